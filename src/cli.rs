@@ -1,0 +1,208 @@
+//! The command line: clap types and help lines, nothing else. `man/` and `completions/` are made from it.
+
+#![allow(missing_docs, reason = "the doc comments here are the help texts")]
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use humantime::Duration;
+
+use crate::digest::{Digest, Prefix};
+
+/// Keep messages by their SHA-256.
+///
+/// A message goes in, its digest comes out; the digest goes in, the very same bytes come out.
+#[derive(Debug, Parser)]
+#[command(name = "sha-api", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 absent, 2 usage, 3 I/O, network or store, 4 corrupt, 5 not permitted.")]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]
+    #[arg(long, global = true, value_name = "LOCATION", value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Print every result and every error as one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bar and no notes; `has` prints nothing
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// How long to wait for a store that another process holds
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s")]
+    pub wait: Duration,
+    /// The longest message that is taken
+    #[arg(long, global = true, value_name = "SIZE", default_value = "64MiB")]
+    pub max_message: ByteSize,
+    /// Memory for the pages of the index
+    #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB")]
+    pub index_cache: ByteSize,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Put(Put),
+    Get(Get),
+    Has(Has),
+    List(List),
+    Stats(Stats),
+    Serve(Box<Serve>),
+    Man(Man),
+    Completions(Completions),
+}
+
+/// Store messages and print their digests
+///
+/// A digest is printed only once its message is safe on disk. `put foo` prints what `printf %s foo | sha256sum` does.
+#[derive(Debug, Args)]
+pub struct Put {
+    /// The message; none or `-`: all of stdin, the exact bytes
+    #[arg(conflicts_with_all = ["file", "lines", "null"], allow_hyphen_values = false)]
+    pub message: Option<std::ffi::OsString>,
+    /// Each FILE is one message; prints lines that `sha256sum -c` can check
+    #[arg(long, short, num_args = 1.., value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["lines", "null"])]
+    pub file: Vec<PathBuf>,
+    /// Each line of stdin is one message, without its newline
+    #[arg(long, short, conflicts_with = "null")]
+    pub lines: bool,
+    /// Each NUL-ended record of stdin is one message, without its NUL
+    #[arg(long, short = '0')]
+    pub null: bool,
+}
+
+/// Print the messages of digests
+///
+/// The exact bytes, one message after the other. Exits with 1 if any is absent.
+#[derive(Debug, Args)]
+pub struct Get {
+    /// Digests, or unique prefixes of at least 8 hex digits; `-`: from stdin, one a line
+    #[arg(required_unless_present_any = ["lines", "null"], value_name = "DIGEST")]
+    pub digests: Vec<String>,
+    /// Write to FILE instead of stdout, whole or not at all
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// End each message with a newline; without digests, read them from stdin
+    #[arg(long, short, conflicts_with = "null")]
+    pub lines: bool,
+    /// End each message with a NUL; without digests, read them from stdin
+    #[arg(long, short = '0')]
+    pub null: bool,
+}
+
+/// Tell whether digests are stored
+///
+/// Exits with 0 if all are; else with 1, printing the absent ones.
+#[derive(Debug, Args)]
+pub struct Has {
+    /// Digests; `-`: from stdin, one a line
+    #[arg(required = true, value_name = "DIGEST")]
+    pub digests: Vec<String>,
+}
+
+/// Print the digests of all that is stored, in order
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only digests after this one
+    #[arg(long, value_name = "DIGEST")]
+    pub after: Option<Digest>,
+    /// At most so many
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<u64>,
+    /// Only digests that begin with these hex digits
+    #[arg(long, value_name = "HEX")]
+    pub prefix: Option<Prefix>,
+    /// Also the length in bytes, and when it was stored
+    #[arg(long)]
+    pub long: bool,
+}
+
+/// Count what is stored
+#[derive(Debug, Args)]
+pub struct Stats {}
+
+/// Serve the store over HTTPS
+///
+/// Prints `listening on URL` once it accepts connections. SIGTERM and SIGINT end it cleanly.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where to listen; port 0 picks a free one [repeatable]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    pub listen: Vec<String>,
+    /// Plain HTTP, for use behind a proxy that does TLS
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub http: bool,
+    /// The certificate chain, PEM [default: a self-signed one, made once in the store]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key, PEM [default: in the certificate's file]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The longest request body
+    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
+    pub max_body: ByteSize,
+    /// Connections at a time; beyond it 503
+    #[arg(long, value_name = "COUNT", default_value_t = 512)]
+    pub max_connections: usize,
+    /// Connections at a time from one address
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    pub max_connections_per_address: usize,
+    /// Requests on one connection before it is closed
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub max_requests: u64,
+    /// Memory for replies that can be sent again as they are
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub cache_size: ByteSize,
+    /// For the TLS handshake
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub handshake_timeout: Duration,
+    /// For the head of a request, from its first byte
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub head_timeout: Duration,
+    /// For the body of a request, and more as long as --min-rate is kept
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub body_timeout: Duration,
+    /// For taking the reply, and more as long as --min-rate is kept
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub write_timeout: Duration,
+    /// The slowest that a body may come and a reply be taken, a second
+    #[arg(long, value_name = "SIZE", default_value = "240B")]
+    pub min_rate: ByteSize,
+    /// How long a connection may idle between requests
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    pub idle_timeout: Duration,
+    /// How long requests in flight may take to finish at the end
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub drain_timeout: Duration,
+}
+
+/// Print the manual page, as roff
+///
+/// With --dir, write the pages of all commands there.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write sha-api.1 and a page a command into DIR
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Print the completions for a shell
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    pub shell: Shell,
+}

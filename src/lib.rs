@@ -1,0 +1,10 @@
+//! `sha-api` keeps messages by their SHA-256. The rooms, from the door inwards; arrows point down only.
+//!
+//! The program is the product; the library is public so that the program's tests and benches can reach its rooms.
+
+pub mod cli;
+pub mod server;
+
+pub mod messages;
+
+pub mod digest;

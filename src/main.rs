@@ -1,0 +1,3 @@
+//! Parse, run, report, exit code.
+
+fn main() {}

@@ -1,0 +1,134 @@
+//! The contract of everything that keeps messages: commands and the HTTP API know nothing below it.
+//! Batches are the primitive; one message is a batch of one. Absent is an answer, never an error.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::digest::{Digest, Prefix};
+
+/// The longest message that is kept unless the user says otherwise, in bytes.
+pub const DEFAULT_MAX_MESSAGE: u64 = 64 << 20;
+
+/// Keeps messages by their digest.
+pub trait Messages: Send + Sync {
+    /// Stores a batch, durably when this returns, and answers with a receipt for each message, in order.
+    ///
+    /// On an error nothing is acknowledged; some of the batch may be stored all the same.
+    fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error>;
+
+    /// The messages of `digests`, in order and fetched as the iterator is advanced. `None` is absent.
+    ///
+    /// Bytes that do not hash to their digest are never handed out: they are [`Error::Corrupt`].
+    fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a>;
+
+    /// Whether each of `digests` is stored, in order.
+    fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
+
+    /// One page of what is stored, in the order of the digests. An empty page is the end.
+    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
+
+    /// What there is, counted.
+    fn stats(&self) -> Result<Stats, Error>;
+
+    /// The message of one digest.
+    fn get_one(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
+        self.get(&[digest]).next().expect("one answer for one digest")
+    }
+}
+
+/// The acknowledgement of one message: it is stored, and stays stored after a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// What to get it by.
+    pub digest: Digest,
+    /// Whether it was absent before.
+    pub new: bool,
+}
+
+/// Which digests to list.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Only digests that begin so.
+    pub prefix: Prefix,
+    /// Only digests greater than this one.
+    pub after: Option<Digest>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A line of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The digest of the message.
+    pub digest: Digest,
+    /// The length of the message in bytes.
+    pub length: u64,
+    /// When it was stored, to the second.
+    pub stored_at: SystemTime,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// How many messages.
+    pub messages: u64,
+    /// The sum of their lengths in bytes.
+    pub bytes: u64,
+    /// What they take on disk in bytes, index included.
+    pub disk: u64,
+    /// When the newest was stored.
+    pub newest: Option<SystemTime>,
+    /// Why writing has stopped, if it has.
+    pub failed: Option<String>,
+}
+
+/// Why a request could not be carried out. One error may answer many waiting puts, so it is `Clone`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The stored bytes no longer hash to their digest.
+    #[error("{0} is corrupt: its stored bytes no longer hash to it; putting the message again repairs it")]
+    Corrupt(Digest),
+    /// The message is longer than the store takes.
+    #[error("a message of {length} bytes is over the limit of {limit}; --max-message raises it")]
+    TooLarge {
+        /// Of the message, in bytes.
+        length: u64,
+        /// The most that is taken, in bytes.
+        limit: u64,
+    },
+    /// No room on the disk; writing works again once there is.
+    #[error("no space left for {0}; free some and try again")]
+    Full(PathBuf),
+    /// Another process has the store.
+    #[error("the store {path} is held by {holder}; --wait waits longer than {waited:?}")]
+    Held {
+        /// The store.
+        path: PathBuf,
+        /// Who has it.
+        holder: String,
+        /// For how long it was tried.
+        waited: std::time::Duration,
+    },
+    /// Writing has stopped for good, until the store is opened anew; reads go on.
+    #[error("writing has stopped, since what was written may not be on disk: {0}; stop, check the disk, start again")]
+    Failed(Arc<str>),
+    /// The operating system refused.
+    #[error("{what}: {why}")]
+    Io {
+        /// What was tried, naming the file.
+        what: String,
+        /// What came back.
+        why: Arc<std::io::Error>,
+    },
+    /// The place cannot be used as a store.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl Error {
+    /// Says what was tried when the operating system refused.
+    pub fn io(what: impl Into<String>, why: std::io::Error) -> Self {
+        Self::Io { what: what.into(), why: Arc::new(why) }
+    }
+}

@@ -1,0 +1,3 @@
+//! The promises, one file each, tested from outside on the built binary.
+
+mod common;
