@@ -15,3 +15,4 @@ pub mod store;
 
 pub mod digest;
 pub mod durable;
+pub mod sandbox;

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use sha_api::{commands, config};
+use sha_api::{commands, config, sandbox};
 
 fn main() -> ExitCode {
+    sandbox::run_nothing_else();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = config::parse(&arguments).unwrap_or_else(|error| error.exit());
     let json = cli.global.json;

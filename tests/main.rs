@@ -1,3 +1,18 @@
 //! The promises, one file each, tested from outside on the built binary.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
+
+mod conformance;
+mod documented;
+mod flat;
+mod get;
+mod has;
+mod kept;
+mod list;
+mod mended;
+mod one_at_a_time;
+mod put;
+mod settings;
+mod stats;

@@ -7,7 +7,7 @@ use std::str;
 
 use anyhow::{Context as _, anyhow};
 
-use super::output::{self, JsonMessage, Output};
+use super::output::{self, JsonMessage};
 use super::{Context, Outcome, Usage, digests};
 use crate::cli;
 use crate::digest::{Digest, Prefix};
@@ -16,7 +16,7 @@ use crate::messages::{Error, Messages, Page};
 
 /// Prints the messages that are asked for.
 pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
-    let messages = context.open(false)?;
+    let mut opened = None;
     let end: &[u8] = match (get.lines, get.null) {
         (true, _) => b"\n",
         (_, true) => b"\0",
@@ -24,7 +24,7 @@ pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
     };
     let mut outcome = Outcome::Done;
     let Some(path) = &get.output else {
-        let guard = Output::is_terminal() && !context.output.is_json();
+        let guard = context.output.is_terminal() && !context.output.is_json();
         digests::each_batch(&get.digests, |texts| {
             let answer = |context: &mut Context, digest, message: &[u8]| match context.output.is_json() {
                 true => context.output.object(&JsonMessage::new(digest, message)).map_err(Into::into),
@@ -33,6 +33,7 @@ pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
                     Ok(context.output.raw().write_all(message).and_then(|()| context.output.raw().write_all(end))?)
                 }
             };
+            let messages = context.open_once(&mut opened)?;
             outcome = worse(outcome, fetch(context, &*messages, texts, answer)?);
             Ok(context.output.flush()?)
         })?;
@@ -43,6 +44,7 @@ pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
         let got = digests::each_batch(&get.digests, |texts| {
             let answer =
                 |_: &mut Context, _, message: &[u8]| Ok(file.write_all(message).and_then(|()| file.write_all(end))?);
+            let messages = context.open_once(&mut opened)?;
             outcome = worse(outcome, fetch(context, &*messages, texts, answer)?);
             Ok(())
         });

@@ -8,9 +8,10 @@ use crate::digest::Digest;
 
 /// Prints the absent ones; with `--json` a line for each.
 pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<Outcome> {
-    let messages = context.open(false)?;
+    let mut opened = None;
     let mut outcome = Outcome::Done;
     digests::each_batch(&has.digests, |texts| {
+        let messages = context.open_once(&mut opened)?;
         let digests = texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
         for (digest, stored) in digests.iter().zip(messages.has(&digests)?) {
             if !stored {

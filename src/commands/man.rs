@@ -1,23 +1,20 @@
 //! `man`: the manual, from the command line's own types.
 
-use std::io::{Write, stdout};
-
 use anyhow::Context as _;
 
-use super::Outcome;
+use super::{Context, Outcome};
 use crate::{cli, config};
 
 /// Prints the main page, or writes all pages into a directory.
-pub fn run(man: &cli::Man) -> anyhow::Result<Outcome> {
-    let command = config::command();
+pub fn run(context: &mut Context, man: &cli::Man) -> anyhow::Result<Outcome> {
+    // `sha-api help put` prints what the page of `put` says; it needs none of its own.
+    let command = config::command().disable_help_subcommand(true);
     match &man.dir {
         Some(dir) => {
             clap_mangen::generate_to(command, dir).with_context(|| format!("cannot write to {}", dir.display()))?;
         }
         None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page)?;
-            stdout().write_all(&page)?;
+            clap_mangen::Man::new(command).render(&mut context.output.raw())?;
         }
     }
     Ok(Outcome::Done)

@@ -61,13 +61,21 @@ impl Context {
     fn open(&self, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
         location::open(&self.global, create, self.progress.notes())
     }
+
+    /// Opens the store at the first call: what feeds a pipe may need the store before its first line comes.
+    fn open_once(&self, opened: &mut Option<Arc<dyn Messages>>) -> Result<Arc<dyn Messages>, messages::Error> {
+        match opened {
+            Some(messages) => Ok(messages.clone()),
+            None => Ok(opened.insert(self.open(false)?).clone()),
+        }
+    }
 }
 
 /// Carries out a command.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let global = cli.global;
     let mut context = Context {
-        output: Output::new(global.json),
+        output: Output::new(global.json)?,
         progress: Arc::new(Progress::new(!global.quiet, global.json)),
         global,
     };
@@ -78,8 +86,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::List(list) => list::run(&mut context, &list),
         Command::Stats(_) => stats::run(&mut context),
         Command::Serve(serve) => serve::run(&context, &serve),
-        Command::Man(man) => man::run(&man),
-        Command::Completions(completions) => completions::run(&completions),
+        Command::Man(man) => man::run(&mut context, &man),
+        Command::Completions(completions) => completions::run(&mut context, &completions),
     }?;
     context.output.flush()?;
     Ok(outcome)

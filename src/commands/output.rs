@@ -1,6 +1,7 @@
 //! How results and errors are printed: for people and pipes as text, by `--json` as one object a line.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,8 +11,9 @@ use crate::digest::Digest;
 
 /// Results, on stdout.
 pub struct Output {
-    out: BufWriter<Stdout>,
+    out: BufWriter<File>,
     json: bool,
+    is_terminal: bool,
 }
 
 /// A message as JSON can say it: as text if it is UTF-8, else as base64 (RFC 4648).
@@ -39,8 +41,14 @@ struct JsonError<'a> {
 
 impl Output {
     /// Buffered; [`Output::flush`] before anything is waited for.
-    pub fn new(json: bool) -> Self {
-        Self { out: BufWriter::with_capacity(1 << 16, io::stdout()), json }
+    ///
+    /// From here on stdout is for results alone: what a library prints there (sled does when its files are damaged)
+    /// goes to stderr.
+    pub fn new(json: bool) -> io::Result<Self> {
+        let is_terminal = io::stdout().is_terminal();
+        let out = File::from(rustix::io::dup(io::stdout())?);
+        rustix::stdio::dup2_stdout(io::stderr())?;
+        Ok(Self { out: BufWriter::with_capacity(1 << 16, out), json, is_terminal })
     }
 
     /// Whether results are JSON.
@@ -49,8 +57,8 @@ impl Output {
     }
 
     /// Whether a person reads along.
-    pub fn is_terminal() -> bool {
-        io::stdout().is_terminal()
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// A result: `text` and a newline, or `object` as JSON.

@@ -44,10 +44,11 @@ pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<Outcome> {
 }
 
 fn put_records(context: &mut Context, end: u8) -> anyhow::Result<Outcome> {
-    let messages = context.open(true)?;
     let batches = read_ahead(Records::new(stdin(), end, context.global.max_message.as_u64()));
     let mut bytes = 0;
+    // What feeds this pipe may need the store first.
     let mut next = batches.recv().ok();
+    let messages = context.open(true)?;
     while let Some(batch) = next.take() {
         let mut group = batch?;
         // What has come by now is committed together; what has not is not waited for.

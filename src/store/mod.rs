@@ -44,6 +44,11 @@ impl<B: Backend> Store<B> {
     pub fn new(backend: B, max_message: u64) -> Self {
         Self { backend, max_message: max_message.min(u64::from(u32::MAX)) }
     }
+
+    /// The backend alone.
+    pub fn into_backend(self) -> B {
+        self.backend
+    }
 }
 
 impl<B: Backend> Messages for Store<B> {

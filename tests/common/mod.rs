@@ -1,7 +1,15 @@
 //! What the tests share: a store in a directory of its own, and the built binary on it.
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
 use assert_cmd::Command;
 use tempfile::TempDir;
+
+pub use sha_api::digest::Digest;
+
+pub const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
 /// A store in a temporary directory, which goes with it.
 pub struct Sandbox {
@@ -13,21 +21,80 @@ impl Sandbox {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// A store that holds these messages.
+    pub fn with(messages: &[&[u8]]) -> Self {
+        let sandbox = Self::new();
+        let input: Vec<u8> = messages.iter().flat_map(|message| [message, b"\0".as_slice()].concat()).collect();
+        sandbox.sha_api(["put", "--null"]).write_stdin(input).assert().success();
+        sandbox
+    }
+
     /// The directory around the store, for files of the test.
-    pub fn dir(&self) -> &std::path::Path {
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The store's directory; it is made by the first put.
-    pub fn store(&self) -> std::path::PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
 
+    /// Writes a file beside the store.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.dir().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
     /// The binary on this store, with nothing of the caller's environment but PATH.
-    pub fn sha_api<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::cargo_bin("sha-api").unwrap();
+    pub fn sha_api<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        Command::from_std(self.process(args))
+    }
+
+    /// The same, to be started and ended by the test.
+    pub fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> std::process::Command {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sha-api"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.dir()).env("SHA_API_STORE", self.store()).args(args);
         command
     }
+
+    /// The same in a shell, where it is called `sha-api`.
+    pub fn shell(&self, script: &str) -> Output {
+        let binary: &Path = assert_cmd::cargo::cargo_bin!("sha-api");
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let paths = std::iter::once(binary.parent().unwrap().to_owned()).chain(std::env::split_paths(&paths));
+        let mut command = std::process::Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", script]).current_dir(self.dir()).stdin(Stdio::null());
+        command.env_clear().env("PATH", std::env::join_paths(paths).unwrap());
+        command.env("HOME", self.dir()).env("SHA_API_STORE", self.store()).output().unwrap()
+    }
+}
+
+/// Bytes that look random and are the same every time.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    (0..length).map(|_| random.next().to_le_bytes()[3]).collect()
+}
+
+/// Numbers for tests: xorshift64* (Vigna, 2016), the same from the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.max(1);
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// The text of a digest.
+pub fn digest(message: &[u8]) -> String {
+    Digest::of(message).to_string()
 }

@@ -1,6 +1,7 @@
 //! The index finds a digest in the log. It is expendable: short, damaged or gone, it is made anew from the log,
 //! and nobody who asks it notices more than a pause.
 
+mod guard;
 mod overlay;
 mod replay;
 mod tree;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use guard::Guard;
 use overlay::{Overlay, Work};
 pub use tree::Mark;
 use tree::{Damaged, Tree};
@@ -208,9 +210,8 @@ struct Place {
 
 impl Place {
     fn open(&self) -> Result<(Tree, State, Tail), Error> {
-        let opened = Tree::open(&self.dir, self.cache).and_then(|tree| Ok((tree.mark()?, tree)));
-        let (flushed, tree) = match opened {
-            Ok((mark, tree)) => (mark.unwrap_or(Mark::EMPTY), tree),
+        let (tree, flushed) = match Tree::open(&self.dir, self.cache) {
+            Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
             Err(why) => return self.rebuild(&why, None),
         };
         if !self.log.covers(flushed.point).map_err(unreadable)? {
@@ -224,7 +225,10 @@ impl Place {
         }
         match replay(&tree, flushed, None, &self.log, &self.notes) {
             Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
-            Err(Stopped::Tree(why)) => self.rebuild(&why, None),
+            Err(Stopped::Tree(why)) => {
+                tree.abandon();
+                self.rebuild(&why, None)
+            }
             Err(Stopped::Log(why)) => Err(unreadable(why)),
         }
     }
@@ -239,8 +243,9 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
+        Guard::new(&self.dir).reset();
         let made = Tree::open(&self.dir, self.cache).map_err(Stopped::Tree);
-        let made = made.and_then(|tree| Ok((replay(&tree, Mark::EMPTY, until, &self.log, &self.notes)?, tree)));
+        let made = made.and_then(|(tree, _)| Ok((replay(&tree, Mark::EMPTY, until, &self.log, &self.notes)?, tree)));
         match made {
             Ok(((mark, tail), tree)) => {
                 remove_dir(&aside).map_err(failed)?;

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use super::guard::Guard;
 use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
@@ -17,6 +20,8 @@ use crate::store::log::{Point, Position};
 const LEAF_FANOUT: usize = 1024;
 /// A process that ends may hold its locks for a moment longer than its place in the store.
 const DYING: Duration = Duration::from_secs(5);
+/// It opens in milliseconds, however large it is; after so long it is taken to hang.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Below every digest, since it is shorter.
 const MARK_KEY: &[u8] = &[0];
 
@@ -28,7 +33,7 @@ type Db = sled::Db<LEAF_FANOUT>;
 pub struct Damaged(pub String);
 
 /// The sentinel: the index is complete up to a point of the log, with these totals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// All that stands in the log before this is in the index.
     pub point: Point,
@@ -43,26 +48,66 @@ pub struct Mark {
 impl Mark {
     /// Of an empty index.
     pub const EMPTY: Self = Self { point: Point::START, messages: 0, bytes: 0, newest: 0 };
+
+    /// As it is stored.
+    pub fn encode(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&self.point.offset.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.messages.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.point.segment.to_le_bytes());
+        bytes[28..].copy_from_slice(&self.newest.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`Mark::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 32] = bytes.try_into().ok()?;
+        let long = |at: usize| u64::from(number(bytes, at)) | u64::from(number(bytes, at + 4)) << 32;
+        let point = Point { segment: number(bytes, 24), offset: long(0) };
+        Some(Self { point, messages: long(8), bytes: long(16), newest: number(bytes, 28) })
+    }
 }
 
 /// From digests to positions in the log.
 pub struct Tree {
     /// sled's handles are for one thread at a time, so each call borrows one.
     handles: Mutex<Vec<ManuallyDrop<Db>>>,
+    guard: Guard,
     damaged: AtomicBool,
 }
 
 impl Tree {
-    /// Opens the tree in `dir`, or makes one there, with `cache` bytes for its leaves.
-    pub fn open(dir: &Path, cache: u64) -> Result<Self, Damaged> {
+    /// Opens the tree in `dir`, or makes one there, with `cache` bytes for its leaves. Answers with its sentinel, too.
+    pub fn open(dir: &Path, cache: u64) -> Result<(Self, Option<Mark>), Damaged> {
+        let guard = Guard::new(dir);
+        guard.before_open()?;
+        let (sender, opened) = std::sync::mpsc::sync_channel(1);
         let cache = usize::try_from(cache).unwrap_or(usize::MAX);
         let config = sled::Config::new().path(dir).cache_capacity_bytes(cache).flush_every_ms(None);
+        // In a thread that can be left behind, since sled may never come back from files that it misreads.
+        let open = move || {
+            let tree = Self::open_files(&config, guard);
+            let _ = sender.send(tree.and_then(|tree| tree.mark().map(|mark| (tree, mark))));
+        };
+        std::thread::Builder::new().spawn(open).map_err(|error| Damaged(error.to_string()))?;
+        let (tree, mark) = opened.recv_timeout(PATIENCE).map_err(|_| Damaged("it does not open".to_owned()))??;
+        match tree.guard.after_open(mark.as_ref()) {
+            Ok(()) => Ok((tree, mark)),
+            Err(damaged) => {
+                tree.abandon();
+                Err(damaged)
+            }
+        }
+    }
+
+    fn open_files(config: &sled::Config, guard: Guard) -> Result<Self, Damaged> {
         let deadline = Instant::now() + DYING;
         loop {
             match guarded(|| config.open::<LEAF_FANOUT>()) {
                 Ok(Ok(db)) => {
                     let handles = Mutex::new(vec![ManuallyDrop::new(db)]);
-                    return Ok(Self { handles, damaged: AtomicBool::new(false) });
+                    return Ok(Self { guard, handles, damaged: AtomicBool::new(false) });
                 }
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
@@ -105,16 +150,19 @@ impl Tree {
     }
 
     /// The sentinel as of the last [`Tree::flush`]; `None` if there was none.
-    pub fn mark(&self) -> Result<Option<Mark>, Damaged> {
-        self.with(|db| db.get(MARK_KEY)?.map(|value| decode_mark(&value)).transpose())
+    fn mark(&self) -> Result<Option<Mark>, Damaged> {
+        let decode = |value: sled::InlineArray| Mark::decode(&value).ok_or_else(|| foreign("sentinel"));
+        self.with(|db| db.get(MARK_KEY)?.map(decode).transpose())
     }
 
     /// Makes all entries durable, and the sentinel with them.
     pub fn flush(&self, mark: &Mark) -> Result<(), Damaged> {
         self.with(|db| {
-            db.insert(MARK_KEY, encode_mark(mark).as_slice())?;
+            db.insert(MARK_KEY, mark.encode().as_slice())?;
             db.flush().map(|_| ())
-        })
+        })?;
+        self.guard.after_flush(mark);
+        Ok(())
     }
 
     /// Gives up the tree without touching its files again.
@@ -176,23 +224,6 @@ fn decode(bytes: &[u8]) -> std::io::Result<Position> {
     let bytes: &[u8; 16] = bytes.try_into().map_err(|_| foreign("position"))?;
     let [segment, offset, length, time] = [0, 4, 8, 12].map(|at| number(bytes, at));
     Ok(Position { segment, offset: u64::from(offset) * 8, length, time })
-}
-
-fn encode_mark(mark: &Mark) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&mark.point.offset.to_le_bytes());
-    bytes[8..16].copy_from_slice(&mark.messages.to_le_bytes());
-    bytes[16..24].copy_from_slice(&mark.bytes.to_le_bytes());
-    bytes[24..28].copy_from_slice(&mark.point.segment.to_le_bytes());
-    bytes[28..].copy_from_slice(&mark.newest.to_le_bytes());
-    bytes
-}
-
-fn decode_mark(bytes: &[u8]) -> std::io::Result<Mark> {
-    let bytes: &[u8; 32] = bytes.try_into().map_err(|_| foreign("sentinel"))?;
-    let long = |at: usize| u64::from(number(bytes, at)) | u64::from(number(bytes, at + 4)) << 32;
-    let point = Point { segment: number(bytes, 24), offset: long(0) };
-    Ok(Mark { point, messages: long(8), bytes: long(16), newest: number(bytes, 28) })
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {

@@ -16,6 +16,8 @@ pub use append::{AppendError, Appender};
 pub use record::{Header, Salt, time};
 pub use scan::{End, Found};
 
+use serde::{Deserialize, Serialize};
+
 use crate::durable;
 
 /// A segment is closed before it grows beyond this, unless one record alone is larger.
@@ -39,7 +41,7 @@ pub struct Position {
 }
 
 /// A point between two records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Point {
     /// The number of the segment.
     pub segment: u32,

@@ -1,0 +1,144 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_sha_api_global_optspecs
+    string join \n store= config= json q/quiet wait= max-message= index-cache= h/help V/version
+end
+
+function __fish_sha_api_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_sha_api_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_sha_api_using_subcommand
+    set -l cmd (__fish_sha_api_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c sha-api -n "__fish_sha_api_needs_command" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_needs_command" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_needs_command" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_needs_command" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_needs_command" -s V -l version -d 'Print version'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "put" -d 'Store messages and print their digests'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "get" -d 'Print the messages of digests'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "has" -d 'Tell whether digests are stored'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "list" -d 'Print the digests of all that is stored, in order'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "stats" -d 'Count what is stored'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "man" -d 'Print the manual page, as roff'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "completions" -d 'Print the completions for a shell'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "serve" -d 'Serve the store over HTTPS'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s f -l file -d 'Each FILE is one message; prints lines that `sha256sum -c` can check' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s l -l lines -d 'Each line of stdin is one message, without its newline'
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s 0 -l null -d 'Each NUL-ended record of stdin is one message, without its NUL'
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s o -l output -d 'Write to FILE instead of stdout, whole or not at all' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s l -l lines -d 'End each message with a newline; without digests, read them from stdin'
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s 0 -l null -d 'End each message with a NUL; without digests, read them from stdin'
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l after -d 'Only digests after this one' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l limit -d 'At most so many' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l prefix -d 'Only digests that begin with these hex digits' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l long -d 'Also the length in bytes, and when it was stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s h -l help -d 'Print help'
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s h -l help -d 'Print help'
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l dir -d 'Write sha-api.1 and a page a command into DIR' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l listen -d 'Where to listen; port 0 picks a free one [repeatable]' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l tls-cert -d 'The certificate chain, PEM [default: a self-signed one, made once in the store]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l tls-key -d 'The private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-body -d 'The longest request body' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections -d 'Connections at a time; beyond it 503' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections-per-address -d 'Connections at a time from one address' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-requests -d 'Requests on one connection before it is closed' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l cache-size -d 'Memory for replies that can be sent again as they are' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l handshake-timeout -d 'For the TLS handshake' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l head-timeout -d 'For the head of a request, from its first byte' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l body-timeout -d 'For the body of a request, and more as long as --min-rate is kept' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l write-timeout -d 'For taking the reply, and more as long as --min-rate is kept' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l min-rate -d 'The slowest that a body may come and a reply be taken, a second' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l idle-timeout -d 'How long a connection may idle between requests' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l drain-timeout -d 'How long requests in flight may take to finish at the end' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l http -d 'Plain HTTP, for use behind a proxy that does TLS'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "put" -d 'Store messages and print their digests'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "get" -d 'Print the messages of digests'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "has" -d 'Tell whether digests are stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "list" -d 'Print the digests of all that is stored, in order'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "stats" -d 'Count what is stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "man" -d 'Print the manual page, as roff'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "serve" -d 'Serve the store over HTTPS'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,125 @@
+//! Keeps sled from what it does not survive: files that are missing, batches that were lost, an open that never
+//! comes back. Each would be a hang or a wrong answer; here it becomes [`Damaged`], and the tree is made anew.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::tree::{Damaged, Mark};
+
+/// After so many attempts to open the tree that did not come back, no other is made.
+const ATTEMPTS: u64 = 2;
+
+/// Watches over the tree in one directory, from files beside it.
+pub struct Guard {
+    metadata: PathBuf,
+    seal: PathBuf,
+    attempts: PathBuf,
+}
+
+/// How the tree was left by its last flush.
+#[derive(Serialize, Deserialize)]
+struct Seal {
+    mark: Mark,
+    logs: Vec<SealedLog>,
+}
+
+/// What a log of sled's began with then. It may have grown since.
+#[derive(Serialize, Deserialize)]
+struct SealedLog {
+    number: u64,
+    length: usize,
+    crc32: u32,
+}
+
+impl Guard {
+    /// For the tree in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            metadata: dir.join("metadata"),
+            seal: dir.with_extension("seal"),
+            attempts: dir.with_extension("opening"),
+        }
+    }
+
+    /// Before the tree is opened: is everything there that sled counts on?
+    pub fn before_open(&self) -> Result<(), Damaged> {
+        if self.attempts.metadata().is_ok_and(|data| data.len() >= ATTEMPTS) {
+            return Err(Damaged("the last attempts to open it did not come back".to_owned()));
+        }
+        self.check_files().map_err(|error| Damaged(error.to_string()))?;
+        // Only a hint for the next process: if it cannot be left, nothing is lost.
+        let _ =
+            File::options().create(true).append(true).open(&self.attempts).and_then(|mut file| file.write_all(b"."));
+        Ok(())
+    }
+
+    /// After the tree was opened and answered with its sentinel: is it as new as it was before?
+    pub fn after_open(&self, mark: Option<&Mark>) -> Result<(), Damaged> {
+        let _ = std::fs::remove_file(&self.attempts);
+        match self.read_seal() {
+            Some(seal) if mark.is_none_or(|mark| mark.point < seal.mark.point) => {
+                Err(Damaged("it is shorter than it was".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After the tree was flushed with this sentinel. The seal need not survive a power cut: without it less is seen.
+    pub fn after_flush(&self, mark: &Mark) {
+        let logs = self.files().unwrap_or_default().1.into_iter().filter_map(|number| {
+            let bytes = std::fs::read(self.log(number)).ok()?;
+            Some(SealedLog { number, length: bytes.len(), crc32: crc32fast::hash(&bytes) })
+        });
+        let seal = Seal { mark: *mark, logs: logs.collect() };
+        let _ = std::fs::write(&self.seal, serde_json::to_vec(&seal).expect("it is plain data"));
+    }
+
+    /// Before the tree is made anew.
+    pub fn reset(&self) {
+        let _ = std::fs::remove_file(&self.attempts);
+        let _ = std::fs::remove_file(&self.seal);
+    }
+
+    /// `None` if there is none, or one that a kill cut short.
+    fn read_seal(&self) -> Option<Seal> {
+        serde_json::from_slice(&std::fs::read(&self.seal).ok()?).ok()
+    }
+
+    /// sled keeps where its leaves are in a snapshot and the logs that follow it, and takes what is left of them for
+    /// the whole.
+    fn check_files(&self) -> io::Result<()> {
+        let (snapshot, logs) = match self.files() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            files => files?,
+        };
+        let Some(snapshot) = snapshot else {
+            return if logs.is_empty() { Ok(()) } else { Err(io::Error::other("its snapshot is missing")) };
+        };
+        for log in self.read_seal().into_iter().flat_map(|seal| seal.logs).filter(|log| log.number > snapshot) {
+            let bytes = std::fs::read(self.log(log.number)).unwrap_or_default();
+            if bytes.get(..log.length).is_none_or(|bytes| crc32fast::hash(bytes) != log.crc32) {
+                return Err(io::Error::other("its log is not as it was left"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of sled's snapshot, and those of its logs.
+    fn files(&self) -> io::Result<(Option<u64>, Vec<u64>)> {
+        let (mut snapshot, mut logs) = (None, Vec::new());
+        for entry in std::fs::read_dir(&self.metadata)? {
+            let name = entry?.file_name();
+            let numbered = |prefix: &str| u64::from_str_radix(name.to_str()?.strip_prefix(prefix)?, 16).ok();
+            snapshot = snapshot.max(numbered("snapshot_"));
+            logs.extend(numbered("log_"));
+        }
+        Ok((snapshot, logs))
+    }
+
+    fn log(&self, number: u64) -> PathBuf {
+        self.metadata.join(format!("log_{number:016x}"))
+    }
+}

@@ -1,0 +1,305 @@
+//! One suite for all that keeps messages: whatever stands behind `Messages`, this holds.
+//! Beside it: backends that fail at the n-th call, for every n, and one that changes bytes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use sha_api::digest::{Digest, Prefix};
+use sha_api::messages::{Entry, Error, Messages, Page, Receipt, Stats};
+use sha_api::store::local::{Local, Options};
+use sha_api::store::{Backend, Store};
+
+use crate::common::noise;
+
+const LIMIT: u64 = 1 << 20;
+
+/// All that a `Messages` promises; it must be empty and take messages of up to `LIMIT` bytes.
+fn conforms(messages: &dyn Messages) {
+    answers_for_nothing(messages);
+    gives_back_what_was_put(messages);
+    tells_new_from_known(messages);
+    refuses_what_is_too_long(messages);
+    lists_in_order(messages);
+    counts(messages);
+    takes_puts_from_many_threads(messages);
+}
+
+fn answers_for_nothing(messages: &dyn Messages) {
+    assert_eq!(messages.put(vec![]).unwrap(), []);
+    assert_eq!(messages.get(&[]).count(), 0);
+    assert_eq!(messages.has(&[]).unwrap(), Vec::<bool>::new());
+    assert_eq!(messages.list(&all()).unwrap(), []);
+    assert_eq!(messages.get_one(Digest::of(b"absent")).unwrap(), None);
+    let stats = messages.stats().unwrap();
+    assert_eq!((stats.messages, stats.bytes, stats.newest, stats.failed), (0, 0, None, None));
+}
+
+fn gives_back_what_was_put(messages: &dyn Messages) {
+    let batch = vec![vec![], b"foo".to_vec(), vec![0], noise(1000, 1), noise(1 << 20, 2), b"\n".to_vec()];
+    let receipts = messages.put(batch.clone()).unwrap();
+    let digests: Vec<_> = batch.iter().map(|message| Digest::of(message)).collect();
+    let expected: Vec<_> = digests.iter().map(|digest| Receipt { digest: *digest, new: true }).collect();
+    assert_eq!(receipts, expected);
+    let got: Vec<_> = messages.get(&digests).map(|got| got.unwrap().unwrap()).collect();
+    assert!(got == batch);
+    assert_eq!(messages.has(&digests).unwrap(), vec![true; batch.len()]);
+    let mixed = [Digest::of(b"absent"), digests[1], Digest::of(b"absent too"), digests[0]];
+    let got: Vec<_> = messages.get(&mixed).map(Result::unwrap).collect();
+    assert_eq!(got, [None, Some(b"foo".to_vec()), None, Some(vec![])]);
+    assert_eq!(messages.has(&mixed).unwrap(), [false, true, false, true]);
+}
+
+fn tells_new_from_known(messages: &dyn Messages) {
+    let new = |batch: &[&[u8]]| -> Vec<bool> {
+        let batch = batch.iter().map(|message| message.to_vec()).collect();
+        messages.put(batch).unwrap().iter().map(|receipt| receipt.new).collect()
+    };
+    assert_eq!(new(&[b"once", b"foo", b"twice", b"twice"]), [true, false, true, false]);
+    assert_eq!(new(&[b"once", b"twice"]), [false, false]);
+}
+
+fn refuses_what_is_too_long(messages: &dyn Messages) {
+    let long = noise(LIMIT as usize + 1, 3);
+    let digest = Digest::of(&long);
+    let refused = messages.put(vec![b"beside a long one".to_vec(), long]).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { length, limit } if (length, limit) == (LIMIT + 1, LIMIT)), "{refused}");
+    assert_eq!(messages.has(&[digest, Digest::of(b"beside a long one")]).unwrap(), [false, false]);
+}
+
+fn lists_in_order(messages: &dyn Messages) {
+    let mut stored = vec![vec![], b"foo".to_vec(), vec![0], noise(1000, 1), noise(1 << 20, 2), b"\n".to_vec()];
+    stored.extend([b"once".to_vec(), b"twice".to_vec()]);
+    let mut expected: Vec<_> = stored.iter().map(|message| (Digest::of(message), message.len() as u64)).collect();
+    expected.sort();
+    let list = |page: &Page| -> Vec<(Digest, u64)> {
+        let entries = messages.list(page).unwrap();
+        let lately = SystemTime::now() - Duration::from_secs(3600)..SystemTime::now() + Duration::from_secs(3600);
+        assert!(entries.iter().all(|entry| lately.contains(&entry.stored_at)));
+        entries.iter().map(|entry| (entry.digest, entry.length)).collect()
+    };
+    assert_eq!(list(&all()), expected);
+    let paged = std::iter::successors(Some(list(&Page { limit: 3, ..all() })), |page| {
+        Some(list(&Page { limit: 3, after: Some(page.last()?.0), ..all() }))
+    });
+    assert_eq!(paged.take_while(|page| !page.is_empty()).flatten().collect::<Vec<_>>(), expected);
+    for (digest, _) in &expected {
+        let text = digest.to_string();
+        for end in [0, 1, 2, 63, 64] {
+            let prefix: Prefix = text[..end].parse().unwrap();
+            let within = expected.iter().filter(|(digest, _)| digest.to_string().starts_with(&text[..end]));
+            assert_eq!(list(&Page { prefix, ..all() }), within.copied().collect::<Vec<_>>());
+            let after = within_after(&expected, &text[..end], *digest);
+            assert_eq!(list(&Page { prefix, after: Some(*digest), ..all() }), after);
+        }
+    }
+    assert_eq!(list(&Page { limit: 0, ..all() }), []);
+}
+
+fn within_after(all: &[(Digest, u64)], prefix: &str, after: Digest) -> Vec<(Digest, u64)> {
+    all.iter().filter(|(digest, _)| digest.to_string().starts_with(prefix) && *digest > after).copied().collect()
+}
+
+fn counts(messages: &dyn Messages) {
+    let stats = messages.stats().unwrap();
+    assert_eq!((stats.messages, stats.bytes), (8, 3 + 1 + 1000 + (1 << 20) + 1 + 4 + 5));
+    assert!(stats.newest.is_some() && stats.failed.is_none());
+}
+
+fn takes_puts_from_many_threads(messages: &dyn Messages) {
+    let before = messages.stats().unwrap().messages;
+    let new: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8_u32)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let mut new = 0;
+                    for number in 0..100_u32 {
+                        // Half of them are put by all threads at about the same time.
+                        let text = if number % 2 == 0 { format!("{number}") } else { format!("{thread} {number}") };
+                        let receipt = messages.put(vec![text.clone().into_bytes()]).unwrap()[0];
+                        assert_eq!(messages.get_one(receipt.digest).unwrap(), Some(text.into_bytes()));
+                        new += usize::from(receipt.new);
+                    }
+                    new
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(messages.stats().unwrap().messages - before, 50 + 8 * 50);
+    assert!(new >= 50 + 8 * 50, "{new}");
+}
+
+fn all() -> Page {
+    Page { prefix: Prefix::ALL, after: None, limit: usize::MAX }
+}
+
+fn local(dir: &std::path::Path) -> Local {
+    let options = Options {
+        path: dir.to_owned(),
+        create: true,
+        wait: Duration::from_secs(10),
+        index_cache: 16 << 20,
+        notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
+    };
+    Local::open(&options).unwrap()
+}
+
+#[test]
+fn a_local_store_conforms_and_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    conforms(&Store::new(local(dir.path()), LIMIT));
+    let again = Store::new(local(dir.path()), LIMIT);
+    assert_eq!(again.stats().unwrap().messages, 8 + 50 + 8 * 50);
+    assert_eq!(again.get_one(Digest::of(b"foo")).unwrap(), Some(b"foo".to_vec()));
+    assert!(!again.put(vec![b"foo".to_vec()]).unwrap()[0].new);
+}
+
+#[test]
+fn a_store_in_memory_conforms() {
+    conforms(&Store::new(Memory::default(), LIMIT));
+}
+
+/// A backend in memory that can be made to fail at a certain call, before or after it has done its work.
+#[derive(Default)]
+struct Memory {
+    messages: Mutex<BTreeMap<Digest, (Vec<u8>, u64)>>,
+    calls: AtomicUsize,
+    fail_at: Option<(usize, When)>,
+    flip: Mutex<Option<usize>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    Before,
+    After,
+}
+
+impl Memory {
+    fn call<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let failed = |when| self.fail_at == Some((call, when));
+        let error = || Error::io("cannot do it", std::io::Error::other("this call fails"));
+        if failed(When::Before) {
+            return Err(error());
+        }
+        let done = work();
+        if failed(When::After) { Err(error()) } else { Ok(done) }
+    }
+}
+
+impl Backend for Memory {
+    fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error> {
+        let mut messages = self.messages.lock().unwrap();
+        self.call(|| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            let put = |(digest, message)| messages.insert(digest, (message, now)).is_none();
+            batch.into_iter().map(put).collect()
+        })
+    }
+
+    fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+        self.call(|| {
+            let mut message = self.messages.lock().unwrap().get(digest).map(|(message, _)| message.clone())?;
+            if let Some(bit) = *self.flip.lock().unwrap() {
+                message[bit / 8] ^= 1 << (bit % 8);
+            }
+            Some(message)
+        })
+    }
+
+    fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        self.call(|| digests.iter().map(|digest| self.messages.lock().unwrap().contains_key(digest)).collect())
+    }
+
+    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+        self.call(|| {
+            let messages = self.messages.lock().unwrap();
+            let within = messages.iter().filter(|(digest, _)| {
+                page.prefix.range().contains(digest) && page.after.is_none_or(|after| **digest > after)
+            });
+            let entry = |(digest, (message, time)): (&Digest, &(Vec<u8>, u64))| Entry {
+                digest: *digest,
+                length: message.len() as u64,
+                stored_at: SystemTime::UNIX_EPOCH + Duration::from_secs(*time),
+            };
+            within.take(page.limit).map(entry).collect()
+        })
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        self.call(|| {
+            let messages = self.messages.lock().unwrap();
+            let newest = messages.values().map(|(_, time)| SystemTime::UNIX_EPOCH + Duration::from_secs(*time)).max();
+            let bytes = messages.values().map(|(message, _)| message.len() as u64).sum();
+            Stats { messages: messages.len() as u64, bytes, disk: bytes, newest, failed: None }
+        })
+    }
+}
+
+/// Some of everything. Answers with what was acknowledged; an error is passed over, as a client would try on.
+fn work(messages: &dyn Messages) -> (Vec<Vec<u8>>, usize) {
+    let (mut acknowledged, mut errors) = (Vec::new(), 0);
+    for number in 0..6_usize {
+        let batch: Vec<_> = (0..=number % 3).map(|part| noise(10 + part, (number * 10 + part) as u64)).collect();
+        match messages.put(batch.clone()) {
+            Ok(receipts) => {
+                assert!(receipts.iter().zip(&batch).all(|(receipt, message)| receipt.digest.names(message)));
+                acknowledged.extend(batch.clone());
+            }
+            Err(_) => errors += 1,
+        }
+        for message in &batch {
+            match messages.get_one(Digest::of(message)) {
+                Ok(Some(got)) => assert!(got == *message),
+                Ok(None) => assert!(!acknowledged.contains(message)),
+                Err(_) => errors += 1,
+            }
+        }
+        let digests: Vec<_> = acknowledged.iter().map(|message| Digest::of(message)).collect();
+        match messages.has(&digests) {
+            Ok(has) => assert!(has.iter().all(|has| *has)),
+            Err(_) => errors += 1,
+        }
+        match messages.list(&all()) {
+            Ok(list) => assert!(digests.iter().all(|digest| list.iter().any(|entry| entry.digest == *digest))),
+            Err(_) => errors += 1,
+        }
+        errors += usize::from(messages.stats().is_err());
+    }
+    (acknowledged, errors)
+}
+
+#[test]
+fn whichever_call_fails_what_was_acknowledged_is_there_and_one_error_is_said() {
+    let calls = {
+        let store = Store::new(Memory::default(), LIMIT);
+        assert_eq!(work(&store).1, 0);
+        store.into_backend().calls.into_inner()
+    };
+    assert!(calls > 30, "{calls}");
+    for call in 0..calls {
+        for when in [When::Before, When::After] {
+            let store = Store::new(Memory { fail_at: Some((call, when)), ..Memory::default() }, LIMIT);
+            let (acknowledged, errors) = work(&store);
+            assert_eq!(errors, 1, "call {call}");
+            for message in acknowledged {
+                assert_eq!(store.get_one(Digest::of(&message)).unwrap(), Some(message));
+            }
+        }
+    }
+}
+
+#[test]
+fn no_flipped_bit_is_ever_handed_out() {
+    let message = b"some message".to_vec();
+    let digest = Digest::of(&message);
+    for bit in 0..message.len() * 8 {
+        let memory = Memory::default();
+        memory.put(vec![(digest, message.clone())]).unwrap();
+        *memory.flip.lock().unwrap() = Some(bit);
+        let got = Store::new(memory, LIMIT).get_one(digest);
+        assert!(matches!(got, Err(Error::Corrupt(corrupt)) if corrupt == digest), "bit {bit}: {got:?}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The index is expendable: deleted, cut or overwritten, the next command makes it anew and answers.
+
+use std::path::{Path, PathBuf};
+
+use predicates::prelude::*;
+
+use crate::common::{Random, Sandbox, digest, noise};
+
+const COUNT: usize = 3000;
+
+/// A store whose index has a past: several processes have written to it.
+fn store() -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    let lines: Vec<_> = (0..COUNT).map(|number| format!("message {number}")).collect();
+    for part in lines.chunks(COUNT / 5) {
+        sandbox.sha_api(["put", "--lines"]).write_stdin(part.join("\n")).assert().code(0).stderr("");
+    }
+    let digests = lines.iter().map(|line| digest(line.as_bytes()) + "\n").collect();
+    (sandbox, digests)
+}
+
+/// The files of the index that hold anything.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
+    files.retain(|path| path.metadata().unwrap().len() > 0);
+    files.sort();
+    files
+}
+
+fn all_is_there(sandbox: &Sandbox, digests: &str, what: &str) {
+    let has = sandbox
+        .sha_api(["has", "-"])
+        .write_stdin(digests)
+        .timeout(std::time::Duration::from_secs(120))
+        .output()
+        .unwrap();
+    assert!(has.status.success() && has.stdout.is_empty(), "{what}: {has:?}");
+    let stats = sandbox.sha_api(["stats", "--json"]).assert().code(0).get_output().stdout.clone();
+    assert!(String::from_utf8_lossy(&stats).contains(&format!("\"messages\":{COUNT},")), "{what}");
+}
+
+#[test]
+fn a_deleted_index_is_made_anew() {
+    let (sandbox, digests) = store();
+    std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    all_is_there(&sandbox, &digests, "deleted");
+}
+
+#[test]
+fn an_index_that_is_cut_or_overwritten_anywhere_is_made_anew() {
+    let (sandbox, digests) = store();
+    let index = sandbox.store().join("index");
+    let mut random = Random(0xdace);
+    for round in 0..40 {
+        let all = files(&index);
+        let metadata: Vec<_> =
+            all.iter().filter(|path| path.parent().unwrap().ends_with("metadata")).cloned().collect();
+        let some = if round % 2 == 0 { metadata } else { all };
+        let path = &some[usize::try_from(random.below(some.len() as u64)).unwrap()];
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = usize::try_from(random.below(bytes.len() as u64)).unwrap();
+        let end = (at + usize::try_from(1 + random.below(5000)).unwrap()).min(bytes.len());
+        let what = match random.below(5) {
+            0 => {
+                std::fs::remove_file(path).unwrap();
+                "removed"
+            }
+            1 => {
+                std::fs::write(path, &bytes[..at]).unwrap();
+                "cut"
+            }
+            2 => {
+                bytes[at..end].fill(0);
+                std::fs::write(path, &bytes).unwrap();
+                "zeroed"
+            }
+            3 => {
+                bytes[at] ^= 1 << random.below(8);
+                std::fs::write(path, &bytes).unwrap();
+                "flipped"
+            }
+            _ => {
+                bytes[at..end].copy_from_slice(&noise(end - at, random.next()));
+                std::fs::write(path, &bytes).unwrap();
+                "overwritten"
+            }
+        };
+        all_is_there(&sandbox, &digests, &format!("round {round}: {} {what} at {at}", path.display()));
+    }
+}
+
+#[test]
+fn an_index_of_noise_is_made_anew_and_that_is_said() {
+    let (sandbox, digests) = store();
+    for path in files(&sandbox.store().join("index")) {
+        let length = usize::try_from(path.metadata().unwrap().len()).unwrap();
+        std::fs::write(path, noise(length, 4)).unwrap();
+    }
+    let said = predicate::str::contains("the index is made anew from the log");
+    sandbox.sha_api(["has", "-"]).write_stdin(digests.clone()).assert().code(0).stdout("").stderr(said);
+    all_is_there(&sandbox, &digests, "noise");
+}
+
+#[test]
+fn results_stay_clean_while_the_index_is_mended() {
+    let (sandbox, digests) = store();
+    for path in files(&sandbox.store().join("index/slabs")) {
+        std::fs::write(path, b"").unwrap();
+    }
+    let expected: String = (0..COUNT).map(|number| format!("message {number}\n")).collect();
+    sandbox.sha_api(["get", "--lines"]).write_stdin(digests).assert().code(0).stdout(expected);
+}
+
+#[test]
+fn a_lost_format_file_is_mended_from_the_log() {
+    let (sandbox, digests) = store();
+    let format = sandbox.store().join("format");
+    let before = std::fs::read(&format).unwrap();
+    for damage in [None, Some(b"".as_slice()), Some(b"sha-api store 1 zz\n"), Some(b"\xff\xff")] {
+        match damage {
+            None => std::fs::remove_file(&format).unwrap(),
+            Some(bytes) => std::fs::write(&format, bytes).unwrap(),
+        }
+        sandbox.sha_api(["stats"]).assert().code(0).stderr(predicate::str::contains("is mended"));
+        assert_eq!(std::fs::read(&format).unwrap(), before);
+    }
+    all_is_there(&sandbox, &digests, "format");
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_and_left_alone() {
+    let (sandbox, _) = store();
+    std::fs::write(sandbox.store().join("format"), "sha-api store 2 something else\n").unwrap();
+    let refused = || predicate::str::contains("has format 2").and(predicate::str::contains("use a newer sha-api"));
+    sandbox.sha_api(["put", "foo"]).assert().code(3).stdout("").stderr(refused());
+    sandbox.sha_api(["list"]).assert().code(3).stdout("").stderr(refused());
+}
+
+#[test]
+fn a_directory_of_other_things_is_not_taken_for_a_store() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.store()).unwrap();
+    std::fs::write(sandbox.store().join("letter"), "dear").unwrap();
+    let refused = predicate::str::contains("is not empty and is no store");
+    sandbox.sha_api(["put", "foo"]).assert().code(3).stdout("").stderr(refused);
+    assert_eq!(std::fs::read_dir(sandbox.store()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_log_that_lost_acknowledged_messages_says_how_many() {
+    let (sandbox, _) = store();
+    let log = sandbox.store().join("log/00000001.log");
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..64]).unwrap();
+    let said = predicate::str::contains(format!("{COUNT} messages that were stored are gone from the log"));
+    sandbox.sha_api(["stats"]).assert().code(0).stderr(said);
+}

@@ -1,0 +1,78 @@
+//! A setting comes from its flag, then its variable, then the file, then the default.
+
+use predicates::prelude::*;
+
+use crate::common::{FOO, Sandbox};
+
+#[test]
+fn a_flag_goes_before_a_variable_and_a_variable_before_the_file() {
+    let sandbox = Sandbox::new();
+    let config = sandbox.file("config.toml", b"max-message = '2B'\n");
+    let limit = |limit: &str| predicate::str::contains(format!("over the limit of {limit}; "));
+    let put = || {
+        let mut put = sandbox.sha_api(["put", "12345", "--config"]);
+        put.arg(&config);
+        put
+    };
+    put().assert().code(3).stderr(limit("2"));
+    put().env("SHA_API_MAX_MESSAGE", "3B").assert().code(3).stderr(limit("3"));
+    put().env("SHA_API_MAX_MESSAGE", "3B").args(["--max-message", "4B"]).assert().code(3).stderr(limit("4"));
+    put().args(["--max-message", "5B"]).assert().code(0);
+}
+
+#[test]
+fn the_usual_places_are_those_of_xdg() {
+    let sandbox = Sandbox::new();
+    let home = |place: &str| sandbox.dir().join(place);
+    sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").assert().code(0);
+    assert!(home(".local/share/sha-api/format").exists());
+    let data = home("data");
+    sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").env("XDG_DATA_HOME", &data).assert().code(0);
+    assert!(data.join("sha-api/format").exists());
+    std::fs::create_dir_all(home(".config/sha-api")).unwrap();
+    std::fs::write(home(".config/sha-api/config.toml"), format!("store = '{}'", home("elsewhere").display())).unwrap();
+    sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").assert().code(0);
+    assert!(home("elsewhere/format").exists());
+    let nowhere = sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").env_remove("HOME").assert();
+    nowhere.code(3).stderr(predicate::str::contains("name a --store"));
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named_with_its_fault() {
+    let sandbox = Sandbox::new();
+    let fault = |text: &str, fault: &str| {
+        let config = sandbox.file("config.toml", text.as_bytes());
+        let put = sandbox.sha_api(["put", "foo", "--config"]).arg(&config).assert();
+        put.code(2)
+            .stdout("")
+            .stderr(predicate::str::contains("config.toml").and(predicate::str::contains(fault.to_owned())));
+    };
+    fault("stroe = 'x'", "`stroe` is no setting");
+    fault("store = {}", "`store` must be");
+    fault("store = ", "TOML parse error");
+    let missing = sandbox.sha_api(["put", "foo", "--config", "/no/such.toml"]).assert();
+    missing.code(2).stderr(predicate::str::contains("/no/such.toml"));
+}
+
+#[test]
+fn a_switch_can_stand_in_the_file_and_in_a_variable() {
+    let sandbox = Sandbox::new();
+    let config = sandbox.file("config.toml", b"json = true\n");
+    let json = format!("{{\"digest\":\"{FOO}\"}}\n");
+    sandbox.sha_api(["put", "foo", "--config"]).arg(&config).assert().code(0).stdout(json.clone());
+    for (value, expected) in
+        [("1", json.clone()), ("true", json), ("0", format!("{FOO}\n")), ("no", format!("{FOO}\n"))]
+    {
+        sandbox.sha_api(["put", "foo"]).env("SHA_API_JSON", value).assert().code(0).stdout(expected);
+    }
+}
+
+#[test]
+fn a_store_that_is_no_directory_is_refused() {
+    let sandbox = Sandbox::new();
+    let put = sandbox.sha_api(["put", "foo", "--store", "ftp://somewhere"]).assert();
+    put.code(3).stdout("").stderr(predicate::str::contains("ftp://somewhere"));
+    let file = sandbox.file("file", b"");
+    let put = sandbox.sha_api(["put", "foo", "--store"]).arg(&file).assert();
+    put.code(3).stdout("").stderr(predicate::str::contains("file"));
+}
