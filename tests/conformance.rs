@@ -61,7 +61,7 @@ fn tells_new_from_known(messages: &dyn Messages) {
 }
 
 fn refuses_what_is_too_long(messages: &dyn Messages) {
-    let long = noise(LIMIT as usize + 1, 3);
+    let long = vec![b'x'; usize::try_from(LIMIT).unwrap() + 1];
     let digest = Digest::of(&long);
     let refused = messages.put(vec![b"beside a long one".to_vec(), long]).unwrap_err();
     assert!(matches!(refused, Error::TooLarge { length, limit } if (length, limit) == (LIMIT + 1, LIMIT)), "{refused}");

@@ -122,8 +122,8 @@ fn a_torn_tail_is_moved_aside_and_said() {
 
 #[test]
 fn damage_in_the_middle_of_the_log_costs_one_record_and_is_said() {
-    let messages: Vec<Vec<u8>> = (0..20).map(|number| noise(100 + number as usize, number)).collect();
-    let input: Vec<_> = messages.iter().map(|message| message.as_slice()).collect();
+    let messages: Vec<Vec<u8>> = (0..20).map(|number| noise(100 + number, number as u64)).collect();
+    let input: Vec<_> = messages.iter().map(Vec::as_slice).collect();
     for part in ["header", "bytes"] {
         let sandbox = Sandbox::new();
         for message in &input {

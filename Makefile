@@ -1,0 +1,64 @@
+# `make` alone lists what there is to make.
+
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+mandir ?= $(prefix)/share/man
+bashdir ?= $(prefix)/share/bash-completion/completions
+zshdir ?= $(prefix)/share/zsh/site-functions
+fishdir ?= $(prefix)/share/fish/vendor_completions.d
+
+CARGO ?= cargo
+INSTALL ?= install
+target := $(or $(CARGO_TARGET_DIR),target)
+binary := $(target)/release/sha-api
+
+.PHONY: help build test lint bench man completions run install uninstall clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## the release binary
+	$(CARGO) build --release --locked
+
+test: ## all tests
+	$(CARGO) test --locked
+
+lint: ## formatting and clippy, with every warning an error
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: ## ratios, side by side in one run
+	$(CARGO) bench --locked
+
+man: build ## man/ from the command line's types
+	rm -f man/*.1
+	$(binary) man --dir man
+
+completions: build ## completions/ from the command line's types
+	$(binary) completions bash > completions/sha-api.bash
+	$(binary) completions zsh > completions/_sha-api
+	$(binary) completions fish > completions/sha-api.fish
+
+# The store and the self-signed pair are in a directory that `make clean` removes.
+run: export SHA_API_STORE ?= $(target)/run
+run: build ## serve with a self-signed certificate
+	@echo 'try, in another terminal:'
+	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem -H 'Content-Type: application/json' -d '{\"message\": \"foo\"}' https://localhost:8443/messages"
+	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem https://localhost:8443/messages/2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem https://localhost:8443/messages/$$(printf 'a%.0s' $$(seq 64))"
+	$(binary) serve
+
+install: build ## into $(DESTDIR)$(prefix)
+	$(INSTALL) -D -m 755 $(binary) $(DESTDIR)$(bindir)/sha-api
+	for page in man/*.1; do $(INSTALL) -D -m 644 $$page $(DESTDIR)$(mandir)/man1/$${page#man/}; done
+	$(INSTALL) -D -m 644 completions/sha-api.bash $(DESTDIR)$(bashdir)/sha-api
+	$(INSTALL) -D -m 644 completions/_sha-api $(DESTDIR)$(zshdir)/_sha-api
+	$(INSTALL) -D -m 644 completions/sha-api.fish $(DESTDIR)$(fishdir)/sha-api.fish
+
+uninstall: ## what install put there
+	rm -f $(DESTDIR)$(bindir)/sha-api $(DESTDIR)$(bashdir)/sha-api
+	rm -f $(DESTDIR)$(zshdir)/_sha-api $(DESTDIR)$(fishdir)/sha-api.fish
+	for page in man/*.1; do rm -f $(DESTDIR)$(mandir)/man1/$${page#man/}; done
+
+clean: ## all that was built
+	$(CARGO) clean
