@@ -23,7 +23,7 @@ fn main() {
         let name = format!("durable puts, {threads} threads, {length} B, beside append + fdatasync alone");
         compare(&name, |dir, round| puts(dir, round, threads, length), |dir, _| appends(dir, length));
     }
-    compare("gets of 200 B, 1 of 100,000, beside pread alone", |dir, round| gets(dir, round), |dir, _| reads(dir));
+    compare("gets of 200 B, 1 of 100,000, beside pread alone", gets, |dir, _| reads(dir));
 }
 
 /// Runs the two in turn, each in a directory of its own.

@@ -12,11 +12,15 @@ use super::tree::{Damaged, Mark};
 /// After so many attempts to open the tree that did not come back, no other is made.
 const ATTEMPTS: u64 = 2;
 
+/// Room on the disk that is kept for opening the tree, which writes.
+const RESERVE: u64 = 2 << 20;
+
 /// Watches over the tree in one directory, from files beside it.
 pub struct Guard {
     metadata: PathBuf,
     seal: PathBuf,
     attempts: PathBuf,
+    reserve: PathBuf,
 }
 
 /// How the tree was left by its last flush.
@@ -41,15 +45,16 @@ impl Guard {
             metadata: dir.join("metadata"),
             seal: dir.with_extension("seal"),
             attempts: dir.with_extension("opening"),
+            reserve: dir.with_extension("reserve"),
         }
     }
 
     /// Before the tree is opened: is everything there that sled counts on?
     pub fn before_open(&self) -> Result<(), Damaged> {
         if self.attempts.metadata().is_ok_and(|data| data.len() >= ATTEMPTS) {
-            return Err(Damaged("the last attempts to open it did not come back".to_owned()));
+            return Err(Damaged::new("the last attempts to open it did not come back"));
         }
-        self.check_files().map_err(|error| Damaged(error.to_string()))?;
+        self.check_files().map_err(|error| Damaged::from(&error))?;
         // Only a hint for the next process: if it cannot be left, nothing is lost.
         let _ =
             File::options().create(true).append(true).open(&self.attempts).and_then(|mut file| file.write_all(b"."));
@@ -61,7 +66,7 @@ impl Guard {
         let _ = std::fs::remove_file(&self.attempts);
         match self.read_seal() {
             Some(seal) if mark.is_none_or(|mark| mark.point < seal.mark.point) => {
-                Err(Damaged("it is shorter than it was".to_owned()))
+                Err(Damaged::new("it is shorter than it was"))
             }
             _ => Ok(()),
         }
@@ -74,6 +79,7 @@ impl Guard {
             Some(SealedLog { number, length: bytes.len(), crc32: crc32fast::hash(&bytes) })
         });
         let seal = Seal { mark: *mark, logs: logs.collect() };
+        self.keep_reserve();
         let _ = std::fs::write(&self.seal, serde_json::to_vec(&seal).expect("it is plain data"));
     }
 
@@ -81,6 +87,22 @@ impl Guard {
     pub fn reset(&self) {
         let _ = std::fs::remove_file(&self.attempts);
         let _ = std::fs::remove_file(&self.seal);
+    }
+
+    /// Gives the reserve back to the disk; false if it is spent already.
+    pub fn spend_reserve(&self) -> bool {
+        std::fs::remove_file(&self.reserve).is_ok()
+    }
+
+    /// Puts a new reserve by, where there is room.
+    fn keep_reserve(&self) {
+        if !self.reserve.exists() {
+            let allocate = |file| Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, RESERVE)?);
+            let kept = File::create(&self.reserve).and_then(allocate);
+            if kept.is_err() {
+                self.spend_reserve();
+            }
+        }
     }
 
     /// `None` if there is none, or one that a kill cut short.

@@ -210,13 +210,14 @@ struct Place {
 
 impl Place {
     fn open(&self) -> Result<(Tree, State, Tail), Error> {
-        let (tree, flushed) = match Tree::open(&self.dir, self.cache) {
+        let (tree, flushed) = match self.open_tree() {
             Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
+            Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
             Err(why) => return self.rebuild(&why, None),
         };
         if !self.log.covers(flushed.point).map_err(unreadable)? {
             tree.abandon();
-            let opened = self.rebuild(&Damaged("it knows more than the log".to_owned()), None)?;
+            let opened = self.rebuild(&Damaged::new("it knows more than the log"), None)?;
             let lost = flushed.messages.saturating_sub(opened.1.mark.messages);
             if lost > 0 {
                 (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
@@ -233,6 +234,14 @@ impl Place {
         }
     }
 
+    /// Opens the tree, on a full disk with what was put by for that.
+    fn open_tree(&self) -> Result<(Tree, Option<Mark>), Damaged> {
+        match Tree::open(&self.dir, self.cache) {
+            Err(why) if why.is_full && Guard::new(&self.dir).spend_reserve() => Tree::open(&self.dir, self.cache),
+            opened => opened,
+        }
+    }
+
     /// Makes the tree anew from the log, up to `until` or all of it, with the old one moved aside.
     fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<(Tree, State, Tail), Error> {
         (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
@@ -244,13 +253,14 @@ impl Place {
             _ => {}
         }
         Guard::new(&self.dir).reset();
-        let made = Tree::open(&self.dir, self.cache).map_err(Stopped::Tree);
+        let made = self.open_tree().map_err(Stopped::Tree);
         let made = made.and_then(|(tree, _)| Ok((replay(&tree, Mark::EMPTY, until, &self.log, &self.notes)?, tree)));
         match made {
             Ok(((mark, tail), tree)) => {
                 remove_dir(&aside).map_err(failed)?;
                 Ok((tree, State { mark, flushed: Mark::EMPTY }, tail))
             }
+            Err(Stopped::Tree(why)) if why.is_full => Err(Error::Full(self.dir.clone())),
             Err(Stopped::Tree(why)) => Err(failed(io::Error::other(why))),
             Err(Stopped::Log(why)) => Err(unreadable(why)),
         }

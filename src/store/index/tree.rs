@@ -29,8 +29,25 @@ type Db = sled::Db<LEAF_FANOUT>;
 
 /// Why the index cannot be used any more.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Damaged(pub String);
+#[error("{why}")]
+pub struct Damaged {
+    why: String,
+    /// Whether it is not its fault, but the disk has no room for it.
+    pub is_full: bool,
+}
+
+impl Damaged {
+    /// For a reason that was found here.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_full: false }
+    }
+}
+
+impl From<&std::io::Error> for Damaged {
+    fn from(error: &std::io::Error) -> Self {
+        Self { why: error.to_string(), is_full: error.kind() == std::io::ErrorKind::StorageFull }
+    }
+}
 
 /// The sentinel: the index is complete up to a point of the log, with these totals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,8 +107,8 @@ impl Tree {
             let tree = Self::open_files(&config, guard);
             let _ = sender.send(tree.and_then(|tree| tree.mark().map(|mark| (tree, mark))));
         };
-        std::thread::Builder::new().spawn(open).map_err(|error| Damaged(error.to_string()))?;
-        let (tree, mark) = opened.recv_timeout(PATIENCE).map_err(|_| Damaged("it does not open".to_owned()))??;
+        std::thread::Builder::new().spawn(open).map_err(|error| Damaged::from(&error))?;
+        let (tree, mark) = opened.recv_timeout(PATIENCE).map_err(|_| Damaged::new("it does not open"))??;
         match tree.guard.after_open(mark.as_ref()) {
             Ok(()) => Ok((tree, mark)),
             Err(damaged) => {
@@ -112,7 +129,7 @@ impl Tree {
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Ok(Err(error)) => return Err(Damaged(error.to_string())),
+                Ok(Err(error)) => return Err(Damaged::from(&error)),
                 Err(damaged) => return Err(damaged),
             }
         }
@@ -173,7 +190,7 @@ impl Tree {
     /// Calls `work` with a handle that no other thread has.
     fn with<T>(&self, work: impl FnOnce(&Db) -> std::io::Result<T>) -> Result<T, Damaged> {
         if self.damaged.load(Ordering::Acquire) {
-            return Err(Damaged("it was given up".to_owned()));
+            return Err(Damaged::new("it was given up"));
         }
         let db = {
             let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,7 +207,7 @@ impl Tree {
             }
             Ok(Err(error)) => {
                 self.abandon();
-                Err(Damaged(error.to_string()))
+                Err(Damaged::from(&error))
             }
             Err(damaged) => {
                 self.abandon();
@@ -255,6 +272,6 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Damaged> {
     done.map_err(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-        Damaged(said.lines().next().unwrap_or_default().to_owned())
+        Damaged::new(said.lines().next().unwrap_or_default())
     })
 }
