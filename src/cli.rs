@@ -141,7 +141,7 @@ pub struct Stats {}
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Where to listen; port 0 picks a free one [repeatable]
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_delimiter = ',')]
     pub listen: Vec<String>,
     /// Plain HTTP, for use behind a proxy that does TLS
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]

@@ -27,25 +27,21 @@ pub enum ParseError {
 
 impl Digest {
     /// The digest of `message`.
-    #[must_use]
     pub fn of(message: &[u8]) -> Self {
         Self(sha2::Sha256::digest(message).into())
     }
 
     /// Takes the 32 bytes as they are.
-    #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
     /// The 32 bytes.
-    #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
     /// Whether `message` is what this digest names.
-    #[must_use]
     pub fn names(&self, message: &[u8]) -> bool {
         Self::of(message) == *self
     }
@@ -107,13 +103,11 @@ impl Prefix {
     pub const ALL: Self = Self { first: Digest([0; 32]), last: Digest([0xff; 32]) };
 
     /// The digests that begin with this prefix, first and last possible.
-    #[must_use]
     pub const fn range(&self) -> RangeInclusive<Digest> {
         self.first..=self.last
     }
 
     /// The digest itself, if all 64 digits were given.
-    #[must_use]
     pub fn whole(&self) -> Option<Digest> {
         (self.first == self.last).then_some(self.first)
     }

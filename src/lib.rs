@@ -3,8 +3,15 @@
 //! The program is the product; the library is public so that the program's tests and benches can reach its rooms.
 
 pub mod cli;
+pub mod config;
+
+pub mod commands;
+
+pub mod location;
 pub mod server;
 
 pub mod messages;
+pub mod store;
 
 pub mod digest;
+pub mod durable;

@@ -1,0 +1,105 @@
+//! One verb a file: what happens between stdin, stdout and a `Messages`.
+
+mod completions;
+mod digests;
+mod get;
+mod has;
+mod list;
+mod man;
+mod output;
+mod progress;
+mod put;
+mod records;
+mod serve;
+mod stats;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::cli::{Cli, Command, Global};
+use crate::location;
+use crate::messages::{self, Messages};
+use output::Output;
+use progress::Progress;
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was done.
+    Done,
+    /// Something that was asked for is not stored.
+    Absent,
+    /// Something failed, and has been reported already; the rest was done.
+    Reported(u8),
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Absent => Self::from(1),
+            Outcome::Reported(code) => Self::from(code),
+        }
+    }
+}
+
+/// The caller asked for what makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+/// What every command works with.
+struct Context {
+    global: Global,
+    output: Output,
+    progress: Arc<Progress>,
+}
+
+impl Context {
+    /// Opens the store; `create` makes it if it is not there.
+    fn open(&self, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
+        location::open(&self.global, create, self.progress.notes())
+    }
+}
+
+/// Carries out a command.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let global = cli.global;
+    let mut context = Context {
+        output: Output::new(global.json),
+        progress: Arc::new(Progress::new(!global.quiet, global.json)),
+        global,
+    };
+    let outcome = match cli.command {
+        Command::Put(put) => put::run(&mut context, &put),
+        Command::Get(get) => get::run(&mut context, &get),
+        Command::Has(has) => has::run(&mut context, &has),
+        Command::List(list) => list::run(&mut context, &list),
+        Command::Stats(_) => stats::run(&mut context),
+        Command::Serve(serve) => serve::run(&context, &serve),
+        Command::Man(man) => man::run(&man),
+        Command::Completions(completions) => completions::run(&completions),
+    }?;
+    context.output.flush()?;
+    Ok(outcome)
+}
+
+/// Says on stderr why a command failed, and gives its exit code. A closed pipe is no failure.
+pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    let code = code_of(error);
+    if code != 0 {
+        output::say_error(error, json);
+    }
+    ExitCode::from(code)
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    let closed_pipe = error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe);
+    match error.downcast_ref() {
+        _ if closed_pipe => 0,
+        _ if error.is::<Usage>() => 2,
+        Some(messages::Error::Corrupt(_)) => 4,
+        _ => 3,
+    }
+}

@@ -1,0 +1,73 @@
+//! What is said on stderr while a command works: a progress bar on a terminal, and notes.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::{Arc, Mutex};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+use crate::store::{Note, Notes};
+
+/// Nothing at all with `--quiet`, and no bar unless stderr is a terminal.
+pub struct Progress {
+    loud: bool,
+    json: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Progress {
+    /// `loud` allows anything to be said.
+    pub fn new(loud: bool, json: bool) -> Self {
+        Self { loud, json, bar: Mutex::new(None) }
+    }
+
+    /// Where a store says what it finds.
+    pub fn notes(self: &Arc<Self>) -> Notes {
+        let progress = self.clone();
+        Arc::new(move |note| match note {
+            Note::Said(text) => progress.note(&text),
+            Note::Replayed { done, total } => progress.show("reading the log", done, Some(total)),
+        })
+    }
+
+    /// A line beside the results.
+    pub fn note(&self, text: &str) {
+        if self.loud {
+            let bar = self.bar.lock().expect("nobody panics while holding this");
+            match &*bar {
+                Some(bar) => bar.suspend(|| output::say(text, self.json)),
+                None => output::say(text, self.json),
+            }
+        }
+    }
+
+    /// How far something is, in bytes; done, it goes away.
+    pub fn show(&self, what: &'static str, done: u64, total: Option<u64>) {
+        if !self.loud || self.json || !stderr().is_terminal() {
+            return;
+        }
+        let mut slot = self.bar.lock().expect("nobody panics while holding this");
+        let bar = slot.get_or_insert_with(|| new_bar(what, total));
+        bar.set_position(done);
+        if Some(done) == total {
+            bar.finish_and_clear();
+            *slot = None;
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        if let Some(bar) = self.bar.lock().expect("nobody panics while holding this").take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn new_bar(what: &'static str, total: Option<u64>) -> ProgressBar {
+    let form = match total {
+        Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+        None => "{msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
+    };
+    let style = ProgressStyle::with_template(form).expect("the template is sound");
+    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10)).with_style(style).with_message(what)
+}

@@ -1,0 +1,39 @@
+//! `serve`: turns flags into what the server needs.
+
+use super::{Context, Outcome};
+use crate::server::{self, Limits, Options, Tls};
+use crate::{cli, location};
+
+/// Serves until a signal ends it.
+pub fn run(context: &Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
+    let tls = match (&serve.tls_cert, serve.http) {
+        (_, true) => Tls::Off,
+        (Some(cert), false) => Tls::Pair { cert: cert.clone(), key: serve.tls_key.clone() },
+        (None, false) => Tls::SelfSigned(location::path(&context.global)?.join("tls")),
+    };
+    let options = Options {
+        listen: serve.listen.clone(),
+        tls,
+        limits: limits(serve),
+        cache_size: serve.cache_size.as_u64(),
+        drain_timeout: serve.drain_timeout.into(),
+    };
+    let (global, notes) = (context.global.clone(), context.progress.notes());
+    server::run(options, move || location::open(&global, true, notes))?;
+    Ok(Outcome::Done)
+}
+
+fn limits(serve: &cli::Serve) -> Limits {
+    Limits {
+        body: serve.max_body.as_u64(),
+        connections: serve.max_connections,
+        connections_per_address: serve.max_connections_per_address,
+        requests: serve.max_requests,
+        handshake: serve.handshake_timeout.into(),
+        head: serve.head_timeout.into(),
+        body_time: serve.body_timeout.into(),
+        write: serve.write_timeout.into(),
+        min_rate: serve.min_rate.as_u64(),
+        idle: serve.idle_timeout.into(),
+    }
+}

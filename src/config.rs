@@ -1,0 +1,174 @@
+//! Settings: a flag, then its `SHA_API_*` variable, then its key in the TOML file, then the default.
+//! Keys are the long flags that hold for every command, and those of `serve`; any other key is an error.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::cli::Cli;
+
+/// The values of the keys in a settings file.
+type Settings = BTreeMap<String, Vec<String>>;
+
+/// Flags that say where settings come from or what is printed are no settings themselves.
+const NO_SETTING: [&str; 3] = ["config", "help", "version"];
+
+/// The command line with the variables that stand for flags.
+pub fn command() -> Command {
+    with_settings(|argument| match argument.get_action() {
+        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+        _ => argument,
+    })
+    .mut_args(with_variable)
+    .mut_subcommand("serve", |serve| serve.mut_args(with_variable))
+}
+
+/// Reads arguments, variables and the settings file.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    if let Some(path) = settings_file(&command, arguments) {
+        let settings = read(&path).and_then(|settings| known(settings, &command, &path));
+        let settings = settings.map_err(|why| command.error(ErrorKind::Io, why))?;
+        command = with_defaults(command, &settings);
+    }
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// `Cli` with `change` made to every argument that may be a setting.
+fn with_settings(change: impl Fn(Arg) -> Arg) -> Command {
+    let command = Cli::command().mut_args(&change);
+    command.mut_subcommand("serve", |serve| serve.mut_args(&change))
+}
+
+fn with_variable(argument: Arg) -> Arg {
+    match argument.get_long() {
+        Some(long) if !["help", "version"].contains(&long) => {
+            let variable = format!("SHA_API_{}", long.to_uppercase().replace('-', "_"));
+            argument.env(variable).hide_env_values(true)
+        }
+        _ => argument,
+    }
+}
+
+/// The file that is named, or the one in its usual place if there is one.
+fn settings_file(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
+    let named = |matches: &ArgMatches| matches.get_one::<PathBuf>("config").cloned();
+    let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok();
+    let named = matches.as_ref().and_then(|matches| {
+        let below =
+            matches.subcommand().and_then(|(_, matches)| matches.try_contains_id("config").ok().and(named(matches)));
+        below.or_else(|| named(matches))
+    });
+    named.or_else(|| {
+        let usual = xdg("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
+        usual.is_file().then_some(usual)
+    })
+}
+
+/// Where a kind of file is kept: the directory that a variable names, or the one below the home directory.
+pub fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    set(variable).or_else(|| Some(set("HOME")?.join(below_home)))
+}
+
+fn read(path: &Path) -> Result<Settings, String> {
+    let text = std::fs::read_to_string(path).map_err(|why| format!("cannot read {}: {why}", path.display()))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+    let values = |(key, value): (String, toml::Value)| match value {
+        toml::Value::Array(values) => {
+            let values: Option<Vec<_>> = values.iter().map(text_of).collect();
+            values.map(|values| (key.clone(), values)).ok_or(key)
+        }
+        value => text_of(&value).map(|value| (key.clone(), vec![value])).ok_or(key),
+    };
+    let settings: Result<_, String> = table.into_iter().map(values).collect();
+    settings.map_err(|key| {
+        format!("{}: `{key}` must be a string, a number, true, false, or a list of them", path.display())
+    })
+}
+
+fn text_of(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+/// The settings, if there is a flag for each.
+fn known(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
+    let serve = command.find_subcommand("serve").expect("the command line has it");
+    let flags: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();
+    match settings.keys().find(|key| !flags.contains(&key.as_str()) || NO_SETTING.contains(&key.as_str())) {
+        Some(key) => Err(format!("{}: `{key}` is no setting; `sha-api serve --help` lists them", path.display())),
+        None => Ok(settings),
+    }
+}
+
+/// What the file says takes the place of what the program would take by itself.
+fn with_defaults(command: Command, settings: &Settings) -> Command {
+    let change = |argument: Arg| match argument.get_long().and_then(|long| settings.get(long)) {
+        Some(values) => argument.default_values(values.clone()),
+        None => argument,
+    };
+    command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    fn parse_with(settings: &str, arguments: &[&str]) -> Result<Cli, clap::Error> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), settings).unwrap();
+        let mut all: Vec<OsString> = vec!["sha-api".into(), "--config".into(), file.path().into()];
+        all.extend(arguments.iter().map(OsString::from));
+        parse(&all)
+    }
+
+    #[test]
+    fn the_file_gives_what_no_flag_does() {
+        let settings = "store = '/from/file'\nmax-message = 10\njson = true\nlisten = ['[::1]:1', '[::1]:2']\n";
+        let cli = parse_with(settings, &["--store", "/from/flag", "serve"]).unwrap();
+        assert_eq!(cli.global.store, Some("/from/flag".into()));
+        assert_eq!(cli.global.max_message.as_u64(), 10);
+        assert!(cli.global.json);
+        let crate::cli::Command::Serve(serve) = cli.command else { panic!("not serve") };
+        assert_eq!(serve.listen, ["[::1]:1", "[::1]:2"]);
+    }
+
+    #[test]
+    fn a_flag_takes_the_place_of_a_list_in_the_file() {
+        let cli = parse_with("listen = ['[::1]:1', '[::1]:2']", &["serve", "--listen", "[::1]:3"]).unwrap();
+        let crate::cli::Command::Serve(serve) = cli.command else { panic!("not serve") };
+        assert_eq!(serve.listen, ["[::1]:3"]);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        for key in ["stroe", "config", "help", "lines"] {
+            let error = parse_with(&format!("{key} = 'x'"), &["stats"]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}` is no setting")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_form_names_its_key() {
+        let error = parse_with("wait = { a = 1 }", &["stats"]).unwrap_err().to_string();
+        assert!(error.contains("`wait` must be"), "{error}");
+        let error = parse_with("wait = 'soon'", &["stats"]).unwrap_err().to_string();
+        assert!(error.contains("--wait"), "{error}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Files that are there whole or not at all, also after a power cut.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Writes a file under a temporary name beside `path`, syncs it and renames it into place.
+///
+/// `write` fills it; if it fails, whatever was at `path` stays as it was.
+pub fn write_whole(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let dir = parent(path);
+    let mut file =
+        tempfile::Builder::new().prefix(".sha-api-").permissions(Permissions::from_mode(mode)).tempfile_in(dir)?;
+    write(&mut file)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    sync_dir(dir)
+}
+
+/// Makes the names in a directory durable: those that were made, moved or removed.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The directory that holds `path`.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_whole(&path, 0o600, |file| file.write_all(b"old")).unwrap();
+        let failed = write_whole(&path, 0o600, |file| {
+            file.write_all(b"new")?;
+            Err(io::Error::other("no"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bare_name_is_written_beside_the_current_directory() {
+        assert_eq!(parent(Path::new("name")), Path::new("."));
+        assert_eq!(parent(Path::new("/name")), Path::new("/"));
+    }
+}

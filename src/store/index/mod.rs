@@ -1,0 +1,284 @@
+//! The index finds a digest in the log. It is expendable: short, damaged or gone, it is made anew from the log,
+//! and nobody who asks it notices more than a pause.
+
+mod overlay;
+mod replay;
+mod tree;
+
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use overlay::{Overlay, Work};
+pub use tree::Mark;
+use tree::{Damaged, Tree};
+
+use super::log::{Log, Point, Position, Tail};
+use crate::digest::Digest;
+use crate::messages::{Error, Page};
+use crate::store::{Note, Notes};
+use replay::{Stopped, replay};
+
+/// After this long without a commit the tree is flushed.
+const IDLE: Duration = Duration::from_secs(2);
+/// The tree is flushed once it is ahead of its sentinel by so many entries, or by a quarter of all if that is more.
+const FLUSH_AFTER: u64 = 1 << 18;
+/// The same in bytes of the log.
+const FLUSH_AFTER_BYTES: u64 = 1 << 30;
+/// So much room is left on the disk by a flush: sled does not survive a full one.
+const SPARE: u64 = 16 << 20;
+
+/// Where each digest's message stands in the log.
+pub struct Index {
+    place: Place,
+    overlay: Overlay,
+    tree: RwLock<Arc<Tree>>,
+    state: Mutex<State>,
+}
+
+/// What the tree holds, and how much of that is flushed.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mark: Mark,
+    flushed: Mark,
+}
+
+impl Index {
+    /// Opens the index in `dir` and brings it up to date with the log; answers with how the log ends, too.
+    pub fn open(dir: &Path, cache: u64, log: Arc<Log>, notes: Notes) -> Result<(Self, Tail), Error> {
+        let place = Place { dir: dir.to_owned(), cache, log, notes };
+        let (tree, state, tail) = place.open()?;
+        let (tree, state) = (RwLock::new(Arc::new(tree)), Mutex::new(state));
+        Ok((Self { place, overlay: Overlay::default(), tree, state }, tail))
+    }
+
+    /// Where a message stands.
+    pub fn get(&self, digest: &Digest) -> Result<Option<Position>, Error> {
+        match self.overlay.get(digest) {
+            Some(position) => Ok(Some(position)),
+            None => self.with_tree(|tree| tree.get(digest)),
+        }
+    }
+
+    /// Where a message stands that was committed lately; for the thread that commits.
+    pub fn get_recent(&self, digest: &Digest) -> Option<Position> {
+        self.overlay.get(digest)
+    }
+
+    /// Makes committed messages findable; the log now ends at `end`.
+    pub fn add(&self, entries: impl Iterator<Item = (Digest, Position)>, end: Point) {
+        self.overlay.add(entries, end);
+    }
+
+    /// A page of what is stored.
+    pub fn page(&self, page: &Page) -> Result<Vec<(Digest, Position)>, Error> {
+        self.overlay.settle();
+        let (first, last) = page.prefix.range().into_inner();
+        let from = match page.after {
+            Some(after) if after >= first => Bound::Excluded(after),
+            _ => Bound::Included(first),
+        };
+        if page.after.is_some_and(|after| after >= last) {
+            return Ok(Vec::new());
+        }
+        self.with_tree(|tree| tree.range(from, last, page.limit))
+    }
+
+    /// What there is in all.
+    pub fn totals(&self) -> Mark {
+        self.overlay.settle();
+        self.state().mark
+    }
+
+    /// The bytes that the index has on disk.
+    pub fn disk(&self) -> io::Result<u64> {
+        disk(&self.place.dir)
+    }
+
+    /// Moves what is committed into the tree, until [`Index::close`]; for a thread of its own.
+    pub fn run(&self) {
+        loop {
+            match self.overlay.take(IDLE) {
+                Work::Insert(entries, end) => {
+                    let mut sorted: Vec<_> = entries.iter().collect();
+                    sorted.sort_unstable_by_key(|(digest, _)| **digest);
+                    self.insert(&sorted, end);
+                    self.overlay.done();
+                    if self.is_behind(is_far_ahead) {
+                        self.flush();
+                    }
+                }
+                Work::Idle => self.flush(),
+                Work::Closed => {
+                    self.flush();
+                    if self.is_behind(|mark, flushed| mark != flushed) {
+                        self.tree().abandon();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends [`Index::run`] once it has moved everything.
+    pub fn close(&self) {
+        self.overlay.close();
+    }
+
+    /// Inserts entries; a tree that fails is made anew, however long that takes.
+    fn insert(&self, entries: &[(&Digest, &Position)], end: Point) {
+        let inserted = self.with_tree(|tree| {
+            let (messages, bytes) = tree.insert(entries.iter().copied())?;
+            let mut state = self.state();
+            state.mark.messages += messages;
+            state.mark.bytes += bytes;
+            state.mark.newest = entries.iter().map(|(_, position)| position.time).fold(state.mark.newest, u32::max);
+            state.mark.point = end;
+            Ok(())
+        });
+        if let Err(error) = inserted {
+            // The overlay's entries are in the log: the next process finds them there.
+            (self.place.notes)(Note::Said(format!("the index cannot be kept: {error}")));
+        }
+    }
+
+    fn is_behind(&self, compare: impl Fn(Mark, Mark) -> bool) -> bool {
+        let state = self.state();
+        compare(state.mark, state.flushed)
+    }
+
+    /// Makes the tree durable, if it is behind and there is room for it.
+    fn flush(&self) {
+        let State { mark, flushed } = *self.state();
+        if mark == flushed {
+            return;
+        }
+        let room = rustix::fs::statvfs(&self.place.dir).map(|stat| stat.f_bavail * stat.f_frsize);
+        let needed = self.disk().unwrap_or(0) + SPARE;
+        if room.is_ok_and(|room| room < needed) {
+            return;
+        }
+        if self.with_tree(|tree| tree.flush(&mark)).is_ok() {
+            self.state().flushed = mark;
+        }
+    }
+
+    /// Asks the tree; one that is damaged is made anew first.
+    fn with_tree<T>(&self, ask: impl Fn(&Tree) -> Result<T, Damaged>) -> Result<T, Error> {
+        for _ in 0..2 {
+            let tree = self.tree();
+            match ask(&tree) {
+                Ok(answer) => return Ok(answer),
+                Err(why) => self.rebuild(&tree, &why)?,
+            }
+        }
+        Err(Error::Unusable(format!("the index in {} fails again and again", self.place.dir.display())))
+    }
+
+    fn rebuild(&self, damaged: &Arc<Tree>, why: &Damaged) -> Result<(), Error> {
+        let mut tree = self.tree.write().expect(UNBROKEN);
+        if !Arc::ptr_eq(&tree, damaged) {
+            return Ok(());
+        }
+        let until = self.state().mark.point;
+        let (new, state, _) = self.place.rebuild(why, Some(until))?;
+        *tree = Arc::new(new);
+        *self.state() = state;
+        Ok(())
+    }
+
+    fn tree(&self) -> Arc<Tree> {
+        self.tree.read().expect(UNBROKEN).clone()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect(UNBROKEN)
+    }
+}
+
+/// Where the index is, and what it is made from.
+struct Place {
+    dir: PathBuf,
+    cache: u64,
+    log: Arc<Log>,
+    notes: Notes,
+}
+
+impl Place {
+    fn open(&self) -> Result<(Tree, State, Tail), Error> {
+        let opened = Tree::open(&self.dir, self.cache).and_then(|tree| Ok((tree.mark()?, tree)));
+        let (flushed, tree) = match opened {
+            Ok((mark, tree)) => (mark.unwrap_or(Mark::EMPTY), tree),
+            Err(why) => return self.rebuild(&why, None),
+        };
+        if !self.log.covers(flushed.point).map_err(unreadable)? {
+            tree.abandon();
+            let opened = self.rebuild(&Damaged("it knows more than the log".to_owned()), None)?;
+            let lost = flushed.messages.saturating_sub(opened.1.mark.messages);
+            if lost > 0 {
+                (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
+            }
+            return Ok(opened);
+        }
+        match replay(&tree, flushed, None, &self.log, &self.notes) {
+            Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
+            Err(Stopped::Tree(why)) => self.rebuild(&why, None),
+            Err(Stopped::Log(why)) => Err(unreadable(why)),
+        }
+    }
+
+    /// Makes the tree anew from the log, up to `until` or all of it, with the old one moved aside.
+    fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<(Tree, State, Tail), Error> {
+        (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
+        let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
+        let aside = self.dir.with_extension("damaged");
+        remove_dir(&aside).map_err(failed)?;
+        match std::fs::rename(&self.dir, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let made = Tree::open(&self.dir, self.cache).map_err(Stopped::Tree);
+        let made = made.and_then(|tree| Ok((replay(&tree, Mark::EMPTY, until, &self.log, &self.notes)?, tree)));
+        match made {
+            Ok(((mark, tail), tree)) => {
+                remove_dir(&aside).map_err(failed)?;
+                Ok((tree, State { mark, flushed: Mark::EMPTY }, tail))
+            }
+            Err(Stopped::Tree(why)) => Err(failed(io::Error::other(why))),
+            Err(Stopped::Log(why)) => Err(unreadable(why)),
+        }
+    }
+}
+
+/// Whether so much would have to be replayed that a flush is worth its price.
+fn is_far_ahead(mark: Mark, flushed: Mark) -> bool {
+    mark.messages.saturating_sub(flushed.messages) > FLUSH_AFTER.max(flushed.messages / 4)
+        || mark.bytes.saturating_sub(flushed.bytes) > FLUSH_AFTER_BYTES.max(flushed.bytes / 4)
+}
+
+fn unreadable(why: io::Error) -> Error {
+    Error::io("cannot read the log", why)
+}
+
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The bytes on disk of all files below `dir`.
+fn disk(dir: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let data = entry.metadata()?;
+        sum += if data.is_dir() { disk(&entry.path())? } else { data.blocks() * 512 };
+    }
+    Ok(sum)
+}
+
+const UNBROKEN: &str = "nobody panics while holding this";

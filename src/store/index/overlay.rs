@@ -1,0 +1,117 @@
+//! What is durable in the log but not yet in the tree, so that the tree is never waited for by a commit.
+//! A digest is findable here from before its put is acknowledged until the tree has it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::store::log::{Point, Position};
+
+/// Entries beyond which commits wait for the tree to catch up.
+const CAPACITY: usize = 1 << 17;
+
+/// Entries on their way into the tree.
+pub type Entries = Arc<HashMap<Digest, Position>>;
+
+/// What the thread behind the tree has to do next.
+pub enum Work {
+    /// These go into the tree; then it is complete up to this point.
+    Insert(Entries, Point),
+    /// Nothing for a while.
+    Idle,
+    /// Nothing any more.
+    Closed,
+}
+
+/// Two maps: one that commits fill, one that moves into the tree.
+#[derive(Default)]
+pub struct Overlay {
+    maps: RwLock<Maps>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Maps {
+    filling: HashMap<Digest, Position>,
+    moving: Entries,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: usize,
+    /// How many times something was added: in all, up to what is moving, and up to what the tree has.
+    added: u64,
+    moving: u64,
+    moved: u64,
+    end: Option<Point>,
+    closed: bool,
+}
+
+impl Overlay {
+    /// Where a message stands, if it is not in the tree yet.
+    pub fn get(&self, digest: &Digest) -> Option<Position> {
+        let maps = self.maps.read().expect(UNBROKEN);
+        maps.filling.get(digest).or_else(|| maps.moving.get(digest)).copied()
+    }
+
+    /// Adds what was committed; the log now ends at `end`. Waits while there is too much on the way.
+    pub fn add(&self, entries: impl Iterator<Item = (Digest, Position)>, end: Point) {
+        let mut state = self.state();
+        {
+            let mut maps = self.maps.write().expect(UNBROKEN);
+            maps.filling.extend(entries);
+            state.waiting = maps.filling.len();
+        }
+        state.added += 1;
+        state.end = Some(end);
+        self.changed.notify_all();
+        while state.waiting > CAPACITY && !state.closed {
+            state = self.changed.wait(state).expect(UNBROKEN);
+        }
+    }
+
+    /// What is to be done, waiting up to `idle` for something.
+    pub fn take(&self, idle: Duration) -> Work {
+        let state = self.state();
+        let nothing = |state: &mut State| state.waiting == 0 && !state.closed;
+        let (mut state, _) = self.changed.wait_timeout_while(state, idle, nothing).expect(UNBROKEN);
+        if state.waiting == 0 {
+            return if state.closed { Work::Closed } else { Work::Idle };
+        }
+        let mut maps = self.maps.write().expect(UNBROKEN);
+        maps.moving = Arc::new(std::mem::take(&mut maps.filling));
+        state.waiting = 0;
+        state.moving = state.added;
+        self.changed.notify_all();
+        Work::Insert(maps.moving.clone(), state.end.expect("set with the first entry"))
+    }
+
+    /// The tree has what was taken.
+    pub fn done(&self) {
+        let mut state = self.state();
+        self.maps.write().expect(UNBROKEN).moving = Entries::default();
+        state.moved = state.moving;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the tree has all that was added before this call.
+    pub fn settle(&self) {
+        let state = self.state();
+        let target = state.added;
+        drop(self.changed.wait_while(state, |state| state.moved < target).expect(UNBROKEN));
+    }
+
+    /// Nothing more is added; [`Overlay::take`] says so once all is taken.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(UNBROKEN)
+    }
+}
+
+const UNBROKEN: &str = "nobody panics while holding this";

@@ -1,0 +1,229 @@
+//! The sled database under the index; the only file that names sled. Whatever sled does, from an error to a panic,
+//! comes out as [`Damaged`], after which this tree is not touched any more: its messages are still in the log.
+
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::digest::Digest;
+use crate::store::log::{Point, Position};
+
+/// How many entries share a leaf of the tree: large leaves compress well and make opening fast.
+const LEAF_FANOUT: usize = 1024;
+/// A process that ends may hold its locks for a moment longer than its place in the store.
+const DYING: Duration = Duration::from_secs(5);
+/// Below every digest, since it is shorter.
+const MARK_KEY: &[u8] = &[0];
+
+type Db = sled::Db<LEAF_FANOUT>;
+
+/// Why the index cannot be used any more.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(pub String);
+
+/// The sentinel: the index is complete up to a point of the log, with these totals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// All that stands in the log before this is in the index.
+    pub point: Point,
+    /// How many messages.
+    pub messages: u64,
+    /// The sum of their lengths.
+    pub bytes: u64,
+    /// When the newest was stored, in seconds since 1970; 0 for none.
+    pub newest: u32,
+}
+
+impl Mark {
+    /// Of an empty index.
+    pub const EMPTY: Self = Self { point: Point::START, messages: 0, bytes: 0, newest: 0 };
+}
+
+/// From digests to positions in the log.
+pub struct Tree {
+    /// sled's handles are for one thread at a time, so each call borrows one.
+    handles: Mutex<Vec<ManuallyDrop<Db>>>,
+    damaged: AtomicBool,
+}
+
+impl Tree {
+    /// Opens the tree in `dir`, or makes one there, with `cache` bytes for its leaves.
+    pub fn open(dir: &Path, cache: u64) -> Result<Self, Damaged> {
+        let cache = usize::try_from(cache).unwrap_or(usize::MAX);
+        let config = sled::Config::new().path(dir).cache_capacity_bytes(cache).flush_every_ms(None);
+        let deadline = Instant::now() + DYING;
+        loop {
+            match guarded(|| config.open::<LEAF_FANOUT>()) {
+                Ok(Ok(db)) => {
+                    let handles = Mutex::new(vec![ManuallyDrop::new(db)]);
+                    return Ok(Self { handles, damaged: AtomicBool::new(false) });
+                }
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(Err(error)) => return Err(Damaged(error.to_string())),
+                Err(damaged) => return Err(damaged),
+            }
+        }
+    }
+
+    /// Where a message stands.
+    pub fn get(&self, digest: &Digest) -> Result<Option<Position>, Damaged> {
+        self.with(|db| db.get(digest.as_bytes())?.map(|value| decode(&value)).transpose())
+    }
+
+    /// Adds entries; answers with how many digests, and how many bytes of messages, are new.
+    pub fn insert<'a>(&self, entries: impl Iterator<Item = (&'a Digest, &'a Position)>) -> Result<(u64, u64), Damaged> {
+        self.with(|db| {
+            let mut new = (0, 0);
+            for (digest, position) in entries {
+                if db.insert(digest.as_bytes(), encode(position).as_slice())?.is_none() {
+                    new = (new.0 + 1, new.1 + u64::from(position.length));
+                }
+            }
+            Ok(new)
+        })
+    }
+
+    /// At most `limit` entries of a range, in order.
+    pub fn range(&self, from: Bound<Digest>, to: Digest, limit: usize) -> Result<Vec<(Digest, Position)>, Damaged> {
+        let bounds = (from.map(|digest| digest.as_bytes().to_vec()), Bound::Included(to.as_bytes().to_vec()));
+        self.with(|db| {
+            let entries = db.range::<Vec<u8>, _>(bounds).take(limit).map(|entry| {
+                let (key, value) = entry?;
+                let digest = key.as_ref().try_into().map_err(|_| foreign("key"))?;
+                Ok((Digest::from_bytes(digest), decode(&value)?))
+            });
+            entries.collect()
+        })
+    }
+
+    /// The sentinel as of the last [`Tree::flush`]; `None` if there was none.
+    pub fn mark(&self) -> Result<Option<Mark>, Damaged> {
+        self.with(|db| db.get(MARK_KEY)?.map(|value| decode_mark(&value)).transpose())
+    }
+
+    /// Makes all entries durable, and the sentinel with them.
+    pub fn flush(&self, mark: &Mark) -> Result<(), Damaged> {
+        self.with(|db| {
+            db.insert(MARK_KEY, encode_mark(mark).as_slice())?;
+            db.flush().map(|_| ())
+        })
+    }
+
+    /// Gives up the tree without touching its files again.
+    pub fn abandon(&self) {
+        self.damaged.store(true, Ordering::Release);
+    }
+
+    /// Calls `work` with a handle that no other thread has.
+    fn with<T>(&self, work: impl FnOnce(&Db) -> std::io::Result<T>) -> Result<T, Damaged> {
+        if self.damaged.load(Ordering::Acquire) {
+            return Err(Damaged("it was given up".to_owned()));
+        }
+        let db = {
+            let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+            match handles.len() {
+                // One stays, to make others from.
+                1 => handles[0].clone(),
+                _ => handles.pop().expect("there is always one"),
+            }
+        };
+        match guarded(|| work(&db)) {
+            Ok(Ok(done)) => {
+                self.handles.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+                Ok(done)
+            }
+            Ok(Err(error)) => {
+                self.abandon();
+                Err(Damaged(error.to_string()))
+            }
+            Err(damaged) => {
+                self.abandon();
+                Err(damaged)
+            }
+        }
+    }
+}
+
+impl Drop for Tree {
+    /// Closes sled, which flushes; but a damaged one might never come back from that, so it is leaked instead.
+    fn drop(&mut self) {
+        if !self.damaged.load(Ordering::Acquire) {
+            let handles = std::mem::take(self.handles.get_mut().unwrap_or_else(PoisonError::into_inner));
+            let _ = guarded(|| handles.into_iter().map(ManuallyDrop::into_inner).for_each(drop));
+        }
+    }
+}
+
+fn encode(position: &Position) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&position.segment.to_le_bytes());
+    let offset = u32::try_from(position.offset / 8).expect("a segment is shorter than 32 GiB");
+    bytes[4..8].copy_from_slice(&offset.to_le_bytes());
+    bytes[8..12].copy_from_slice(&position.length.to_le_bytes());
+    bytes[12..].copy_from_slice(&position.time.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> std::io::Result<Position> {
+    let bytes: &[u8; 16] = bytes.try_into().map_err(|_| foreign("position"))?;
+    let [segment, offset, length, time] = [0, 4, 8, 12].map(|at| number(bytes, at));
+    Ok(Position { segment, offset: u64::from(offset) * 8, length, time })
+}
+
+fn encode_mark(mark: &Mark) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&mark.point.offset.to_le_bytes());
+    bytes[8..16].copy_from_slice(&mark.messages.to_le_bytes());
+    bytes[16..24].copy_from_slice(&mark.bytes.to_le_bytes());
+    bytes[24..28].copy_from_slice(&mark.point.segment.to_le_bytes());
+    bytes[28..].copy_from_slice(&mark.newest.to_le_bytes());
+    bytes
+}
+
+fn decode_mark(bytes: &[u8]) -> std::io::Result<Mark> {
+    let bytes: &[u8; 32] = bytes.try_into().map_err(|_| foreign("sentinel"))?;
+    let long = |at: usize| u64::from(number(bytes, at)) | u64::from(number(bytes, at + 4)) << 32;
+    let point = Point { segment: number(bytes, 24), offset: long(0) };
+    Ok(Mark { point, messages: long(8), bytes: long(16), newest: number(bytes, 28) })
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn foreign(what: &str) -> std::io::Error {
+    std::io::Error::other(format!("it holds a {what} of another form"))
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; a panic in it becomes [`Damaged`] and prints nothing.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Damaged> {
+    static SILENCE: Once = Once::new();
+    SILENCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                loud(panic);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(false);
+    done.map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Damaged(said.lines().next().unwrap_or_default().to_owned())
+    })
+}

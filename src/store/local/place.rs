@@ -1,0 +1,143 @@
+//! The directory of a store: made whole or not at all, recognised by its `format` file, refused if it is newer.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::durable;
+use crate::messages::Error;
+use crate::store::lock::Lock;
+use crate::store::log::{self, Salt};
+use crate::store::{Note, Notes};
+
+/// The version of what is on disk.
+const VERSION: u32 = 1;
+
+/// Locks the store at `dir`, making it first if it may be made, and reads its salt.
+pub fn enter(dir: &Path, create: bool, wait: Duration, notes: &Notes) -> Result<(Lock, Salt), Error> {
+    let failed = |why| Error::io(format!("cannot use the store {}", dir.display()), why);
+    if create {
+        make_dir(dir).map_err(failed)?;
+    } else if !dir.is_dir() {
+        return Err(Error::Unusable(format!("there is no store at {}; the first put makes one", dir.display())));
+    }
+    refuse_foreign(dir)?;
+    let lock = Lock::take(dir, wait)?;
+    let salt = match std::fs::read_to_string(dir.join("format")) {
+        Ok(format) => match parse(&format) {
+            Some(Ok(salt)) => salt,
+            Some(Err(version)) => {
+                return Err(Error::Unusable(format!(
+                    "the store {} has format {version}, this program knows up to {VERSION}; use a newer sha-api",
+                    dir.display()
+                )));
+            }
+            None => mend_format(dir, notes)?,
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if is_begun(dir).map_err(failed)? {
+                mend_format(dir, notes)?
+            } else {
+                make(dir).map_err(failed)?
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => mend_format(dir, notes)?,
+        Err(error) => return Err(failed(error)),
+    };
+    Ok((lock, salt))
+}
+
+/// Makes what a store consists of; the format comes last, so that a store which has one is whole.
+fn make(dir: &Path) -> io::Result<Salt> {
+    make_dir(&dir.join("log"))?;
+    let salt = random_salt()?;
+    write_format(dir, &salt)?;
+    Ok(salt)
+}
+
+/// Whether the log has been begun.
+fn is_begun(dir: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(dir.join("log")) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the format anew from what the segments say.
+fn mend_format(dir: &Path, notes: &Notes) -> Result<Salt, Error> {
+    let failed = |why| Error::io(format!("cannot read the log of {}", dir.display()), why);
+    match log::salt_of_any_segment(&dir.join("log")).map_err(failed)? {
+        Some(salt) => {
+            write_format(dir, &salt).map_err(failed)?;
+            notes(Note::Said(format!("{} was damaged or missing and is mended", dir.join("format").display())));
+            Ok(salt)
+        }
+        None => Err(Error::Unusable(format!(
+            "{} is damaged or missing, and no segment in the log is left to mend it from",
+            dir.join("format").display()
+        ))),
+    }
+}
+
+/// A directory with other things in it is none of ours.
+fn refuse_foreign(dir: &Path) -> Result<(), Error> {
+    let ours = ["format", "log", "lock", "tls"].iter().any(|name| dir.join(name).exists());
+    let empty = || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if ours || empty() {
+        return Ok(());
+    }
+    Err(Error::Unusable(format!("{} is not empty and is no store; name another directory", dir.display())))
+}
+
+/// The salt, or a version that is too new; `None` if it is neither.
+fn parse(format: &str) -> Option<Result<Salt, u32>> {
+    let (version, salt) = format.strip_prefix("sha-api store ")?.trim_end().split_once(' ')?;
+    let version = version.parse().ok()?;
+    if version > VERSION {
+        return Some(Err(version));
+    }
+    let mut bytes = Salt::default();
+    hex::decode_to_slice(salt, &mut bytes).ok()?;
+    Some(Ok(bytes))
+}
+
+fn write_format(dir: &Path, salt: &Salt) -> io::Result<()> {
+    let line = format!("sha-api store {VERSION} {}\n", hex::encode(salt));
+    durable::write_whole(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
+}
+
+fn random_salt() -> io::Result<Salt> {
+    let mut salt = Salt::default();
+    let mut filled = 0;
+    while filled < salt.len() {
+        filled += rustix::rand::getrandom(&mut salt[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(salt)
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    durable::sync_dir(durable::parent(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_read_and_a_newer_one_is_told_apart_from_damage() {
+        let salt = [0x2a; 16];
+        let line = format!("sha-api store 1 {}\n", hex::encode(salt));
+        assert_eq!(parse(&line), Some(Ok(salt)));
+        assert_eq!(parse("sha-api store 2 whatever\n"), Some(Err(2)));
+        for damaged in ["", "sha-api", "sha-api store 1", "sha-api store one 00", &line[..30]] {
+            assert_eq!(parse(damaged), None, "{damaged}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The writing end of the log: a group of messages in one write, one sync, then their positions.
+//! After an error the log is as it was before the group, or nothing is ever appended again.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::record::{ALIGN, Header, now};
+use super::{FIRST_RECORD, Log, Point, Position, SEGMENT, Tail};
+use crate::digest::Digest;
+
+/// Zeros are written so far ahead of small groups: to sync bytes in space that the file system has allocated
+/// is cheaper than to sync a file that grew.
+const ZEROS_AHEAD: u64 = 1 << 18;
+/// Larger groups pay for their own space.
+const SMALL_GROUP: usize = 1 << 16;
+/// What is gathered for one write.
+const WRITE: usize = 1 << 20;
+
+/// Appends to the last segment. There is one, and one thread has it.
+#[derive(Debug)]
+pub struct Appender {
+    log: Arc<Log>,
+    file: Option<Arc<File>>,
+    /// Where the next record goes: all before it is durable.
+    end: Point,
+    /// How far the last segment is filled, with zeros behind `end`.
+    filled: u64,
+    buffer: Vec<u8>,
+}
+
+/// Why a group was not appended.
+#[derive(Debug)]
+pub enum AppendError {
+    /// There is no room for it. The log is as it was: the next group may fit.
+    Full,
+    /// What reached the disk is not known. Nothing must be appended any more.
+    Failed(io::Error),
+}
+
+impl Appender {
+    /// Goes on where a replay ended. What stands behind must be gone.
+    pub fn new(log: Arc<Log>, tail: &Tail) -> io::Result<Self> {
+        let file = log.segment(tail.segment);
+        let filled = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|data| data.len()))?;
+        let end = Point { segment: tail.segment, offset: tail.end.offset };
+        Ok(Self { log, file, end, filled, buffer: Vec::new() })
+    }
+
+    /// Where the next record goes.
+    pub fn end(&self) -> Point {
+        self.end
+    }
+
+    /// Appends messages and syncs them: when this returns their positions, they survive a power cut.
+    pub fn append(&mut self, group: &[(Digest, &[u8])]) -> Result<Vec<Position>, AppendError> {
+        let before = (self.end, self.filled, self.file.clone());
+        let appended = self.write_group(group);
+        if let Err(AppendError::Full) = appended {
+            self.buffer.clear();
+            self.take_back(before)?;
+        }
+        appended
+    }
+
+    /// Removes what a group that did not fit has left behind, so that the log holds nothing unacknowledged.
+    fn take_back(&mut self, (end, filled, file): (Point, u64, Option<Arc<File>>)) -> Result<(), AppendError> {
+        let first_made = if file.is_some() { end.segment + 1 } else { end.segment };
+        self.log.remove_from(first_made).map_err(AppendError::Failed)?;
+        if let Some(file) = &file {
+            let zeros = vec![0; usize::try_from(filled - end.offset).expect("ZEROS_AHEAD at the most")];
+            let taken_back = file
+                .set_len(filled)
+                .and_then(|()| file.write_all_at(&zeros, end.offset))
+                .and_then(|()| file.sync_all());
+            taken_back.map_err(AppendError::Failed)?;
+        }
+        (self.end, self.filled, self.file) = (end, filled, file);
+        Ok(())
+    }
+
+    fn write_group(&mut self, group: &[(Digest, &[u8])]) -> Result<Vec<Position>, AppendError> {
+        let time = now();
+        let mut positions = Vec::with_capacity(group.len());
+        for (digest, message) in group {
+            let length = u32::try_from(message.len()).expect("Store refuses longer messages");
+            let header = Header::message(*digest, length, time);
+            self.make_room(header.size())?;
+            let at = self.end.offset + self.buffer.len() as u64;
+            let segment = self.end.segment;
+            positions.push(Position { segment, offset: at, length, time });
+            self.buffer.extend_from_slice(&header.encode(&self.log.salt, segment, at));
+            if message.len() >= WRITE {
+                self.write_buffer()?;
+                self.write(message)?;
+                self.end.offset = at + header.size();
+            } else {
+                self.buffer.extend_from_slice(message);
+                self.buffer.resize(self.buffer.len().next_multiple_of(ALIGN), 0);
+                if self.buffer.len() >= WRITE {
+                    self.write_buffer()?;
+                }
+            }
+        }
+        self.finish_segment()?;
+        Ok(positions)
+    }
+
+    /// Sees to it that there is a segment with room for `size` bytes.
+    fn make_room(&mut self, size: u64) -> Result<(), AppendError> {
+        let end = self.end.offset + self.buffer.len() as u64;
+        if self.file.is_some() && (end == FIRST_RECORD || end + size <= SEGMENT) {
+            return Ok(());
+        }
+        let mut number = self.end.segment;
+        if self.file.is_some() {
+            self.finish_segment()?;
+            number += 1;
+        }
+        self.file = Some(self.log.create(number).map_err(sort)?);
+        self.end = Point { segment: number, offset: FIRST_RECORD };
+        self.filled = FIRST_RECORD;
+        Ok(())
+    }
+
+    /// Writes what is gathered, with zeros behind it if it is little, and syncs the segment.
+    fn finish_segment(&mut self) -> Result<(), AppendError> {
+        let after = self.end.offset + self.buffer.len() as u64;
+        if after > self.filled && self.buffer.len() < SMALL_GROUP {
+            // The zeros are a favour: where there is no room for them, the group goes without.
+            match self.write_zeros(after, after.next_multiple_of(ZEROS_AHEAD)) {
+                Err(AppendError::Failed(error)) => return Err(AppendError::Failed(error)),
+                Ok(()) | Err(AppendError::Full) => {}
+            }
+        }
+        self.write_buffer()?;
+        rustix::fs::fdatasync(self.file()).map_err(|errno| AppendError::Failed(errno.into()))
+    }
+
+    fn write_zeros(&mut self, from: u64, to: u64) -> Result<(), AppendError> {
+        let zeros = vec![0; usize::try_from(to - from).expect("ZEROS_AHEAD at the most")];
+        self.file().write_all_at(&zeros, from).map_err(sort)?;
+        self.filled = to;
+        Ok(())
+    }
+
+    fn write_buffer(&mut self) -> Result<(), AppendError> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let written = self.write(&buffer);
+        self.buffer = buffer;
+        self.buffer.clear();
+        written
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+        self.file().write_all_at(bytes, self.end.offset).map_err(sort)?;
+        self.end.offset += bytes.len() as u64;
+        self.filled = self.filled.max(self.end.offset);
+        Ok(())
+    }
+
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("make_room has made one")
+    }
+}
+
+/// Tells a full disk from a broken one.
+fn sort(error: io::Error) -> AppendError {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => AppendError::Full,
+        _ => AppendError::Failed(error),
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads a segment from front to back and finds every record that is whole, whatever stands between them.
+//! Damage costs the record that it hits, no other: after it the scan looks for the next header that counts.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::record::{ALIGN, HEADER, Header, Salt};
+
+/// What the scan comes upon, with the offset in the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A record whose bytes hash to its digest.
+    Whole(u64, Header),
+    /// A record whose header counts, but whose bytes do not hash to its digest.
+    Corrupt(u64, Header),
+    /// So many bytes, between records, that are none.
+    Gap(u64, u64),
+}
+
+/// How a segment ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Just behind the last whole record.
+    pub offset: u64,
+    /// What stands behind it and is neither a whole record nor zeros.
+    pub torn: Vec<Found>,
+    /// Whether anything but zeros stands behind it.
+    pub clean: bool,
+}
+
+/// Scans the segment `number` from `start`, calling `visit` for all that stands before its end.
+pub fn scan<E: From<io::Error>>(
+    file: &File,
+    number: u32,
+    salt: &Salt,
+    start: u64,
+    mut visit: impl FnMut(Found) -> Result<(), E>,
+) -> Result<End, E> {
+    let mut window = Window::new(file)?;
+    let mut end = start;
+    let mut torn = Vec::new();
+    let mut offset = start;
+    while let Some((at, header)) = next_header(&mut window, number, salt, offset)? {
+        if at > offset {
+            torn.push(Found::Gap(offset, at - offset));
+        }
+        let bytes = window.read(at + HEADER as u64, header.length as usize)?;
+        if bytes.len() == header.length as usize && header.digest.names(bytes) {
+            torn.drain(..).try_for_each(&mut visit)?;
+            visit(Found::Whole(at, header))?;
+            offset = at + header.size();
+            end = offset;
+        } else {
+            torn.push(Found::Corrupt(at, header));
+            // Its length may be right or not; only a search from here misses nothing.
+            offset = at + HEADER as u64;
+        }
+    }
+    let clean = torn.is_empty() && window.is_zero_from(end)?;
+    Ok(End { offset: end, torn, clean })
+}
+
+/// The next header at or behind `offset`, and where it stands.
+fn next_header(window: &mut Window, number: u32, salt: &Salt, offset: u64) -> io::Result<Option<(u64, Header)>> {
+    let mut at = offset;
+    loop {
+        let bytes = window.read(at, HEADER)?;
+        if bytes.len() < HEADER {
+            return Ok(None);
+        }
+        if let Some(header) = Header::decode(bytes, salt, number, at) {
+            return Ok(Some((at, header)));
+        }
+        at += ALIGN as u64;
+    }
+}
+
+/// The part of a file that is in memory; it moves forward as it is read.
+struct Window<'a> {
+    file: &'a File,
+    length: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    /// What is read ahead.
+    const AHEAD: usize = 1 << 18;
+
+    fn new(file: &'a File) -> io::Result<Self> {
+        Ok(Self { file, length: file.metadata()?.len(), start: 0, bytes: Vec::new() })
+    }
+
+    /// `length` bytes from `offset`, fewer at the end of the file.
+    fn read(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let available = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = length.min(available);
+        let held = self.start..=self.start + self.bytes.len() as u64;
+        if !held.contains(&offset) || !held.contains(&(offset + length as u64)) {
+            self.bytes.resize(length.max(Self::AHEAD).min(available), 0);
+            self.file.read_exact_at(&mut self.bytes, offset)?;
+            self.start = offset;
+        }
+        let from = usize::try_from(offset - self.start).expect("it fits in the window");
+        Ok(&self.bytes[from..from + length])
+    }
+
+    fn is_zero_from(&mut self, mut offset: u64) -> io::Result<bool> {
+        loop {
+            let bytes = self.read(offset, Self::AHEAD)?;
+            if bytes.is_empty() {
+                return Ok(true);
+            }
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            offset += bytes.len() as u64;
+        }
+    }
+}

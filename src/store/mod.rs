@@ -1,0 +1,96 @@
+//! The store: hashes on the way in, re-hashes on the way out, over a [`Backend`] that only keeps bytes.
+
+pub mod local;
+
+mod index;
+mod lock;
+mod log;
+
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::messages::{Entry, Error, Messages, Page, Receipt, Stats};
+
+/// A plain map from digest to bytes.
+pub trait Backend: Send + Sync {
+    /// Stores messages under their digests, durably when this returns. Answers which are new, in order.
+    ///
+    /// A digest whose message is stored as it is given is known, and nothing is written for it; one whose stored
+    /// bytes are others is stored afresh.
+    fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error>;
+
+    /// The bytes that are stored under a digest, as they are.
+    fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Whether something is stored under each of the digests, in order.
+    fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
+
+    /// See [`Messages::list`].
+    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
+
+    /// See [`Messages::stats`].
+    fn stats(&self) -> Result<Stats, Error>;
+}
+
+/// Messages over a backend that is not trusted with the truth.
+#[derive(Debug)]
+pub struct Store<B> {
+    backend: B,
+    max_message: u64,
+}
+
+impl<B: Backend> Store<B> {
+    /// Takes messages of up to `max_message` bytes, 4 GiB at the most.
+    pub fn new(backend: B, max_message: u64) -> Self {
+        Self { backend, max_message: max_message.min(u64::from(u32::MAX)) }
+    }
+}
+
+impl<B: Backend> Messages for Store<B> {
+    fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
+        if let Some(long) = batch.iter().find(|message| message.len() as u64 > self.max_message) {
+            return Err(Error::TooLarge { length: long.len() as u64, limit: self.max_message });
+        }
+        let batch: Vec<_> = batch.into_iter().map(|message| (Digest::of(&message), message)).collect();
+        let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
+        let new = self.backend.put(batch)?;
+        Ok(digests.into_iter().zip(new).map(|(digest, new)| Receipt { digest, new }).collect())
+    }
+
+    fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a> {
+        Box::new(digests.iter().map(|digest| match self.backend.get(digest)? {
+            Some(bytes) if digest.names(&bytes) => Ok(Some(bytes)),
+            Some(_) => Err(Error::Corrupt(*digest)),
+            None => Ok(None),
+        }))
+    }
+
+    fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        self.backend.has(digests)
+    }
+
+    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+        self.backend.list(page)
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        self.backend.stats()
+    }
+}
+
+/// What a store has to say beside its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A line for the user: what was found, and what was done about it.
+    Said(String),
+    /// The index is being made from the log: so many bytes of so many are read.
+    Replayed {
+        /// Bytes that are read.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+}
+
+/// Where notes go.
+pub type Notes = Arc<dyn Fn(Note) + Send + Sync>;
