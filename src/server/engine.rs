@@ -99,7 +99,7 @@ impl Engine {
     fn proved(&self, way: &Way) -> io::Result<UnixStream> {
         let line = way.connect()?;
         line.set_read_timeout(Some(PATIENCE))?;
-        let live = Request {
+        let proof = Request {
             method: Method::Get,
             path: "/livez".to_owned(),
             query: None,
@@ -108,7 +108,7 @@ impl Engine {
             if_none_match: None,
             body: Vec::new(),
         };
-        match self.exchange(&line, live, &Budget::new(u64::MAX))? {
+        match self.exchange(&line, proof, &Budget::new(u64::MAX))? {
             Some((reply, _)) if reply.status == 200 => Ok(line),
             _ => Err(io::Error::other("a new connection was not answered as it should be")),
         }

@@ -197,7 +197,7 @@ fn listen(options: &Options) -> Result<Vec<Listener>, Error> {
         let listener = Listener::bind(address).map_err(failed(address))?;
         let bound = listener.address().map_err(failed(address))?;
         let scheme = if matches!(options.tls, Tls::Off) { "http" } else { "https" };
-        lines.push_str(&format!("listening on {scheme}://{bound}\n"));
+        lines.extend(["listening on ", scheme, "://", &bound.to_string(), "\n"]);
         if !bound.ip().to_canonical().is_loopback() {
             note(format_args!("anyone who can connect to {bound} may read and write: there are no tokens"));
         }

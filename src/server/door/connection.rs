@@ -118,7 +118,7 @@ impl<'a> Connection<'a> {
             if let Some(reply) = self.service.refusal(&head.request) {
                 return refused(reply);
             }
-            self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", &self.write_pace())?;
+            self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_pace())?;
         }
         self.body(head, &mut body)
     }
@@ -144,17 +144,17 @@ impl<'a> Connection<'a> {
     fn body(&mut self, head: Head, body: &mut Body) -> Result<Received, End> {
         let mut request = head.request;
         let refused = |reply| Ok(Received::Refused(reply, request.method));
-        let mut held = self.service.budget().nothing();
+        let mut memory = self.service.budget().nothing();
         let mut accounted = 0;
         if let Framing::Length(length) = head.framing {
             request.body.reserve_exact(usize::try_from(length.min(GRAIN)).unwrap_or_default());
         }
-        let pace = Pace::new(self.limits.body_time, self.limits.min_rate);
+        let mut pace = Pace::new(self.limits.body_time, self.limits.min_rate);
         loop {
             let expected = body.received() + self.inbox.len() as u64;
             if expected > accounted {
                 let more = (expected - accounted).next_multiple_of(GRAIN);
-                if !held.grow(more) {
+                if !memory.grow(more) {
                     return refused(busy());
                 }
                 accounted += more;
@@ -164,18 +164,19 @@ impl<'a> Connection<'a> {
                 Err(refusal) => return refused(refusal.into()),
             }
             if body.is_whole() {
-                return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: held });
+                return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: memory });
             }
-            if let Err(error) = self.more(pace.deadline(body.received())) {
+            if let Err(error) = self.more(pace.deadline()) {
                 return timed_out(error, "Request body took too long");
             }
+            pace.moved(self.inbox.len());
         }
     }
 
     fn reply(&mut self, answer: &Answer, method: Method, keep: bool) -> io::Result<()> {
         let pace = self.write_pace();
         let (head, body) = self.writer.bytes(&answer.reply, method != Method::Head, keep);
-        self.stream.write(head, body, &pace)
+        self.stream.write(head, body, pace)
     }
 
     /// Reads on; an error if nothing more comes.

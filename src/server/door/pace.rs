@@ -1,24 +1,37 @@
 //! How long moving bytes may take: a deadline that moves on as long as the other end keeps a rate.
+//! Bytes that moved fast earn no long pause: the deadline is never further away than at the start.
 
 use std::time::{Duration, Instant};
 
-/// A start, an allowance, and a rate that earns more time.
+/// An allowance, and a rate that earns it anew.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    start: Instant,
     allowance: Duration,
     min_rate: u64,
+    deadline: Instant,
 }
 
 impl Pace {
     /// From now, `allowance`, and a second more for every `min_rate` bytes.
     pub(super) fn new(allowance: Duration, min_rate: u64) -> Self {
-        Self { start: Instant::now(), allowance, min_rate: min_rate.max(1) }
+        Self { allowance, min_rate: min_rate.max(1), deadline: after(Instant::now(), allowance) }
     }
 
-    /// Until when the next bytes must move, when `moved` have.
-    pub(super) fn deadline(&self, moved: u64) -> Instant {
-        after(self.start, self.allowance.saturating_add(Duration::from_secs(moved / self.min_rate)))
+    /// Until when the next bytes must move.
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// So many bytes moved now.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        self.moved_at(Instant::now(), bytes);
+    }
+
+    fn moved_at(&mut self, now: Instant, bytes: usize) {
+        let nanos =
+            u128::try_from(bytes).unwrap_or(u128::MAX).saturating_mul(1_000_000_000) / u128::from(self.min_rate);
+        let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.deadline = after(self.deadline, earned).min(after(now, self.allowance));
     }
 }
 
@@ -32,17 +45,39 @@ pub(super) fn after(start: Instant, time: Duration) -> Instant {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn start_of(pace: &Pace) -> Instant {
+        pace.deadline().checked_sub(pace.allowance).unwrap()
+    }
+
     #[test]
-    fn the_deadline_moves_by_a_second_for_every_min_rate_bytes() {
-        let pace = Pace::new(Duration::from_secs(30), 240);
-        let start = pace.deadline(0);
-        assert_eq!(pace.deadline(239), start);
-        assert_eq!(pace.deadline(240) - start, Duration::from_secs(1));
-        assert_eq!(pace.deadline(2400) - start, Duration::from_secs(10));
+    fn who_keeps_the_rate_is_never_late_and_who_does_not_runs_out_of_time() {
+        let mut pace = Pace::new(30 * SECOND, 240);
+        let start = start_of(&pace);
+        for second in 1..1000 {
+            assert!(pace.deadline() > start + second * SECOND);
+            pace.moved_at(start + second * SECOND, 240);
+        }
+        let mut slow = Pace::new(30 * SECOND, 240);
+        let start = start_of(&slow);
+        let late = (1..1000).find(|&second| {
+            slow.moved_at(start + second * SECOND, 120);
+            slow.deadline() <= start + second * SECOND
+        });
+        assert_eq!(late, Some(60));
+    }
+
+    #[test]
+    fn bytes_that_moved_at_once_earn_no_longer_pause_than_the_allowance() {
+        let mut pace = Pace::new(30 * SECOND, 240);
+        let start = start_of(&pace);
+        pace.moved_at(start + SECOND, 1 << 30);
+        assert_eq!(pace.deadline(), start + 31 * SECOND);
     }
 
     #[test]
     fn no_settings_overflow_the_clock() {
-        let _ = Pace::new(Duration::MAX, 0).deadline(u64::MAX);
+        Pace::new(Duration::MAX, 0).moved(usize::MAX);
     }
 }

@@ -142,7 +142,7 @@ fn request_line(line: &[u8]) -> Result<(Request, Minor), Refusal> {
 struct Seen<'a> {
     hosts: usize,
     length: Option<&'a [u8]>,
-    chunked: bool,
+    codings: usize,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -158,7 +158,7 @@ fn fields(mut request: Request, minor: Minor, bytes: &[u8]) -> Result<Head, Refu
     if seen.hosts != 1 && (minor == 1 || seen.hosts > 1) {
         return Err(Refusal::bad("One Host is needed"));
     }
-    let framing = match (seen.length, seen.chunked) {
+    let framing = match (seen.length, seen.codings > 0) {
         (Some(_), true) => return Err(Refusal::bad("Content-Length with Transfer-Encoding")),
         (None, true) if minor == 0 => return Err(Refusal::bad("Transfer-Encoding in HTTP/1.0")),
         (None, true) => Framing::Chunked,
@@ -203,10 +203,10 @@ fn take<'a>(
             return Err(Refusal::bad("More than one Content-Length"));
         }
     } else if is("Transfer-Encoding") {
-        if seen.chunked || field.value != b"chunked" {
+        if seen.codings > 0 || field.value != b"chunked" {
             return Err(Refusal::bad("Transfer-Encoding other than chunked"));
         }
-        seen.chunked = true;
+        seen.codings += 1;
     } else if is("Connection") {
         for option in field.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             seen.close |= option.eq_ignore_ascii_case(b"close");

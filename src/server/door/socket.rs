@@ -89,7 +89,9 @@ impl Socket {
             Self::Tcp(stream, _) => {
                 stream.set_nonblocking(true)?;
                 let _ = (&mut &*stream).read(&mut [0; 4096]);
-                (&mut &*stream).write(words)?;
+                if (&mut &*stream).write(words)? < words.len() {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
             }
         }
         self.stop_writing();

@@ -75,19 +75,25 @@ impl Stream {
     }
 
     /// Writes both parts, one after the other. The reader must keep the pace.
-    pub(super) fn write(&mut self, head: &[u8], body: &[u8], pace: &Pace) -> io::Result<()> {
+    pub(super) fn write(&mut self, head: &[u8], body: &[u8], mut pace: Pace) -> io::Result<()> {
         let mut written = 0_usize;
         let total = head.len() + body.len();
         while written < total {
-            let deadline = pace.deadline(written as u64);
             let (head, body) = (head.get(written..).unwrap_or_default(), &body[written.saturating_sub(head.len())..]);
             written += match &mut self.tls {
                 Some(tls) => {
                     let taken = tls.writer().write_vectored(&[IoSlice::new(head), IoSlice::new(body)])?;
-                    self.flush(deadline)?;
+                    self.flush_paced(pace.deadline(), |count| {
+                        pace.moved(count);
+                        pace.deadline()
+                    })?;
                     taken
                 }
-                None => self.write_socket(&[head, body], deadline)?,
+                None => {
+                    let count = self.write_socket(&[head, body], pace.deadline())?;
+                    pace.moved(count);
+                    count
+                }
             };
         }
         Ok(())
@@ -121,14 +127,19 @@ impl Stream {
         }
     }
 
-    /// Writes the TLS records that are ready.
+    /// Writes the TLS records that are ready, within a fixed time.
     fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        self.flush_paced(deadline, |_| deadline)
+    }
+
+    /// Writes the TLS records that are ready. `moved` is told what went, and tells the next deadline.
+    fn flush_paced(&mut self, mut deadline: Instant, mut moved: impl FnMut(usize) -> Instant) -> io::Result<()> {
         while self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
             self.arm_write(deadline)?;
             let Some(tls) = &mut self.tls else { break };
             match tls.write_tls(&mut &*self.socket) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => {}
+                Ok(count) => deadline = moved(count),
                 Err(error) if is_wait(&error) => {}
                 Err(error) => return Err(error),
             }

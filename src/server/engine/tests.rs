@@ -121,7 +121,7 @@ impl Messages for Panicking {
 #[test]
 fn a_panic_in_a_handler_is_a_500_and_nothing_more() {
     let engine = Engine::start(Arc::new(Panicking)).unwrap();
-    for _ in 0..LINES + 1 {
+    for _ in 0..=LINES {
         let (reply, _held) = engine.ask(put("foo"), &Budget::new(1 << 20)).unwrap();
         assert_eq!(reply, Reply::error(500, "Internal server error"));
     }
