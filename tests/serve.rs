@@ -275,6 +275,51 @@ fn the_engines_socket_has_no_name_once_the_server_is_ready() {
 }
 
 #[test]
+fn while_the_store_is_not_open_the_server_lives_but_is_not_ready() {
+    let first = Server::http(&[]);
+    let path = first.put("foo");
+    let sandbox = Sandbox::new();
+    std::os::unix::fs::symlink(first.sandbox.store(), sandbox.store()).unwrap();
+    let second = Server::begin(sandbox, &["--http"]);
+    assert_eq!(second.get("/livez").status, 200);
+    let reply = second.get("/readyz");
+    assert_eq!((reply.status, reply.field("Retry-After")), (503, Some("1")));
+    let reply = second.get(&path);
+    assert_eq!((reply.status, reply.text()), (503, r#"{"err_msg": "The store is not open yet"}"#));
+    first.signal(Signal::TERM);
+    second.is_ready();
+    assert_eq!(second.get(&path).status, 200);
+}
+
+#[test]
+fn a_store_that_does_not_open_ends_the_server_with_3_and_the_reason() {
+    let first = Server::http(&[]);
+    let sandbox = Sandbox::new();
+    std::os::unix::fs::symlink(first.sandbox.store(), sandbox.store()).unwrap();
+    let mut second = Server::begin(sandbox, &["--http", "--wait", "10ms"]);
+    assert_eq!(second.ended().code(), Some(3));
+    assert!(second.stderr().contains("is held by "), "{}", second.stderr());
+}
+
+#[test]
+fn every_address_is_listened_on_and_those_beyond_the_machine_are_warned_of() {
+    let server = Server::http(&["--listen", "0.0.0.0:0"]);
+    server.is_well();
+    let said = server.stderr();
+    assert_eq!(said.matches("anyone who can connect to 0.0.0.0:").count(), 1, "{said}");
+    assert!(!said.contains("127.0.0.1"), "{said}");
+}
+
+#[test]
+fn http_1_1_is_spoken_over_tls_and_nothing_else() {
+    let server = Server::https(&[]);
+    let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(server.tls(Some("http/1.1")).ask(ask).status, 200);
+    assert!(!server.tls(Some("h2")).try_send(ask));
+    server.is_well();
+}
+
+#[test]
 fn a_taken_port_is_an_error_that_names_it() {
     let server = Server::http(&[]);
     let sandbox = Sandbox::new();

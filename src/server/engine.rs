@@ -96,8 +96,8 @@ impl Engine {
     }
 
     /// A new connection, after tiny_http answered on it.
-    fn proved(&self, way: &Way) -> io::Result<UnixStream> {
-        let line = way.connect()?;
+    fn proved(&self, way: &Way) -> io::Result<Arc<UnixStream>> {
+        let line = Arc::new(way.connect()?);
         line.set_read_timeout(Some(PATIENCE))?;
         let proof = Request {
             method: Method::Get,
@@ -120,7 +120,7 @@ impl Engine {
     /// out once, those who wait look again every [`PATIENCE`]. `None`: there is no memory for the reply.
     fn exchange(
         &self,
-        line: &UnixStream,
+        line: &Arc<UnixStream>,
         request: Request,
         budget: &Budget,
     ) -> io::Result<Option<(Reply, Reservation)>> {
@@ -128,7 +128,7 @@ impl Engine {
         send(line, request)?;
         while !self.serve_one(PATIENCE) && !pool::is_readable(line)? {}
         loop {
-            match incoming.read_from(line) {
+            match incoming.read_from(&**line) {
                 Ok(wire::Progress::Whole(reply)) => return Ok(Some(reply)),
                 Ok(wire::Progress::NoMemory) => return Ok(None),
                 Ok(wire::Progress::More) => {}
@@ -183,17 +183,17 @@ impl Engine {
 }
 
 /// Writes `request`; what might not fit is written by a thread of its own, for the same reason as long replies are.
-fn send(mut line: &UnixStream, request: Request) -> io::Result<()> {
+fn send(line: &Arc<UnixStream>, request: Request) -> io::Result<()> {
     let mut bytes = wire::head(&request);
     if request.body.len() <= FITS {
         bytes.extend_from_slice(&request.body);
-        return line.write_all(&bytes);
+        return (&mut &**line).write_all(&bytes);
     }
-    line.write_all(&bytes)?;
-    let mut line = line.try_clone()?;
+    (&mut &**line).write_all(&bytes)?;
+    let line = Arc::clone(line);
     let mover = thread::Builder::new().name("engine-request".into()).stack_size(MOVER_STACK);
     // An error shows at the other end: the request stays short.
-    mover.spawn(move || line.write_all(&request.body)).map(drop)
+    mover.spawn(move || (&mut &*line).write_all(&request.body)).map(drop)
 }
 
 /// Reads a request off tiny_http, whole.

@@ -52,6 +52,13 @@ impl Server {
 
     /// On a store that is there, and ready.
     pub fn start(sandbox: Sandbox, flags: &[&str]) -> Self {
+        let server = Self::begin(sandbox, flags);
+        server.is_ready();
+        server
+    }
+
+    /// Listening; the store may not be open yet.
+    pub fn begin(sandbox: Sandbox, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
         command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.store());
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
@@ -63,9 +70,12 @@ impl Server {
         else {
             panic!("{line:?} {}", fs::read_to_string(sandbox.dir().join("stderr")).unwrap());
         };
-        let server = Self { address: address.parse().unwrap(), https: scheme == "https", child, sandbox };
-        until("the server is ready", || server.get("/readyz").status == 200);
-        server
+        Self { address: address.parse().unwrap(), https: scheme == "https", child, sandbox }
+    }
+
+    /// Waits until the store is open.
+    pub fn is_ready(&self) {
+        until("the server is ready", || self.get("/readyz").status == 200);
     }
 
     /// A connection of the kind that the server speaks.

@@ -2,10 +2,11 @@
 //! New ones are opened one at a time.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,7 +30,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<UnixStream>,
+    idle: Vec<Arc<UnixStream>>,
     /// All that work, lent ones too.
     lines: usize,
     /// How many broke and are not replaced yet.
@@ -39,7 +40,7 @@ struct State {
 /// A connection on loan. One that is not given back counts as broken.
 pub(super) struct Lease<'a> {
     pool: &'a Pool,
-    line: Option<UnixStream>,
+    line: Option<Arc<UnixStream>>,
 }
 
 impl Way {
@@ -65,7 +66,7 @@ impl Pool {
     }
 
     /// Opens one more.
-    pub(super) fn add(&self, open: impl FnOnce(&Way) -> io::Result<UnixStream>) -> io::Result<()> {
+    pub(super) fn add(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> io::Result<()> {
         let line = self.open(open)?;
         let mut state = self.lock();
         state.lines += 1;
@@ -74,7 +75,7 @@ impl Pool {
     }
 
     /// A free connection, `None` if none comes free in time. One that broke is replaced with `open` first.
-    pub(super) fn lease(&self, open: impl FnOnce(&Way) -> io::Result<UnixStream>) -> Option<Lease<'_>> {
+    pub(super) fn lease(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> Option<Lease<'_>> {
         let deadline = Instant::now() + WAIT;
         let mut state = self.lock();
         loop {
@@ -96,7 +97,7 @@ impl Pool {
         self.lock().lines
     }
 
-    fn replace(&self, open: impl FnOnce(&Way) -> io::Result<UnixStream>) -> Option<Lease<'_>> {
+    fn replace(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> Option<Lease<'_>> {
         let opened = self.open(open);
         let mut state = self.lock();
         match opened {
@@ -112,7 +113,7 @@ impl Pool {
         }
     }
 
-    fn open(&self, open: impl FnOnce(&Way) -> io::Result<UnixStream>) -> io::Result<UnixStream> {
+    fn open(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> io::Result<Arc<UnixStream>> {
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         open(&self.way)
     }
@@ -123,7 +124,7 @@ impl Pool {
 }
 
 impl Lease<'_> {
-    pub(super) fn line(&self) -> &UnixStream {
+    pub(super) fn line(&self) -> &Arc<UnixStream> {
         self.line.as_ref().expect("a lease has its connection until it is given back")
     }
 
@@ -136,7 +137,9 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        if self.line.is_some() {
+        if let Some(line) = &self.line {
+            // Who still writes to it for this request must not wait for ever.
+            let _ = line.shutdown(Shutdown::Both);
             let mut state = self.pool.lock();
             state.lines -= 1;
             state.missing += 1;
