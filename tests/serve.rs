@@ -64,6 +64,19 @@ fn the_exact_bytes_are_given_to_who_asks_for_bytes() {
 }
 
 #[test]
+fn each_form_of_a_message_is_replayed_for_who_asks_for_it() {
+    let server = Server::http(&[]);
+    let path = server.put("foo");
+    let mut client = server.client();
+    for _ in 0..2 {
+        for (accept, body) in [("application/json", r#"{"message": "foo"}"#), ("application/octet-stream", "foo")] {
+            let got = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"));
+            assert_eq!((got.text(), got.field("Content-Type")), (body, Some(accept)));
+        }
+    }
+}
+
+#[test]
 fn a_long_message_travels_both_ways_over_tls_and_in_chunks() {
     let server = Server::https(&[]);
     let message = "x".repeat(1_000_000);
@@ -198,7 +211,7 @@ fn a_new_certificate_takes_effect_on_sighup_and_a_bad_one_does_not() {
 #[test]
 fn sigterm_finishes_what_is_in_flight_closes_what_is_idle_and_ends_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Server::https(&[]);
+        let mut server = Server::https(&["--idle-timeout", "1h", "--handshake-timeout", "1h"]);
         let mut idle = server.client();
         assert_eq!(idle.ask("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
         let mut silent = server.tcp();
