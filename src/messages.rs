@@ -31,6 +31,9 @@ pub trait Messages: Send + Sync {
     /// What there is, counted.
     fn stats(&self) -> Result<Stats, Error>;
 
+    /// The reason if nothing can be put any more. Asked often, so it must be cheap.
+    fn health(&self) -> Result<(), Error>;
+
     /// The message of one digest.
     fn get_one(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
         self.get(&[digest]).next().expect("one answer for one digest")
@@ -79,8 +82,6 @@ pub struct Stats {
     pub disk: u64,
     /// When the newest was stored.
     pub newest: Option<SystemTime>,
-    /// Why writing has stopped, if it has.
-    pub failed: Option<String>,
 }
 
 /// Why a request could not be carried out. One error may answer many waiting puts, so it is `Clone`.

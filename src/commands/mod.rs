@@ -85,7 +85,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Has(has) => has::run(&mut context, &has),
         Command::List(list) => list::run(&mut context, &list),
         Command::Stats(_) => stats::run(&mut context),
-        Command::Serve(serve) => serve::run(&context, &serve),
+        Command::Serve(serve) => serve::run(&mut context, &serve),
         Command::Man(man) => man::run(&mut context, &man),
         Command::Completions(completions) => completions::run(&mut context, &completions),
     }?;

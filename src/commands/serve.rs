@@ -5,7 +5,7 @@ use crate::server::{self, Limits, Options, Tls};
 use crate::{cli, location};
 
 /// Serves until a signal ends it.
-pub fn run(context: &Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
     let tls = match (&serve.tls_cert, serve.http) {
         (_, true) => Tls::Off,
         (Some(cert), false) => Tls::Pair { cert: cert.clone(), key: serve.tls_key.clone() },
@@ -19,7 +19,7 @@ pub fn run(context: &Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
         drain_timeout: serve.drain_timeout.into(),
     };
     let (global, notes) = (context.global.clone(), context.progress.notes());
-    server::run(options, move || location::open(&global, true, notes))?;
+    server::run(options, context.output.raw(), move || location::open(&global, true, notes))?;
     Ok(Outcome::Done)
 }
 

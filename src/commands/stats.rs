@@ -9,10 +9,11 @@ use crate::messages::Stats;
 
 /// Prints a figure a line.
 pub fn run(context: &mut Context) -> anyhow::Result<Outcome> {
-    let Stats { messages, bytes, disk, newest, failed } = context.open(false)?.stats()?;
+    let opened = context.open(false)?;
+    let Stats { messages, bytes, disk, newest } = opened.stats()?;
     let ratio = (bytes > 0).then(|| as_float(disk) / as_float(bytes));
     let newest = newest.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose()?;
-    let health = failed.as_deref().unwrap_or("ok");
+    let health = opened.health().err().map_or("ok".to_owned(), |why| why.to_string());
     if context.output.is_json() {
         context.output.object(&json!({
             "messages": messages, "bytes": bytes, "disk": disk, "ratio": ratio, "newest": newest, "health": health,

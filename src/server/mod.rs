@@ -1,10 +1,34 @@
 //! The life of a server: listen, open the store, answer, drain, stop. It knows only `Messages`, not the store.
 
+mod api;
+mod budget;
+mod cache;
+mod door;
+mod engine;
+mod limits;
+mod service;
+#[cfg(test)]
+mod testing;
+
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::messages::{self, Messages};
+use budget::Budget;
+use door::tls::Certificate;
+use door::{Door, Listener};
+pub use limits::Limits;
+use service::Service;
+
+/// How often the certificate's files are looked at.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -37,31 +61,6 @@ pub enum Tls {
     SelfSigned(PathBuf),
 }
 
-/// The bounds of what a client may ask for.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Of a request's body, in bytes.
-    pub body: u64,
-    /// Connections at a time.
-    pub connections: usize,
-    /// Connections at a time from one address.
-    pub connections_per_address: usize,
-    /// Requests on a connection.
-    pub requests: u64,
-    /// For the TLS handshake.
-    pub handshake: Duration,
-    /// For a head, from its first byte.
-    pub head: Duration,
-    /// For a body, and a second more for every `min_rate` bytes that came.
-    pub body_time: Duration,
-    /// For taking a reply, and a second more for every `min_rate` bytes that went.
-    pub write: Duration,
-    /// Bytes a second.
-    pub min_rate: u64,
-    /// Between two requests.
-    pub idle: Duration,
-}
-
 /// Why the server could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,15 +69,148 @@ pub enum Error {
     Store(#[from] messages::Error),
     /// What was tried, and why it failed.
     #[error("{0}: {1}")]
-    Io(String, #[source] std::io::Error),
+    Io(String, #[source] io::Error),
+    /// A certificate or key that cannot be used.
+    #[error("{}: {why}", file.display())]
+    Certificate {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The process may not open as many files as connections are wanted.
+    #[error(
+        "{needed} files may be open at a time with --max-connections {connections}, but the limit is {allowed}; \
+         raise it (ulimit -n) or lower --max-connections"
+    )]
+    Descriptors {
+        /// Connections that are wanted.
+        connections: usize,
+        /// Files that may have to be open.
+        needed: u64,
+        /// Files that may be.
+        allowed: u64,
+    },
+}
+
+/// What a running server reacts to.
+enum Event {
+    /// The store is open, or it would not open.
+    Opened(Result<(), Error>),
+    /// A signal came.
+    Signal(i32),
+    /// All connections have ended.
+    Empty,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains and returns.
 ///
-/// `open` opens the store; it runs while the door already answers `/livez` and `/readyz`.
+/// `open` opens the store; it runs while the door already answers `/livez` and `/readyz`. A line for each address that
+/// is listened on goes to `out`, at once.
 pub fn run(
-    _options: Options,
-    _open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
+    options: Options,
+    out: &mut dyn Write,
+    open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
 ) -> Result<(), Error> {
-    unreachable!("comes with the server wing")
+    let (events, happens) = mpsc::channel();
+    watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
+    limits::raise_descriptors(options.limits.connections, options.listen.len())?;
+    let certificate = Certificate::load(&options.tls)?;
+    let tls = certificate.as_ref().map(Certificate::config).transpose()?;
+    let listeners = listen(&options, out)?;
+    let budget = Budget::new(options.limits.memory());
+    let service = Arc::new(Service::new(options.cache_size, budget));
+    let mut door = Door::open(listeners, options.limits, tls, Arc::clone(&service))
+        .map_err(|error| Error::Io("starting to accept connections".into(), error))?;
+
+    open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
+    wait(&happens, certificate.as_deref())?;
+
+    service.drain();
+    door.close(move || drop(events.send(Event::Empty)));
+    drain(&happens, options.drain_timeout);
+    Ok(())
+}
+
+/// Waits for the time to stop. An error if the store would not open.
+fn wait(happens: &mpsc::Receiver<Event>, certificate: Option<&Certificate>) -> Result<(), Error> {
+    loop {
+        match happens.recv_timeout(WATCH) {
+            Ok(Event::Opened(outcome)) => outcome?,
+            Ok(Event::Signal(SIGHUP)) => {
+                if let Some(certificate) = certificate {
+                    certificate.refresh(true);
+                }
+            }
+            Ok(Event::Signal(_) | Event::Empty) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if let Some(certificate) = certificate {
+                    certificate.refresh(false);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the last connection has ended, the time is up, or a second signal comes.
+fn drain(happens: &mpsc::Receiver<Event>, time: Duration) {
+    let start = Instant::now();
+    loop {
+        match happens.recv_timeout(time.saturating_sub(start.elapsed())) {
+            Ok(Event::Opened(_) | Event::Signal(SIGHUP)) => {}
+            Ok(Event::Empty) => return,
+            Ok(Event::Signal(_)) => return note("stopped before the last requests were finished: asked twice"),
+            Err(_) => return note("stopped before the last requests were finished: they took too long"),
+        }
+    }
+}
+
+fn open_store(
+    open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
+    service: &Arc<Service>,
+    events: &mpsc::Sender<Event>,
+) -> io::Result<()> {
+    let (service, events) = (Arc::clone(service), events.clone());
+    let work = move || {
+        let outcome = open().map_err(Error::Store).and_then(|messages| service.open(messages));
+        // Let go before it is said: after the last event nobody else holds the store.
+        drop(service);
+        let _ = events.send(Event::Opened(outcome));
+    };
+    thread::Builder::new().name("open".into()).spawn(work).map(drop)
+}
+
+fn watch_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let events = events.clone();
+    let mut work = move || signals.forever().try_for_each(|signal| events.send(Event::Signal(signal)));
+    thread::Builder::new().name("signals".into()).spawn(move || drop(work())).map(drop)
+}
+
+/// Binds all, then says so.
+fn listen(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error> {
+    let failed = |address: &str| {
+        let what = format!("listening on {address}");
+        move |error| Error::Io(what, error)
+    };
+    let mut listeners = Vec::new();
+    let mut lines = String::new();
+    for address in &options.listen {
+        let listener = Listener::bind(address).map_err(failed(address))?;
+        let bound = listener.address().map_err(failed(address))?;
+        let scheme = if matches!(options.tls, Tls::Off) { "http" } else { "https" };
+        lines.extend(["listening on ", scheme, "://", &bound.to_string(), "\n"]);
+        if !bound.ip().to_canonical().is_loopback() {
+            note(format_args!("anyone who can connect to {bound} may read and write: there are no tokens"));
+        }
+        listeners.push(listener);
+    }
+    // Nobody may be reading; that is no reason not to serve.
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+    Ok(listeners)
+}
+
+/// A line for the operator. Unlike `eprintln!` it does not panic when nobody reads.
+fn note(what: impl Display) {
+    let _ = writeln!(io::stderr(), "sha-api: {what}");
 }

@@ -30,6 +30,9 @@ pub trait Backend: Send + Sync {
 
     /// See [`Messages::stats`].
     fn stats(&self) -> Result<Stats, Error>;
+
+    /// See [`Messages::health`].
+    fn health(&self) -> Result<(), Error>;
 }
 
 /// Messages over a backend that is not trusted with the truth.
@@ -80,6 +83,10 @@ impl<B: Backend> Messages for Store<B> {
 
     fn stats(&self) -> Result<Stats, Error> {
         self.backend.stats()
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.backend.health()
     }
 }
 

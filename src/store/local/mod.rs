@@ -146,8 +146,11 @@ impl Backend for Local {
             bytes: totals.bytes,
             disk: disk.map_err(|why| Error::io(format!("cannot measure {}", self.path.display()), why))?,
             newest: (totals.newest > 0).then(|| log::time(totals.newest)),
-            failed: self.commits.failed().map(|why| why.to_string()),
         })
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.commits.failed().map_or(Ok(()), |why| Err(Error::Failed(why)))
     }
 }
 

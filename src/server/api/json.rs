@@ -1,0 +1,118 @@
+//! JSON in and out: strict when it is read, spelled as the ancestor spelled it (a space after the colon) when written.
+//! Depth is bounded, so that no body can exhaust a thread's stack.
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Whether a content type is `application/json`, in UTF-8 if it says so.
+pub(super) fn is_json(content_type: Option<&str>) -> bool {
+    let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
+    if !parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+        return false;
+    }
+    parts.all(|part| match part.split_once('=') {
+        Some((name, charset)) if name.eq_ignore_ascii_case("charset") => {
+            let charset = charset.trim_matches('"');
+            ["utf-8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
+        }
+        _ => true,
+    })
+}
+
+/// The `message` of a body `{"message": "…"}`; other keys are skipped, a second `message` is an error.
+pub(super) fn message(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Put>(body).ok().map(|put| put.0)
+}
+
+/// `{"key": "value"}`.
+pub(super) fn object(key: &str, value: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + value.len() + value.len() / 16 + 16);
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\": ");
+    serde_json::to_writer(&mut out, value).expect("a string can be written to memory");
+    out.push(b'}');
+    out
+}
+
+struct Put(String);
+
+impl<'de> Deserialize<'de> for Put {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PutVisitor)
+    }
+}
+
+struct PutVisitor;
+
+impl<'de> Visitor<'de> for PutVisitor {
+    type Value = Put;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Put, A::Error> {
+        let mut message = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key != "message" {
+                map.next_value::<Skipped>()?;
+            } else if message.replace(map.next_value()?).is_some() {
+                return Err(A::Error::duplicate_field("message"));
+            }
+        }
+        message.map(Put).ok_or_else(|| A::Error::missing_field("message"))
+    }
+}
+
+/// Any value, thrown away. Unlike `IgnoredAny`, which `serde_json` skips to any depth, it keeps the limit on depth.
+struct Skipped;
+
+impl<'de> Deserialize<'de> for Skipped {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SkippedVisitor)
+    }
+}
+
+struct SkippedVisitor;
+
+impl<'de> Visitor<'de> for SkippedVisitor {
+    type Value = Skipped;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_unit<E>(self) -> Result<Skipped, E> {
+        Ok(Skipped)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Skipped, A::Error> {
+        while seq.next_element::<Skipped>()?.is_some() {}
+        Ok(Skipped)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Skipped, A::Error> {
+        while map.next_entry::<IgnoredAny, Skipped>()?.is_some() {}
+        Ok(Skipped)
+    }
+}

@@ -1,0 +1,212 @@
+//! The door owns every socket that a stranger can reach, and lets only well-formed requests through.
+//! Whatever comes, it goes on accepting: connections are counted before they cost anything, and errors pass.
+
+mod body;
+mod connection;
+mod line;
+mod pace;
+mod reply;
+mod request;
+mod roster;
+mod socket;
+mod stream;
+pub(super) mod tls;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::ServerConfig;
+
+use super::service::Service;
+use super::{Limits, note};
+use connection::Connection;
+use roster::{Guest, Roster};
+pub(super) use socket::Listener;
+use socket::Socket;
+use stream::Stream;
+
+/// Of a connection's thread. Handlers run on it too; what they nest is bounded (see `api::json`).
+const STACK: usize = 512 << 10;
+/// After an error of `accept`, doubled up to the second.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Connections that were turned away and are kept open a moment, so that they see why.
+pub(super) const TURNED_AWAY: usize = 64;
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+    Content-Length: 35\r\nConnection: close\r\n\r\n{\"err_msg\": \"Too many connections\"}";
+
+/// An open door.
+pub(super) struct Door {
+    roster: Arc<Roster>,
+    /// Closing this end stops the accepting.
+    waker: Option<UnixStream>,
+    acceptor: Option<thread::JoinHandle<()>>,
+}
+
+/// What every connection's thread needs.
+struct House {
+    limits: Limits,
+    service: Arc<Service>,
+    tls: Option<Arc<ServerConfig>>,
+    roster: Arc<Roster>,
+}
+
+impl Door {
+    /// Lets in who comes to `listeners`, each connection on a thread of its own.
+    pub(super) fn open(
+        listeners: Vec<Listener>,
+        limits: Limits,
+        tls: Option<Arc<ServerConfig>>,
+        service: Arc<Service>,
+    ) -> io::Result<Self> {
+        let roster = Arc::new(Roster::new(limits.connections, limits.connections_per_address));
+        let house = Arc::new(House { limits, service, tls, roster: Arc::clone(&roster) });
+        let (waker, wakened) = UnixStream::pair()?;
+        let accept =
+            move || Acceptor { listeners, wakened, house, back_off: BACK_OFF.0, leaving: VecDeque::new() }.run();
+        let acceptor = thread::Builder::new().name("door".into()).stack_size(STACK).spawn(accept)?;
+        Ok(Self { roster, waker: Some(waker), acceptor: Some(acceptor) })
+    }
+
+    /// Lets nobody in any more, ends idle connections, and calls `when_empty` when all others have ended.
+    pub(super) fn close(&mut self, when_empty: impl FnOnce() + Send + 'static) {
+        self.stop_accepting();
+        self.roster.drain(Box::new(when_empty));
+    }
+
+    fn stop_accepting(&mut self) {
+        drop(self.waker.take());
+        if let Some(acceptor) = self.acceptor.take() {
+            // It does not panic; if it did, it has stopped as well.
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.stop_accepting();
+    }
+}
+
+struct Acceptor {
+    listeners: Vec<Listener>,
+    wakened: UnixStream,
+    house: Arc<House>,
+    back_off: Duration,
+    leaving: VecDeque<(Instant, Arc<Socket>)>,
+}
+
+impl Acceptor {
+    fn run(mut self) {
+        while let Some(ready) = self.ready() {
+            self.forget_the_gone();
+            for index in ready {
+                match self.listeners[index].accept() {
+                    Ok(socket) => {
+                        self.back_off = BACK_OFF.0;
+                        self.receive(Arc::new(socket));
+                    }
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => self.pause(&error),
+                }
+            }
+        }
+    }
+
+    /// Which listeners someone waits at; `None` when it is time to stop.
+    fn ready(&self) -> Option<Vec<usize>> {
+        let mut polled = vec![PollFd::new(&self.wakened, PollFlags::IN)];
+        polled.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        let timeout = self.leaving.front().map(|(until, _)| timespec(until.saturating_duration_since(Instant::now())));
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) if !polled[0].revents().is_empty() => None,
+            Ok(_) => Some((1..polled.len()).filter(|&at| !polled[at].revents().is_empty()).map(|at| at - 1).collect()),
+            Err(error) => {
+                if error != rustix::io::Errno::INTR {
+                    thread::sleep(BACK_OFF.0);
+                }
+                Some(Vec::new())
+            }
+        }
+    }
+
+    fn receive(&mut self, socket: Arc<Socket>) {
+        let Some(guest) = self.house.roster.admit(&socket) else {
+            self.turn_away(socket);
+            return;
+        };
+        let house = Arc::clone(&self.house);
+        let builder = thread::Builder::new().name("connection".into()).stack_size(STACK);
+        if let Err(error) = builder.spawn(move || attend(house, socket, guest)) {
+            self.pause(&error);
+        }
+    }
+
+    /// Tells a client that there is no room, without waiting for it. A client of TLS just sees the end.
+    fn turn_away(&mut self, socket: Arc<Socket>) {
+        if self.house.tls.is_some() || socket.dismiss(FULL).is_err() {
+            return;
+        }
+        if self.leaving.len() == TURNED_AWAY {
+            self.leaving.pop_front();
+        }
+        self.leaving.push_back((Instant::now() + TURNED_AWAY_FOR, socket));
+    }
+
+    fn forget_the_gone(&mut self) {
+        let now = Instant::now();
+        while self.leaving.front().is_some_and(|(until, _)| *until <= now) {
+            self.leaving.pop_front();
+        }
+    }
+
+    /// Waits for what is short (descriptors, memory, threads) to come back.
+    fn pause(&mut self, error: &io::Error) {
+        if self.back_off == BACK_OFF.0 {
+            note(format_args!("cannot take a connection, trying on: {error}"));
+        }
+        let waker = &mut [PollFd::new(&self.wakened, PollFlags::IN)];
+        let _ = poll(waker, Some(&timespec(self.back_off)));
+        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+    }
+}
+
+/// A connection's thread.
+fn attend(house: Arc<House>, socket: Arc<Socket>, guest: Guest) {
+    if let Ok(stream) = Stream::new(socket, house.tls.as_ref()) {
+        Connection::new(stream, &guest, &house.limits, &house.service).serve();
+    }
+    // The guest leaves last: when the roster is empty, nobody holds the store any more.
+    drop(house);
+    drop(guest);
+}
+
+/// Whether `accept` failed only for one connection that is gone again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+    )
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FULL;
+
+    #[test]
+    fn the_words_for_a_full_house_are_as_long_as_they_say() {
+        let text = std::str::from_utf8(FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+    }
+}

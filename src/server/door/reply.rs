@@ -1,0 +1,103 @@
+//! How a reply's head is written: the status, the connection's own fields, the reply's fields.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use crate::server::api::Reply;
+
+/// An HTTP date (RFC 9110, 5.6.7).
+const DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("Date: [weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT\r\n");
+
+/// Bodies up to this length go out in the same write as the head; longer ones are not copied for that.
+const SHORT: usize = 16 << 10;
+
+/// Writes heads, and keeps the date that is good for the whole second.
+#[derive(Default)]
+pub(super) struct Writer {
+    second: u64,
+    date: String,
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// The bytes of `reply`, in two parts. `keep_alive` tells the client whether it may ask again.
+    pub(super) fn bytes<'a>(&'a mut self, reply: &'a Reply, with_body: bool, keep_alive: bool) -> (&'a [u8], &'a [u8]) {
+        self.refresh_date();
+        let out = &mut self.out;
+        out.clear();
+        let mut add = |part: &str| out.extend_from_slice(part.as_bytes());
+        add("HTTP/1.1 ");
+        add(&reply.status.to_string());
+        add(" ");
+        add(reason(reply.status));
+        add("\r\n");
+        add(&self.date);
+        add(&reply.fields);
+        if reply.status != 304 {
+            add("Content-Length: ");
+            add(&reply.length.to_string());
+            add("\r\n");
+        }
+        add(if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
+        let body = if with_body { reply.body.as_slice() } else { &[] };
+        if body.len() > SHORT {
+            return (out, body);
+        }
+        out.extend_from_slice(body);
+        (out, &[])
+    }
+
+    fn refresh_date(&mut self) {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        if second != self.second || self.date.is_empty() {
+            self.second = second;
+            self.date = OffsetDateTime::from(now).format(DATE).unwrap_or_default();
+        }
+    }
+}
+
+const fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_reply_is_one_piece_and_a_long_one_is_not_copied() {
+        let mut writer = Writer::default();
+        let short = Reply::json(200, b"{}".to_vec());
+        let (head, body) = writer.bytes(&short, true, true);
+        assert!(head.ends_with(b"Content-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"));
+        assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nDate: ") && body.is_empty());
+        let long = Reply::json(200, vec![b' '; SHORT + 1]);
+        assert_eq!(writer.bytes(&long, true, false).1, long.body);
+        assert_eq!(writer.bytes(&long, false, false).1, b"");
+    }
+}

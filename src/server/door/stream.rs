@@ -1,0 +1,238 @@
+//! A client's bytes, in the clear, every wait bounded by a deadline: over plain TCP or TLS.
+//! The system is asked for a new time-out only when the one that is set is too long or much too short.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::{ServerConfig, ServerConnection};
+
+use super::pace::{Pace, after};
+use super::socket::Socket;
+
+/// Read at a time.
+const STEP: usize = 16 << 10;
+/// How much of what a client still sends is thrown away so that it sees the reply, and for how long.
+const LINGER_BYTES: u64 = 4 << 20;
+const LINGER: Duration = Duration::from_secs(2);
+/// For the words at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A connection in the clear.
+pub(super) struct Stream {
+    socket: Arc<Socket>,
+    tls: Option<Box<ServerConnection>>,
+    step: Box<[u8]>,
+    read_timeout: Duration,
+    write_timeout: Duration,
+}
+
+impl Stream {
+    /// Over `socket`; with `tls`, [`Stream::shake_hands`] comes next.
+    pub(super) fn new(socket: Arc<Socket>, tls: Option<&Arc<ServerConfig>>) -> Result<Self, rustls::Error> {
+        let tls = match tls {
+            Some(config) => Some(Box::new(ServerConnection::new(Arc::clone(config))?)),
+            None => None,
+        };
+        let step = vec![0; STEP].into_boxed_slice();
+        Ok(Self { socket, tls, step, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO })
+    }
+
+    /// Agrees on TLS, if that is spoken.
+    pub(super) fn shake_hands(&mut self, deadline: Instant) -> io::Result<()> {
+        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            self.flush(deadline)?;
+            if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) && !self.read_records(deadline)? {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.flush(deadline)
+    }
+
+    /// Adds what comes next to `inbox` and says how much it was. 0 is the end.
+    pub(super) fn read(&mut self, inbox: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
+        loop {
+            let Some(tls) = &mut self.tls else {
+                let count = self.read_socket(deadline)?;
+                inbox.extend_from_slice(&self.step[..count]);
+                return Ok(count);
+            };
+            match tls.reader().read(&mut self.step) {
+                Ok(count) => {
+                    inbox.extend_from_slice(&self.step[..count]);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // The end without notice: nothing is taken as whole that is not framed as whole.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                Err(error) => return Err(error),
+            }
+            self.flush(deadline)?;
+            if !self.read_records(deadline)? {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Writes both parts, one after the other. The reader must keep the pace.
+    pub(super) fn write(&mut self, head: &[u8], body: &[u8], mut pace: Pace) -> io::Result<()> {
+        let mut written = 0_usize;
+        let total = head.len() + body.len();
+        while written < total {
+            let (head, body) = (head.get(written..).unwrap_or_default(), &body[written.saturating_sub(head.len())..]);
+            written += match &mut self.tls {
+                Some(tls) => {
+                    let taken = tls.writer().write_vectored(&[IoSlice::new(head), IoSlice::new(body)])?;
+                    self.flush_paced(pace.deadline(), |count| {
+                        pace.moved(count);
+                        pace.deadline()
+                    })?;
+                    taken
+                }
+                None => {
+                    let count = self.write_socket(&[head, body], pace.deadline())?;
+                    pace.moved(count);
+                    count
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Says that no more comes, and waits a little for the client to have seen it: closing while it still sends
+    /// would have its system throw away what it has not read yet.
+    pub(super) fn part(mut self) {
+        let now = Instant::now();
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            if self.flush(after(now, FAREWELL)).is_err() {
+                return;
+            }
+        }
+        self.socket.stop_writing();
+        let mut left = LINGER_BYTES;
+        while let Ok(count @ 1..) = self.read_socket(after(now, LINGER)) {
+            left = left.saturating_sub(count as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Says that no more comes, and does not wait.
+    pub(super) fn leave(mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = self.flush(after(Instant::now(), FAREWELL));
+        }
+    }
+
+    /// Writes the TLS records that are ready, within a fixed time.
+    fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        self.flush_paced(deadline, |_| deadline)
+    }
+
+    /// Writes the TLS records that are ready. `moved` is told what went, and tells the next deadline.
+    fn flush_paced(&mut self, mut deadline: Instant, mut moved: impl FnMut(usize) -> Instant) -> io::Result<()> {
+        while self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
+            self.arm_write(deadline)?;
+            let Some(tls) = &mut self.tls else { break };
+            match tls.write_tls(&mut &*self.socket) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => deadline = moved(count),
+                Err(error) if is_wait(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads TLS records. `false` is the end.
+    fn read_records(&mut self, deadline: Instant) -> io::Result<bool> {
+        loop {
+            self.arm_read(deadline)?;
+            let Some(tls) = &mut self.tls else { return Ok(false) };
+            match tls.read_tls(&mut &*self.socket) {
+                Ok(0) => return Ok(false),
+                Ok(_) => break,
+                Err(error) if is_wait(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        if let Err(error) = tls.process_new_packets() {
+            // The alert tells the client why.
+            let _ = self.flush(after(Instant::now(), FAREWELL));
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        Ok(true)
+    }
+
+    fn read_socket(&mut self, deadline: Instant) -> io::Result<usize> {
+        loop {
+            self.arm_read(deadline)?;
+            match (&mut &*self.socket).read(&mut self.step) {
+                Err(error) if is_wait(&error) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn write_socket(&mut self, parts: &[&[u8]; 2], deadline: Instant) -> io::Result<usize> {
+        loop {
+            self.arm_write(deadline)?;
+            match (&mut &*self.socket).write_vectored(&parts.map(IoSlice::new)) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) if is_wait(&error) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn arm_read(&mut self, deadline: Instant) -> io::Result<()> {
+        let timeout = timeout_until(deadline)?;
+        if timeout != self.read_timeout {
+            self.socket.set_read_timeout(timeout)?;
+            self.read_timeout = timeout;
+        }
+        Ok(())
+    }
+
+    fn arm_write(&mut self, deadline: Instant) -> io::Result<()> {
+        let timeout = timeout_until(deadline)?;
+        if timeout != self.write_timeout {
+            self.socket.set_write_timeout(timeout)?;
+            self.write_timeout = timeout;
+        }
+        Ok(())
+    }
+}
+
+/// A time-out that ends before `deadline`, after half of what is left or more: one that holds for many deadlines.
+fn timeout_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    Ok(Duration::from_millis(1 << millis.ilog2()))
+}
+
+/// Whether to look at the clock and try again.
+fn is_wait(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_never_outlasts_its_deadline_and_is_the_same_for_close_ones() {
+        let soon = |millis| timeout_until(Instant::now() + Duration::from_millis(millis)).unwrap();
+        assert_eq!(soon(15_000), Duration::from_millis(8192));
+        assert_eq!(soon(10_000), Duration::from_millis(8192));
+        assert!(soon(100) <= Duration::from_millis(64));
+        assert_eq!(timeout_until(Instant::now()).unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+}

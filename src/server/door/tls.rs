@@ -1,0 +1,173 @@
+//! What TLS is spoken, and with which certificate. A certificate can change while the door is open; a bad one never
+//! takes the place of a good one.
+
+mod self_signed;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::digest::Digest;
+use crate::server::{Error, Tls, note};
+
+/// The certificate in use, and the files that it came from.
+#[derive(Debug)]
+pub(in crate::server) struct Certificate {
+    cert: PathBuf,
+    key: PathBuf,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<Arc<CertifiedKey>>,
+    /// Of the files when they were last looked at.
+    stamp: Mutex<Stamp>,
+}
+
+type Stamp = [Option<(SystemTime, u64)>; 2];
+
+impl Certificate {
+    /// The certificate that `tls` speaks of; one is made if it is to be self-signed and is not there yet.
+    ///
+    /// `None`: no TLS is spoken.
+    pub(in crate::server) fn load(tls: &Tls) -> Result<Option<Arc<Self>>, Error> {
+        let (cert, key) = match tls {
+            Tls::Off => return Ok(None),
+            Tls::Pair { cert, key } => (cert.clone(), key.clone().unwrap_or_else(|| cert.clone())),
+            Tls::SelfSigned(dir) => self_signed::ensure(dir)?,
+        };
+        let provider = Arc::new(ring::default_provider());
+        let stamp = stamp(&cert, &key);
+        let current = read(&cert, &key, &provider)?;
+        if matches!(tls, Tls::SelfSigned(_)) {
+            note(format_args!("certificate fingerprint SHA-256 {}", fingerprint(&current)));
+        }
+        let current = RwLock::new(Arc::new(current));
+        Ok(Some(Arc::new(Self { cert, key, provider, current, stamp: Mutex::new(stamp) })))
+    }
+
+    /// What connections speak with this certificate: TLS 1.2 and 1.3, HTTP/1.1, sessions resumed by ticket.
+    pub(in crate::server) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
+        let bad = |error: rustls::Error| Error::Certificate { file: self.cert.clone(), why: error.to_string() };
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(bad)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.ticketer = ring::Ticketer::new().map_err(bad)?;
+        // One is enough: a client that opens many connections at once may use it more than once.
+        config.send_tls13_tickets = 1;
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files again, if they have changed or `always`. On an error, which is noted, nothing changes.
+    pub(in crate::server) fn refresh(&self, always: bool) {
+        let stamp = stamp(&self.cert, &self.key);
+        {
+            let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+            if *known == stamp && !always {
+                return;
+            }
+            *known = stamp;
+        }
+        match read(&self.cert, &self.key, &self.provider) {
+            Ok(new) => {
+                note(format_args!("the certificate is read anew, fingerprint SHA-256 {}", fingerprint(&new)));
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+            }
+            Err(error) => note(format_args!("the certificate stays as it was: {error}")),
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn read(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+    let bad = |path: &Path, why: String| Error::Certificate { file: path.to_owned(), why };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| bad(cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(bad(cert, "there is no certificate in it".into()));
+    }
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error.to_string()))?;
+    CertifiedKey::from_der(chain, key_der, provider).map_err(|error| bad(key, error.to_string()))
+}
+
+/// When each file was changed and how long it is: what differs when a file was written or another put in its place.
+fn stamp(cert: &Path, key: &Path) -> Stamp {
+    let of = |path: &Path| -> io::Result<_> {
+        let metadata = fs::metadata(path)?;
+        Ok((metadata.modified()?, metadata.len()))
+    };
+    [of(cert).ok(), of(key).ok()]
+}
+
+/// As browsers and `openssl x509 -fingerprint -sha256` show it.
+fn fingerprint(key: &CertifiedKey) -> String {
+    let mut text = String::new();
+    for (at, byte) in Digest::of(&key.cert[0]).as_bytes().iter().enumerate() {
+        let colon = if at == 0 { "" } else { ":" };
+        write!(text, "{colon}{byte:02X}").expect("a string takes all that is written");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(dir: &Path) -> Arc<Certificate> {
+        Certificate::load(&Tls::SelfSigned(dir.to_owned())).unwrap().unwrap()
+    }
+
+    fn current(certificate: &Certificate) -> String {
+        fingerprint(&certificate.current.read().unwrap())
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = current(&certificate(&dir.path().join("tls")));
+        assert_eq!(current(&certificate(&dir.path().join("tls"))), first);
+    }
+
+    #[test]
+    fn a_new_pair_takes_effect_and_a_bad_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, other) = (dir.path().join("ours"), dir.path().join("other"));
+        let (used, new) = (certificate(&ours), certificate(&other));
+        let before = current(&used);
+        fs::copy(other.join("cert.pem"), ours.join("cert.pem")).unwrap();
+        used.refresh(true);
+        assert_eq!(current(&used), before, "the key does not fit");
+        fs::copy(other.join("key.pem"), ours.join("key.pem")).unwrap();
+        used.refresh(true);
+        assert_eq!(current(&used), current(&new));
+        fs::remove_file(ours.join("cert.pem")).unwrap();
+        used.refresh(false);
+        assert_eq!(current(&used), current(&new));
+    }
+
+    #[test]
+    fn the_key_may_stand_in_the_certificates_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = certificate(&dir.path().join("tls"));
+        let both = dir.path().join("both.pem");
+        fs::write(&both, [fs::read(&made.key).unwrap(), fs::read(&made.cert).unwrap()].concat()).unwrap();
+        let loaded = Certificate::load(&Tls::Pair { cert: both, key: None }).unwrap().unwrap();
+        assert_eq!(current(&loaded), current(&made));
+    }
+}

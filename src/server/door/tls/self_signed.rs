@@ -1,0 +1,68 @@
+//! A pair made once, for who has no certificate yet. It appears whole or not at all, and only its owner reads the key.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+
+use crate::server::Error;
+
+/// The certificate and the key in `dir`, made if neither is there.
+pub(super) fn ensure(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
+    let pair = (dir.join("cert.pem"), dir.join("key.pem"));
+    if !pair.0.exists() && !pair.1.exists() {
+        make(dir).map_err(|error| Error::Io(format!("making a certificate in {}", dir.display()), error))?;
+    }
+    Ok(pair)
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let made =
+        tempfile::Builder::new().prefix(".tls-").permissions(PermissionsExt::from_mode(0o700)).tempdir_in(parent)?;
+    let (cert, key) = generate().map_err(io::Error::other)?;
+    write(&made.path().join("cert.pem"), 0o644, &cert)?;
+    write(&made.path().join("key.pem"), 0o600, &key)?;
+    fs::File::open(made.path())?.sync_all()?;
+    match fs::rename(made.path(), dir) {
+        Ok(()) => {
+            // It has moved: there is nothing left to clean up.
+            let _ = made.keep();
+            fs::File::open(parent)?.sync_all()
+        }
+        // Another server of the same store was faster.
+        Err(_) if dir.join("cert.pem").exists() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn generate() -> Result<(String, String), rcgen::Error> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if !names.contains(&host) && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
+        names.push(host);
+    }
+    names.retain(|name| !name.is_empty());
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, "sha-api");
+    // Said in so many words: then clients take the certificate as its own and only root (`curl --cacert cert.pem`).
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate()?;
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // Whatever the umask took away.
+    file.set_permissions(PermissionsExt::from_mode(mode))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

@@ -1,0 +1,133 @@
+//! That no request is lost and none waits for another, whatever is asked at the same time.
+
+use std::sync::Barrier;
+
+use crate::server::testing::Memory;
+
+use super::*;
+
+fn put(message: &str) -> Request {
+    Request {
+        content_type: Some("application/json".to_owned()),
+        body: format!("{{\"message\": \"{message}\"}}").into_bytes(),
+        ..Request::new(Method::Post, "/messages")
+    }
+}
+
+fn engine() -> Engine {
+    Engine::start(Arc::new(Memory::default())).unwrap()
+}
+
+fn location(reply: &Reply) -> String {
+    reply.each_field().find(|field| field.0 == "Location").unwrap().1.to_owned()
+}
+
+#[test]
+fn more_askers_than_connections_with_long_bodies_both_ways_are_all_answered() {
+    let engine = engine();
+    let budget = Budget::new(u64::MAX);
+    let askers = LINES + 16;
+    let together = Barrier::new(askers);
+    thread::scope(|scope| {
+        for asker in 0..askers {
+            let (engine, budget, together) = (&engine, &budget, &together);
+            scope.spawn(move || {
+                together.wait();
+                for turn in 0..5 {
+                    let message = format!("{asker}-{turn}-{}", "x".repeat((asker % 3) * 300_000));
+                    let (reply, _held) = engine.ask(put(&message), budget).unwrap();
+                    assert_eq!(reply.status, 200);
+                    let (reply, _held) = engine.ask(Request::new(Method::Get, &location(&reply)), budget).unwrap();
+                    assert_eq!(reply.body, format!("{{\"message\": \"{message}\"}}").into_bytes());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_is_replaced() {
+    let engine = engine();
+    for _ in 0..LINES * 2 {
+        let lease = engine.lease().unwrap();
+        lease.line().shutdown(std::net::Shutdown::Both).unwrap();
+        drop(lease);
+    }
+    let leases: Vec<_> = (0..LINES).map(|_| engine.lease().unwrap()).collect();
+    assert_eq!(engine.pool.lines(), LINES);
+    drop(leases);
+    assert_eq!(engine.ask(put("foo"), &Budget::new(1 << 20)).unwrap().0.status, 200);
+}
+
+#[test]
+fn a_reply_that_does_not_fit_in_memory_costs_no_connection() {
+    let engine = engine();
+    let (reply, _held) = engine.ask(put(&"x".repeat(100_000)), &Budget::new(1 << 20)).unwrap();
+    let tight = Budget::new(50_000);
+    let mut other = tight.nothing();
+    assert!(other.grow(1));
+    let get = Request::new(Method::Get, &location(&reply));
+    assert!(matches!(engine.ask(get.clone(), &tight), Err(Error::NoMemory)));
+    assert_eq!(engine.pool.lines(), LINES);
+    drop(other);
+    assert_eq!(engine.ask(get, &tight).unwrap().0.status, 200);
+}
+
+#[test]
+fn head_has_the_length_of_the_body_that_it_does_not_bring() {
+    let engine = engine();
+    let budget = Budget::new(1 << 20);
+    let (reply, _held) = engine.ask(put("foo"), &budget).unwrap();
+    let (reply, _held) = engine.ask(Request::new(Method::Head, &location(&reply)), &budget).unwrap();
+    assert_eq!((reply.status, reply.length, reply.body.len()), (200, 18, 0));
+}
+
+#[test]
+fn what_was_asked_reaches_the_api_as_it_was() {
+    let memory = Arc::new(Memory::default());
+    let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
+    let (reply, _held) = Engine::start(memory).unwrap().ask(request, &Budget::new(1 << 20)).unwrap();
+    assert_eq!(reply, Reply::error(405, "Method not allowed").with("Allow", "POST"));
+}
+
+/// Panics when it is asked.
+struct Panicking;
+
+impl Messages for Panicking {
+    fn put(&self, _: Vec<Vec<u8>>) -> Result<Vec<crate::messages::Receipt>, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn get<'a>(
+        &'a self,
+        _: &'a [crate::digest::Digest],
+    ) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, crate::messages::Error>> + 'a> {
+        panic!("as the test wants")
+    }
+
+    fn has(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn list(&self, _: &crate::messages::Page) -> Result<Vec<crate::messages::Entry>, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn stats(&self) -> Result<crate::messages::Stats, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn health(&self) -> Result<(), crate::messages::Error> {
+        panic!("as the test wants")
+    }
+}
+
+#[test]
+fn a_panic_in_a_handler_is_a_500_and_nothing_more() {
+    let engine = Engine::start(Arc::new(Panicking)).unwrap();
+    for _ in 0..=LINES {
+        let (reply, _held) = engine.ask(put("foo"), &Budget::new(1 << 20)).unwrap();
+        assert_eq!(reply, Reply::error(500, "Internal server error"));
+    }
+    assert_eq!(engine.pool.lines(), LINES);
+}

@@ -1,0 +1,64 @@
+//! Messages kept in memory, for the unit tests of this wing.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use crate::digest::Digest;
+use crate::messages::{Entry, Error, Messages, Page, Receipt, Stats};
+
+/// Keeps messages in memory, or fails at every call.
+#[derive(Default)]
+pub(in crate::server) struct Memory {
+    kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
+    failing: Option<Error>,
+}
+
+impl Memory {
+    pub(in crate::server) fn failing(error: Error) -> Self {
+        Self { failing: Some(error), ..Self::default() }
+    }
+
+    fn try_all(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<Digest, Vec<u8>>>, Error> {
+        self.failing.clone().map_or_else(|| Ok(self.kept.lock().unwrap()), Err)
+    }
+}
+
+impl Messages for Memory {
+    fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
+        let mut kept = self.try_all()?;
+        let put_one = |message: Vec<u8>| {
+            let digest = Digest::of(&message);
+            Receipt { digest, new: kept.insert(digest, message).is_none() }
+        };
+        Ok(batch.into_iter().map(put_one).collect())
+    }
+
+    fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a> {
+        Box::new(digests.iter().map(|digest| Ok(self.try_all()?.get(digest).cloned())))
+    }
+
+    fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        let kept = self.try_all()?;
+        Ok(digests.iter().map(|digest| kept.contains_key(digest)).collect())
+    }
+
+    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+        let entry = |(digest, message): (&Digest, &Vec<u8>)| Entry {
+            digest: *digest,
+            length: message.len() as u64,
+            stored_at: SystemTime::UNIX_EPOCH,
+        };
+        let after = |(digest, _): &(&Digest, &Vec<u8>)| page.after.is_none_or(|after| **digest > after);
+        Ok(self.try_all()?.range(page.prefix.range()).filter(after).take(page.limit).map(entry).collect())
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        let kept = self.try_all()?;
+        Ok(Stats { messages: kept.len() as u64, bytes: 0, disk: 0, newest: None })
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.try_all().map(drop)
+    }
+}

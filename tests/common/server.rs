@@ -1,0 +1,254 @@
+//! A running `sha-api serve` on a port of its own, and clients that say exactly what they are told to.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::Sandbox;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that ends with the test.
+pub struct Server {
+    pub sandbox: Sandbox,
+    pub address: SocketAddr,
+    child: Child,
+    https: bool,
+}
+
+/// One connection to the server.
+pub struct Client(Box<dyn Wire>);
+
+pub trait Wire: Read + Write {}
+impl<T: Read + Write> Wire for T {}
+
+/// A reply, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Server {
+    /// Plain HTTP, and ready.
+    pub fn http(flags: &[&str]) -> Self {
+        Self::start(Sandbox::new(), &[&["--http"], flags].concat())
+    }
+
+    /// HTTPS, and ready.
+    pub fn https(flags: &[&str]) -> Self {
+        Self::start(Sandbox::new(), flags)
+    }
+
+    /// On a store that is there, and ready.
+    pub fn start(sandbox: Sandbox, flags: &[&str]) -> Self {
+        let server = Self::begin(sandbox, flags);
+        server.is_ready();
+        server
+    }
+
+    /// Listening; the store may not be open yet.
+    pub fn begin(sandbox: Sandbox, flags: &[&str]) -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
+        command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.store());
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+        let stderr = fs::File::create(sandbox.dir().join("stderr")).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some((scheme, address)) = line.trim().strip_prefix("listening on ").and_then(|url| url.split_once("://"))
+        else {
+            panic!("{line:?} {}", fs::read_to_string(sandbox.dir().join("stderr")).unwrap());
+        };
+        Self { address: address.parse().unwrap(), https: scheme == "https", child, sandbox }
+    }
+
+    /// Waits until the store is open.
+    pub fn is_ready(&self) {
+        until("the server is ready", || self.get("/readyz").status == 200);
+    }
+
+    /// A connection of the kind that the server speaks.
+    pub fn client(&self) -> Client {
+        if self.https { self.tls(None) } else { self.plain() }
+    }
+
+    /// A connection without TLS.
+    pub fn plain(&self) -> Client {
+        Client(Box::new(self.tcp()))
+    }
+
+    /// A connection with TLS that trusts the server's own certificate only. `alpn`: what it offers.
+    pub fn tls(&self, alpn: Option<&str>) -> Client {
+        let mut roots = RootCertStore::empty();
+        let cert = CertificateDer::from_pem_file(self.sandbox.store().join("tls/cert.pem")).unwrap();
+        roots.add(cert).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols.extend(alpn.map(|name| name.as_bytes().to_vec()));
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        Client(Box::new(StreamOwned::new(connection, self.tcp())))
+    }
+
+    /// A bare socket.
+    pub fn tcp(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// One GET on a connection of its own.
+    pub fn get(&self, path: &str) -> Reply {
+        self.client().ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// Puts a message on a connection of its own and answers with its path.
+    pub fn put(&self, message: &str) -> String {
+        let reply = self.client().ask(&post(message, "Connection: close\r\n"));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.field("Location").unwrap().to_owned()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.sandbox.dir().join("stderr")).unwrap()
+    }
+
+    /// How many threads it has and how many files are open in it.
+    pub fn weight(&self) -> (usize, usize) {
+        let count = |what| fs::read_dir(format!("/proc/{}/{what}", self.child.id())).unwrap().count();
+        (count("task"), count("fd"))
+    }
+
+    /// Waits until it weighs no more than it did.
+    pub fn is_back_at(&self, before: (usize, usize)) {
+        until("threads and files are given back", || {
+            let now = self.weight();
+            now.0 <= before.0 && now.1 <= before.1
+        });
+    }
+
+    /// Puts and gets, as a client without any malice does.
+    pub fn is_well(&self) {
+        let path = self.put("a healthy message");
+        assert_eq!(self.get(&path).text(), r#"{"message": "a healthy message"}"#);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Client {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).unwrap();
+        self.0.flush().unwrap();
+    }
+
+    /// Sends, though the server may have hung up.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.0.write_all(bytes.as_ref()).and_then(|()| self.0.flush()).is_ok()
+    }
+
+    /// Sends a request that is not HEAD and reads the reply.
+    pub fn ask(&mut self, request: &str) -> Reply {
+        self.send(request);
+        self.reply()
+    }
+
+    /// The head of the next reply.
+    pub fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            self.0.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&head)));
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    /// The next reply, which is not one to HEAD.
+    pub fn reply(&mut self) -> Reply {
+        let mut reply = Reply::of(self.head(), Vec::new());
+        let length = reply.field("Content-Length").map_or(0, |length| length.parse().unwrap());
+        reply.body.resize(length, 0);
+        self.0.read_exact(&mut reply.body).unwrap();
+        reply
+    }
+
+    /// Everything until the server hangs up. How it hangs up does not matter.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the server does not hang up"),
+            _ => String::from_utf8(rest).unwrap(),
+        }
+    }
+}
+
+impl Reply {
+    fn of(head: String, body: Vec<u8>) -> Self {
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head, body }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.into_iter().find(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1)
+    }
+}
+
+/// A request that puts `message`, which needs no escaping.
+pub fn post(message: &str, fields: &str) -> String {
+    let body = format!("{{\"message\": \"{message}\"}}");
+    let length = body.len();
+    format!(
+        "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
+    )
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,293 @@
+//! No request, however hostile, stops the server, reaches past what it may, or costs anything for good.
+
+use std::io::{Read, Write};
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+
+use crate::common::Sandbox;
+use crate::common::server::{Server, post, until};
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// What every hostile request is followed by: a request that must not be executed.
+fn smuggled(number: usize) -> (String, String) {
+    let message = format!("smuggled {number}");
+    let digest = sha_api::digest::Digest::of(message.as_bytes());
+    (post(&message, ""), format!("/messages/{digest}"))
+}
+
+fn request(fields: &str) -> String {
+    format!("POST /messages HTTP/1.1\r\nHost: a\r\n{JSON}{fields}\r\n\r\n")
+}
+
+/// Requests that are wrong, and what they are answered with.
+fn wrong() -> Vec<(String, u16)> {
+    let mut all: Vec<(String, u16)> = [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5, 5",
+        "Content-Length: +5",
+        "Content-Length: -1",
+        "Content-Length: 0x5",
+        "Content-Length: 5 5",
+        "Content-Length:",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding : chunked",
+        " Transfer-Encoding: chunked",
+        "Transfer-Encoding:\r\n chunked",
+        "X: a\nContent-Length: 0",
+        "X: a\rContent-Length: 0",
+        "X: a\0b",
+        ": b",
+        "\u{e9}: b",
+        "Host: b",
+    ]
+    .iter()
+    .map(|fields| (request(fields), 400))
+    .collect();
+    for bad in ["+5\r\n", "0x5\r\n", "5 \r\n", "g\r\n", "5\n", "-1\r\n", "\r\n", "3\r\nfooX\r\n", "3\r\nfoo\n0\r\n\r\n"]
+    {
+        all.push((request("Transfer-Encoding: chunked") + bad, 400));
+    }
+    all.push((request("Transfer-Encoding: chunked") + "ffffffffffffffff\r\n", 413));
+    all.push((request("Transfer-Encoding: chunked") + "fffffffffffffffff\r\n", 400));
+    all.push((request("Content-Length: 70368744177664"), 413));
+    all.push((request("Content-Length: 18446744073709551616"), 413));
+    all.push((request("Expect: 200-maybe\r\nContent-Length: 0"), 417));
+    all.push((request(&vec!["X: y"; 200].join("\r\n")), 431));
+    all.push((request(&format!("X: {}", "y".repeat(20_000))), 431));
+    all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000)), 414));
+    all.push(("POST /messages HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400));
+    all.push(("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505));
+    for (line, status) in [
+        ("GET / HTTP/2.0", 505),
+        ("GET / HTTP/0.9", 505),
+        ("GET /", 400),
+        ("GET / FTP/1.1", 400),
+        ("GET http://a/livez HTTP/1.1", 400),
+        ("CONNECT a:443 HTTP/1.1", 400),
+        ("\r\nGET /livez HTTP/1.1", 400),
+        ("GET  /livez HTTP/1.1", 400),
+    ] {
+        all.push((format!("{line}\r\nHost: a\r\n\r\n"), status));
+    }
+    all.push(("GET /livez HTTP/1.1\r\n\r\n".into(), 400));
+    all.push(("\u{16}\u{3}\u{1}\u{2}".into(), 400));
+    all
+}
+
+#[test]
+fn what_is_wrong_is_refused_once_and_nothing_after_it_is_executed() {
+    let server = Server::http(&[]);
+    server.is_well();
+    let before = server.weight();
+    for (number, (bytes, status)) in wrong().into_iter().enumerate() {
+        let (next, path) = smuggled(number);
+        let mut client = server.client();
+        client.send(format!("{bytes}{next}"));
+        let rest = client.rest();
+        assert!(rest.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:?}: {rest}");
+        assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{bytes:?}: {rest}");
+        assert!(rest.contains("Connection: close\r\n") && rest.contains("{\"err_msg\": \""), "{bytes:?}: {rest}");
+        assert_eq!(server.get(&path).status, 404, "{bytes:?}");
+        server.is_well();
+    }
+    server.is_back_at(before);
+}
+
+#[test]
+fn what_is_wrong_inside_is_refused_and_the_connection_goes_on() {
+    let server = Server::http(&[]);
+    let deep = format!("{{\"message\": \"a\", \"b\": {}", "[".repeat(100_000));
+    let mut client = server.client();
+    for body in [deep.as_str(), "", "[]", r#"{"message": "\ud800"}"#, r#"{"message": "a", "message": "b"}"#] {
+        let reply = client.ask(&(request(&format!("Content-Length: {}", body.len())) + body));
+        assert_eq!(reply.status, 400, "{}", reply.text());
+    }
+    for path in ["/messages/%2e%2e/livez", "/messages/../livez", "/%6civez", "/messages/%00", "//livez", "/livez/"] {
+        let reply = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(reply.status, 404, "{path}");
+    }
+    for method in ["BREW", "TRACE", "get", "OPTIONS"] {
+        assert_eq!(client.ask(&format!("{method} /messages HTTP/1.1\r\nHost: a\r\n\r\n")).status, 405, "{method}");
+    }
+    server.is_well();
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    for server in [Server::http(&["--max-body", "1000"]), Server::https(&["--max-body", "1000"])] {
+        let mut client = server.client();
+        client.send(request("Content-Length: 2000000"));
+        for _ in 0..20 {
+            // This panics if the server hangs up before the client has read why.
+            client.send(vec![b'x'; 100_000]);
+        }
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.field("Connection")), (413, Some("close")));
+        server.is_well();
+    }
+}
+
+#[test]
+fn a_burst_of_connections_is_answered_to_the_last_and_given_back() {
+    let server = Server::http(&["--max-connections-per-address", "200"]);
+    let path = server.put("foo");
+    let before = server.weight();
+    for _ in 0..3 {
+        let mut clients: Vec<_> = (0..100).map(|_| server.client()).collect();
+        for turn in 0..3 {
+            for client in &mut clients {
+                client.send(format!("GET {path}?{turn} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n"));
+            }
+            for client in &mut clients {
+                assert_eq!(client.reply().text(), r#"{"message": "foo"}"#);
+            }
+        }
+    }
+    server.is_back_at(before);
+}
+
+#[test]
+fn heads_and_bodies_that_take_too_long_are_408_and_silence_is_hung_up_on() {
+    let flags = ["--head-timeout", "200ms", "--body-timeout", "200ms", "--idle-timeout", "200ms"];
+    let server = Server::http(&flags);
+    let before = server.weight();
+    for (bytes, message) in [
+        ("GET /livez HTTP/1.1\r\nHost:".to_owned(), "Request head took too long"),
+        (request("Content-Length: 5") + "f", "Request body took too long"),
+        (request("Transfer-Encoding: chunked") + "5\r\nf", "Request body took too long"),
+    ] {
+        let mut client = server.client();
+        client.send(&bytes);
+        let rest = client.rest();
+        assert!(rest.starts_with("HTTP/1.1 408 ") && rest.contains(message), "{bytes}: {rest}");
+    }
+    assert_eq!(server.client().rest(), "", "a client that says nothing");
+    let mut client = server.client();
+    assert_eq!(client.ask("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+    assert_eq!(client.rest(), "", "a client that says nothing more");
+    server.is_back_at(before);
+    server.is_well();
+}
+
+#[test]
+fn a_head_that_drips_is_cut_off_however_steadily_it_comes() {
+    let server = Server::http(&["--head-timeout", "300ms"]);
+    let mut client = server.client();
+    client.send("GET /livez HTTP/1.1\r\n");
+    let mut tcp = server.tcp();
+    // Drips until the server has had enough: it ends though a byte comes all the time.
+    until("the drip is cut off", || !client.try_send("X: y\r\n"));
+    tcp.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
+    let mut reply = String::new();
+    tcp.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+}
+
+#[test]
+fn a_body_that_keeps_the_rate_may_take_longer() {
+    let server = Server::http(&["--body-timeout", "500ms", "--min-rate", "10B"]);
+    let body = format!("{{\"message\": \"{}\"}}", "x".repeat(1000));
+    let mut client = server.client();
+    client.send(request(&format!("Content-Length: {}", body.len())));
+    let start = std::time::Instant::now();
+    for piece in body.as_bytes().chunks(100) {
+        // The pace of this client is what is tested.
+        thread::sleep(std::time::Duration::from_millis(100));
+        client.send(piece);
+    }
+    assert!(start.elapsed().as_millis() > 500);
+    assert_eq!(client.reply().status, 200);
+}
+
+#[test]
+fn who_does_not_take_the_reply_is_hung_up_on() {
+    let server = Server::http(&["--write-timeout", "300ms", "--max-body", "16MiB", "--max-requests", "100"]);
+    let path = server.put(&"x".repeat(12 << 20));
+    let before = server.weight();
+    let mut lazy: Vec<_> = (0..4).map(|_| server.client()).collect();
+    for client in &mut lazy {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    server.is_back_at(before);
+    server.is_well();
+    drop(lazy);
+}
+
+#[test]
+fn a_tls_client_that_does_not_speak_or_speaks_nonsense_is_hung_up_on() {
+    let server = Server::https(&["--handshake-timeout", "300ms"]);
+    let before = server.weight();
+    let mut silent = server.plain();
+    let mut plain = server.plain();
+    plain.send("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut buf = Vec::new();
+    let _ = server.tcp().take(0).read_to_end(&mut buf);
+    assert_eq!(silent.rest(), "");
+    let mut bytes = server.tcp();
+    bytes.write_all(b"\x16\x03\x01\xff\xff\x01").unwrap();
+    assert!(matches!(bytes.read(&mut [0; 99]), Ok(_) | Err(_)));
+    drop((silent, plain, bytes));
+    server.is_back_at(before);
+    server.is_well();
+}
+
+#[test]
+fn beyond_the_connections_that_are_allowed_there_is_503_until_one_ends() {
+    for flags in [["--max-connections", "3"], ["--max-connections-per-address", "3"]] {
+        let server = Server::http(&flags);
+        let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut inside = Vec::new();
+        until("three are inside", || {
+            let mut client = server.client();
+            if client.ask(ask).status == 200 {
+                inside.push(client);
+            }
+            inside.len() == 3
+        });
+        let mut outside = server.client();
+        let rest = outside.rest();
+        assert!(
+            rest.starts_with("HTTP/1.1 503 ") && rest.ends_with("{\"err_msg\": \"Too many connections\"}"),
+            "{rest}"
+        );
+        for client in &mut inside {
+            assert_eq!(client.ask(ask).status, 200);
+        }
+        inside.pop();
+        until("there is room again", || server.client().ask(ask).status == 200);
+    }
+}
+
+#[test]
+fn running_out_of_descriptors_passes() {
+    let server = Server::http(&[]);
+    let (_, open) = server.weight();
+    let tight = Rlimit { current: Some(open as u64 + 2), ..getrlimit(Resource::Nofile) };
+    let before = prlimit(Some(server.pid()), Resource::Nofile, tight).unwrap();
+    let waiting: Vec<_> = (0..10).map(|_| server.tcp()).collect();
+    until("it has run out", || server.stderr().contains("cannot take a connection, trying on: "));
+    prlimit(Some(server.pid()), Resource::Nofile, before).unwrap();
+    drop(waiting);
+    server.is_well();
+}
+
+#[test]
+fn a_limit_on_files_that_does_not_fit_is_an_error_that_names_the_flag() {
+    let sandbox = Sandbox::new();
+    let command = format!(
+        "ulimit -n 500; exec {} serve --http --listen 127.0.0.1:0 --max-connections 400",
+        env!("CARGO_BIN_EXE_sha-api")
+    );
+    let output =
+        std::process::Command::new("sh").args(["-c", &command]).env("SHA_API_STORE", sandbox.store()).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("--max-connections 400") && stderr.contains("500"), "{stderr}");
+}
