@@ -7,7 +7,10 @@ use sha_api::{commands, config, sandbox};
 fn main() -> ExitCode {
     sandbox::run_nothing_else();
     let arguments: Vec<_> = std::env::args_os().collect();
-    let cli = config::parse(&arguments).unwrap_or_else(|error| error.exit());
+    let cli = match config::parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return commands::report_usage(&error, &arguments),
+    };
     let json = cli.global.json;
     match commands::run(cli) {
         Ok(outcome) => outcome.into(),

@@ -153,3 +153,9 @@ fn flags_that_contradict_each_other_are_refused() {
         put.code(2).stdout("").stderr(predicate::str::contains("cannot be used with"));
     }
 }
+
+#[test]
+fn what_makes_no_sense_is_said_as_json_too() {
+    let put = Sandbox::new().sha_api(["put", "--json", "--frob"]).assert();
+    put.code(2).stdout("").stderr("{\"err_msg\":\"unexpected argument '--frob' found\"}\n");
+}

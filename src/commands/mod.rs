@@ -13,6 +13,7 @@ mod records;
 mod serve;
 mod stats;
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -100,6 +101,19 @@ pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         output::say_error(error, json);
     }
     ExitCode::from(code)
+}
+
+/// Prints the help that was asked for, or says why the arguments make no sense.
+pub fn report_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let reason = text.lines().next().unwrap_or_default();
+        output::say(reason.trim_start_matches("error: "), true);
+    } else {
+        // If nobody reads it, nobody misses it.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// What is read at a time.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 1 << 18;
 /// Batches that are read ahead.
 const AHEAD: usize = 4;
 

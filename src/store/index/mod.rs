@@ -74,7 +74,7 @@ impl Index {
         self.overlay.add(entries, end);
     }
 
-    /// A page of what is stored.
+    /// A page of what is stored. Not on a full disk while there is something to flush, which sled does at its end.
     pub fn page(&self, page: &Page) -> Result<Vec<(Digest, Position)>, Error> {
         self.overlay.settle();
         let (first, last) = page.prefix.range().into_inner();
@@ -84,6 +84,10 @@ impl Index {
         };
         if page.after.is_some_and(|after| after >= last) {
             return Ok(Vec::new());
+        }
+        self.flush();
+        if self.is_behind(|mark, flushed| mark != flushed) && !self.has_room() {
+            return Err(Error::Full(self.place.dir.clone()));
         }
         self.with_tree(|tree| tree.range(from, last, page.limit))
     }
@@ -157,14 +161,18 @@ impl Index {
         if mark == flushed {
             return;
         }
-        let room = rustix::fs::statvfs(&self.place.dir).map(|stat| stat.f_bavail * stat.f_frsize);
-        let needed = self.disk().unwrap_or(0) + SPARE;
-        if room.is_ok_and(|room| room < needed) {
+        if !self.has_room() {
             return;
         }
         if self.with_tree(|tree| tree.flush(&mark)).is_ok() {
             self.state().flushed = mark;
         }
+    }
+
+    /// Whether a flush would leave room on the disk, however much it writes.
+    fn has_room(&self) -> bool {
+        let room = rustix::fs::statvfs(&self.place.dir).map(|stat| stat.f_bavail * stat.f_frsize);
+        room.is_ok_and(|room| room >= self.disk().unwrap_or(0) + SPARE)
     }
 
     /// Asks the tree; one that is damaged is made anew first.

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
 /// Entries beyond which commits wait for the tree to catch up.
-const CAPACITY: usize = 1 << 17;
+const CAPACITY: usize = 1 << 15;
 
 /// Entries on their way into the tree.
 pub type Entries = Arc<HashMap<Digest, Position>>;

@@ -155,9 +155,13 @@ impl Tree {
 
     /// At most `limit` entries of a range, in order.
     pub fn range(&self, from: Bound<Digest>, to: Digest, limit: usize) -> Result<Vec<(Digest, Position)>, Damaged> {
-        let bounds = (from.map(|digest| digest.as_bytes().to_vec()), Bound::Included(to.as_bytes().to_vec()));
+        let bounds = (from.map(|digest| digest.as_bytes().to_vec()), Bound::Unbounded);
         self.with(|db| {
-            let entries = db.range::<Vec<u8>, _>(bounds).take(limit).map(|entry| {
+            // sled does not stop at an upper bound: it would look through all leaves to the end of the tree.
+            let within = |entry: &std::io::Result<(sled::InlineArray, _)>| {
+                entry.as_ref().map_or(true, |(key, _)| key.as_ref() <= to.as_bytes().as_slice())
+            };
+            let entries = db.range::<Vec<u8>, _>(bounds).take_while(within).take(limit).map(|entry| {
                 let (key, value) = entry?;
                 let digest = key.as_ref().try_into().map_err(|_| foreign("key"))?;
                 Ok((Digest::from_bytes(digest), decode(&value)?))
