@@ -23,6 +23,19 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes all files below a directory durable, and their names.
+pub fn sync_tree(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => sync_tree(&entry.path())?,
+            false if entry.metadata()?.len() > 0 => File::open(entry.path())?.sync_all()?,
+            false => {}
+        }
+    }
+    sync_dir(dir)
+}
+
 /// The directory that holds `path`.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {

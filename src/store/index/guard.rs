@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::tree::{Damaged, Mark};
+use crate::durable;
 
 /// After so many attempts to open the tree that did not come back, no other is made.
 const ATTEMPTS: u64 = 2;
@@ -17,6 +18,7 @@ const RESERVE: u64 = 2 << 20;
 
 /// Watches over the tree in one directory, from files beside it.
 pub struct Guard {
+    dir: PathBuf,
     metadata: PathBuf,
     seal: PathBuf,
     attempts: PathBuf,
@@ -42,6 +44,7 @@ impl Guard {
     /// For the tree in `dir`.
     pub fn new(dir: &Path) -> Self {
         Self {
+            dir: dir.to_owned(),
             metadata: dir.join("metadata"),
             seal: dir.with_extension("seal"),
             attempts: dir.with_extension("opening"),
@@ -79,6 +82,10 @@ impl Guard {
             Some(SealedLog { number, length: bytes.len(), crc32: crc32fast::hash(&bytes) })
         });
         let seal = Seal { mark: *mark, logs: logs.collect() };
+        if self.read_seal().is_none() {
+            // sled does not sync all that it writes when it makes a tree; without this a power cut costs a rebuild.
+            let _ = durable::sync_tree(&self.dir).and_then(|()| durable::sync_dir(durable::parent(&self.dir)));
+        }
         self.keep_reserve();
         let _ = std::fs::write(&self.seal, serde_json::to_vec(&seal).expect("it is plain data"));
     }

@@ -71,6 +71,8 @@ pub fn replay(
         Ok::<_, Stopped>(())
     })?;
     replay.insert()?;
+    // What was found is known from now on, and a put of what is known is acknowledged as it is.
+    log.sync_from(mark.point)?;
     let end = Point { segment: tail.segment, offset: tail.end.offset };
     replay.mark.point = until.unwrap_or(end);
     if total > SHORT {

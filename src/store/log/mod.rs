@@ -103,6 +103,12 @@ impl Log {
         Ok(tail)
     }
 
+    /// Makes everything from `from` on durable: a process that was killed may have written what it did not sync.
+    pub fn sync_from(&self, from: Point) -> io::Result<()> {
+        let segments: Vec<_> = self.read_segments().range(from.segment..).map(|(_, file)| file.clone()).collect();
+        segments.iter().try_for_each(|file| Ok(rustix::fs::fdatasync(file)?))
+    }
+
     /// Whether `point` lies within the log.
     pub fn covers(&self, point: Point) -> io::Result<bool> {
         match self.segment(point.segment) {
