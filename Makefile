@@ -12,7 +12,7 @@ INSTALL ?= install
 target := $(or $(CARGO_TARGET_DIR),target)
 binary := $(target)/release/sha-api
 
-.PHONY: help build test lint bench man completions run install uninstall clean
+.PHONY: help build test test-faults lint bench man completions run install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +22,9 @@ build: ## the release binary
 
 test: ## all tests
 	$(CARGO) test --locked
+
+test-faults: ## power cuts on loop mounts; needs root, mkfs.ext4, mkfs.xfs, xfs_io and strace
+	$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 power
 
 lint: ## formatting and clippy, with every warning an error
 	$(CARGO) fmt --check
