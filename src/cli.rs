@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use humantime::Duration;
 
 use crate::digest::{Digest, Prefix};
+use crate::server::Scopes;
 
 /// Keep messages by their SHA-256.
 ///
@@ -62,6 +63,7 @@ pub enum Command {
     List(List),
     Stats(Stats),
     Serve(Box<Serve>),
+    Token(Token),
     Man(Man),
     Completions(Completions),
 }
@@ -152,6 +154,18 @@ pub struct Serve {
     /// The private key, PEM [default: in the certificate's file]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Let in only who has a certificate from an authority in FILE, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "http")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Who may do what: a token a line, made by `sha-api token` [default: everyone reads and writes]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
+    /// Take no messages and remove none
+    #[arg(long, conflicts_with = "append_only")]
+    pub read_only: bool,
+    /// Remove no messages
+    #[arg(long)]
+    pub append_only: bool,
     /// The longest request body
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     pub max_body: ByteSize,
@@ -188,6 +202,21 @@ pub struct Serve {
     /// How long requests in flight may take to finish at the end
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub drain_timeout: Duration,
+}
+
+/// Make a token for `serve`, and print it
+///
+/// It is printed this once: the token file keeps only its SHA-256.
+#[derive(Debug, Args)]
+pub struct Token {
+    /// What to call it
+    pub name: String,
+    /// What it permits: some of read, write, list and rm, with commas between
+    #[arg(long, value_name = "SCOPES")]
+    pub scope: Scopes,
+    /// The file to add it to, made if it is not there
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: PathBuf,
 }
 
 /// Print the manual page, as roff

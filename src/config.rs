@@ -25,6 +25,7 @@ pub fn command() -> Command {
     })
     .mut_args(with_variable)
     .mut_subcommand("serve", |serve| serve.mut_args(with_variable))
+    .mut_subcommand("token", |token| token.mut_arg("token_file", with_variable))
 }
 
 /// Reads arguments, variables and the settings file.
@@ -115,10 +116,11 @@ fn known(settings: Settings, command: &Command, path: &Path) -> Result<Settings,
 /// What the file says takes the place of what the program would take by itself.
 fn with_defaults(command: Command, settings: &Settings) -> Command {
     let change = |argument: Arg| match argument.get_long().and_then(|long| settings.get(long)) {
-        Some(values) => argument.default_values(values.clone()),
+        Some(values) => argument.default_values(values.clone()).required(false),
         None => argument,
     };
-    command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change))
+    let command = command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change));
+    command.mut_subcommand("token", |token| token.mut_arg("token_file", change))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod put;
 mod records;
 mod serve;
 mod stats;
+mod token;
 
 use std::io;
 use std::process::ExitCode;
@@ -86,6 +87,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::List(list) => list::run(&mut context, &list),
         Command::Stats(_) => stats::run(&mut context),
         Command::Serve(serve) => serve::run(&mut context, &serve),
+        Command::Token(token) => token::run(&mut context, &token),
         Command::Man(man) => man::run(&mut context, &man),
         Command::Completions(completions) => completions::run(&mut context, &completions),
     }?;

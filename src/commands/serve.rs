@@ -1,7 +1,7 @@
 //! `serve`: turns flags into what the server needs.
 
 use super::{Context, Outcome};
-use crate::server::{self, Limits, Options, Tls};
+use crate::server::{self, Limits, Options, Scopes, Tls};
 use crate::{cli, location};
 
 /// Serves until a signal ends it.
@@ -14,6 +14,13 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
     let options = Options {
         listen: serve.listen.clone(),
         tls,
+        client_ca: serve.tls_client_ca.clone(),
+        token_file: serve.token_file.clone(),
+        offered: match (serve.read_only, serve.append_only) {
+            (true, _) => Scopes::READ_ONLY,
+            (false, true) => Scopes::APPEND_ONLY,
+            (false, false) => Scopes::ALL,
+        },
         limits: limits(serve),
         cache_size: serve.cache_size.as_u64(),
         drain_timeout: serve.drain_timeout.into(),

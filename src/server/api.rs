@@ -13,6 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::digest::Digest;
 use crate::messages::{self, Messages};
+use crate::server::rights::{Scope, Scopes};
 
 /// What the server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,34 @@ enum Action {
     Get(Digest, Form),
     Live,
     Ready,
+}
+
+/// Methods, each with the scope that it takes. Who has none may still do what takes `None`.
+type Methods = &'static [(Method, Option<Scope>)];
+
+const MESSAGES: Methods = &[(Method::Post, Some(Scope::Write))];
+const MESSAGE: Methods = &[(Method::Get, Some(Scope::Read)), (Method::Head, Some(Scope::Read))];
+const PROBE: Methods = &[(Method::Get, None), (Method::Head, None)];
+
+/// The methods of a path; `None`: there is no such path.
+fn methods(path: &str) -> Option<Methods> {
+    match path {
+        "/messages" => Some(MESSAGES),
+        "/livez" | "/readyz" => Some(PROBE),
+        path if path.starts_with("/messages/") => Some(MESSAGE),
+        _ => None,
+    }
+}
+
+/// The scope that `request` takes, where no more than `offered` is done; else 404 or 405.
+pub(super) fn scope(request: &Request, offered: Scopes) -> Result<Option<Scope>, Reply> {
+    let methods = methods(&request.path).ok_or_else(|| Reply::error(404, "Not found"))?;
+    let allowed = || methods.iter().filter(|(_, scope)| scope.is_none_or(|scope| offered.hold(scope)));
+    if let Some((_, scope)) = allowed().find(|(method, _)| *method == request.method) {
+        return Ok(*scope);
+    }
+    let names: Vec<_> = allowed().map(|(method, _)| method.as_str()).collect();
+    Err(Reply::error(405, "Method not allowed").with("Allow", &names.join(", ")))
 }
 
 /// The reply to `request`.
@@ -80,34 +109,19 @@ pub(super) fn subject(request: &Request) -> Option<(Digest, Form)> {
 }
 
 fn route(request: &Request) -> Result<Action, Reply> {
+    scope(request, Scopes::ALL)?;
     match request.path.as_str() {
-        "/messages" => {
-            allow(request, "POST")?;
-            if !json::is_json(request.content_type.as_deref()) {
-                return Err(Reply::error(400, "Invalid content type, expected JSON"));
-            }
-            Ok(Action::Put)
+        "/livez" => Ok(Action::Live),
+        "/readyz" => Ok(Action::Ready),
+        "/messages" if !json::is_json(request.content_type.as_deref()) => {
+            Err(Reply::error(400, "Invalid content type, expected JSON"))
         }
-        "/livez" => allow(request, "GET, HEAD").map(|()| Action::Live),
-        "/readyz" => allow(request, "GET, HEAD").map(|()| Action::Ready),
+        "/messages" => Ok(Action::Put),
         path => {
-            let Some(name) = path.strip_prefix("/messages/") else {
-                return Err(Reply::error(404, "Not found"));
-            };
-            allow(request, "GET, HEAD")?;
-            match name.parse() {
-                Ok(digest) => Ok(Action::Get(digest, Form::wanted(request.accept.as_deref()))),
-                Err(_) => Err(absent()),
-            }
+            let digest = path.strip_prefix("/messages/").and_then(|name| name.parse().ok()).ok_or_else(absent)?;
+            Ok(Action::Get(digest, Form::wanted(request.accept.as_deref())))
         }
     }
-}
-
-fn allow(request: &Request, methods: &'static str) -> Result<(), Reply> {
-    if methods.split(", ").any(|method| method == request.method.as_str()) {
-        return Ok(());
-    }
-    Err(Reply::error(405, "Method not allowed").with("Allow", methods))
 }
 
 fn put(body: &[u8], messages: &dyn Messages) -> Reply {

@@ -6,9 +6,12 @@ mod cache;
 mod door;
 mod engine;
 mod limits;
+mod rights;
 mod service;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
+mod watch;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -25,9 +28,12 @@ use budget::Budget;
 use door::tls::Certificate;
 use door::{Door, Listener};
 pub use limits::Limits;
+use rights::Rights;
+pub use rights::{Scope, Scopes};
 use service::Service;
+use tokens::Tokens;
 
-/// How often the certificate's files are looked at.
+/// How often the files that may change are looked at.
 const WATCH: Duration = Duration::from_secs(2);
 
 /// How to serve.
@@ -37,6 +43,12 @@ pub struct Options {
     pub listen: Vec<String>,
     /// What connections speak.
     pub tls: Tls,
+    /// Who may connect with TLS: only holders of certificates from the authorities in this file, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Who may do what, if not everyone: see [`tokens`].
+    pub token_file: Option<PathBuf>,
+    /// What is done at all.
+    pub offered: Scopes,
     /// What is allowed, and how long it may take.
     pub limits: Limits,
     /// Bytes for replies that can be sent again as they are; 0 is none.
@@ -67,6 +79,9 @@ pub enum Error {
     /// The store would not open.
     #[error(transparent)]
     Store(#[from] messages::Error),
+    /// The token file cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] tokens::Error),
     /// What was tried, and why it failed.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
@@ -116,15 +131,22 @@ pub fn run(
     watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
     limits::raise_descriptors(options.limits.connections, options.listen.len())?;
     let certificate = Certificate::load(&options.tls)?;
-    let tls = certificate.as_ref().map(Certificate::config).transpose()?;
+    let tls = certificate.as_ref().map(|own| own.config(options.client_ca.as_deref())).transpose()?;
+    let tokens = options.token_file.clone().map(Tokens::load).transpose()?;
     let listeners = listen(&options, out)?;
     let budget = Budget::new(options.limits.memory());
-    let service = Arc::new(Service::new(options.cache_size, budget));
+    let service = Arc::new(Service::new(options.cache_size, budget, Rights::new(options.offered, tokens)));
     let mut door = Door::open(listeners, options.limits, tls, Arc::clone(&service))
         .map_err(|error| Error::Io("starting to accept connections".into(), error))?;
 
     open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
-    wait(&happens, certificate.as_deref())?;
+    let refresh = |always| {
+        if let Some(certificate) = &certificate {
+            certificate.refresh(always);
+        }
+        service.refresh(always);
+    };
+    wait(&happens, refresh)?;
 
     service.drain();
     door.close(move || drop(events.send(Event::Empty)));
@@ -133,21 +155,15 @@ pub fn run(
 }
 
 /// Waits for the time to stop. An error if the store would not open.
-fn wait(happens: &mpsc::Receiver<Event>, certificate: Option<&Certificate>) -> Result<(), Error> {
+///
+/// `refresh` reads again the files that have changed, or all of them.
+fn wait(happens: &mpsc::Receiver<Event>, refresh: impl Fn(bool)) -> Result<(), Error> {
     loop {
         match happens.recv_timeout(WATCH) {
             Ok(Event::Opened(outcome)) => outcome?,
-            Ok(Event::Signal(SIGHUP)) => {
-                if let Some(certificate) = certificate {
-                    certificate.refresh(true);
-                }
-            }
+            Ok(Event::Signal(SIGHUP)) => refresh(true),
             Ok(Event::Signal(_) | Event::Empty) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                if let Some(certificate) = certificate {
-                    certificate.refresh(false);
-                }
-            }
+            Err(mpsc::RecvTimeoutError::Timeout) => refresh(false),
         }
     }
 }
@@ -200,8 +216,9 @@ fn listen(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error
         let bound = listener.address().map_err(failed(address))?;
         let scheme = if matches!(options.tls, Tls::Off) { "http" } else { "https" };
         lines.extend(["listening on ", scheme, "://", &bound.to_string(), "\n"]);
-        if !bound.ip().to_canonical().is_loopback() {
-            note(format_args!("anyone who can connect to {bound} may read and write: there are no tokens"));
+        if !bound.ip().to_canonical().is_loopback() && options.token_file.is_none() && options.client_ca.is_none() {
+            let scopes = options.offered.and(Scopes::ANYONE).to_string().replace(',', " and ");
+            note(format_args!("anyone who can connect to {bound} may {scopes}: there are no tokens"));
         }
         listeners.push(listener);
     }

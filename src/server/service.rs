@@ -8,6 +8,7 @@ use super::api::{self, Health, Method, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
 use super::engine::{self, Engine};
+use super::rights::{Rights, Verdict};
 use super::{Error, note};
 use crate::digest::Digest;
 use crate::messages::Messages;
@@ -18,6 +19,7 @@ pub(super) struct Service {
     draining: AtomicBool,
     cache: Cache,
     budget: Budget,
+    rights: Rights,
 }
 
 struct Open {
@@ -39,8 +41,9 @@ impl From<Reply> for Answer {
 
 impl Service {
     /// Not open yet, with a hot cache of `cache_size` bytes.
-    pub(super) fn new(cache_size: u64, budget: Budget) -> Self {
-        Self { open: OnceLock::new(), draining: AtomicBool::new(false), cache: Cache::new(cache_size), budget }
+    pub(super) fn new(cache_size: u64, budget: Budget, rights: Rights) -> Self {
+        let (open, draining, cache) = (OnceLock::new(), AtomicBool::new(false), Cache::new(cache_size));
+        Self { open, draining, cache, budget, rights }
     }
 
     /// From now on, `messages` are served.
@@ -62,6 +65,21 @@ impl Service {
         &self.budget
     }
 
+    /// Reads the token file again, if it has changed or `always`.
+    pub(super) fn refresh(&self, always: bool) {
+        if let Some(tokens) = self.rights.tokens() {
+            tokens.refresh(always);
+        }
+    }
+
+    /// Whether `request`, of which only the head is there, may be carried out: for who holds the token of this digest.
+    pub(super) fn decide(&self, request: &Request, token: Option<Digest>) -> Verdict {
+        match api::scope(request, self.rights.offered())? {
+            Some(scope) => self.rights.decide(scope, token),
+            None => Ok(None),
+        }
+    }
+
     /// The reply that `request` gets whatever its body, if that can be told before the body is read.
     pub(super) fn refusal(&self, request: &Request) -> Option<Reply> {
         api::refusal(request).or_else(|| {
@@ -77,7 +95,7 @@ impl Service {
             return reply.into();
         }
         let Some(open) = self.open.get() else { return api::not_yet().into() };
-        // Whoever asks must have been found entitled to by here: the cache knows no rights.
+        // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
         let subject = api::subject(&request);
         if let Some(reply) = subject.as_ref().and_then(|subject| self.cache.find(subject)) {
             return Answer { reply, _held: None };

@@ -38,8 +38,23 @@ enum End {
 
 /// What came of reading a request.
 enum Received {
-    Request { request: Request, keep_alive: bool, _held: Reservation },
-    Refused(Reply, Method),
+    Request {
+        request: Request,
+        keep_alive: bool,
+        _held: Reservation,
+    },
+    /// `keep`: the body, if there is one, does not stand in the way of another request.
+    Refused {
+        reply: Reply,
+        method: Method,
+        keep: bool,
+    },
+}
+
+impl Received {
+    const fn refused(reply: Reply, method: Method) -> Self {
+        Self::Refused { reply, method, keep: false }
+    }
 }
 
 impl From<io::Error> for End {
@@ -83,7 +98,7 @@ impl<'a> Connection<'a> {
                 let method = request.method;
                 (self.service.answer(request), method, keep_alive)
             }
-            Received::Refused(reply, method) => (reply.into(), method, false),
+            Received::Refused { reply, method, keep } => (reply.into(), method, keep),
         };
         let keep = keep && may_keep && !self.guest.is_last_call();
         self.reply(&answer, method, keep)?;
@@ -105,11 +120,15 @@ impl<'a> Connection<'a> {
     fn receive(&mut self) -> Result<Received, End> {
         let head = match self.head() {
             Ok(Ok(head)) => head,
-            Ok(Err(refusal)) => return Ok(Received::Refused(refusal.into(), Method::Other)),
+            Ok(Err(refusal)) => return Ok(Received::refused(refusal.into(), Method::Other)),
             Err(error) => return timed_out(error, "Request head took too long"),
         };
         let method = head.request.method;
-        let refused = |reply| Ok(Received::Refused(reply, method));
+        if let Err(reply) = self.service.decide(&head.request, head.token) {
+            let keep = head.keep_alive && head.framing == Framing::Length(0);
+            return Ok(Received::Refused { reply, method, keep });
+        }
+        let refused = |reply| Ok(Received::refused(reply, method));
         let mut body = match Body::new(head.framing, self.limits.body) {
             Ok(body) => body,
             Err(refusal) => return refused(refusal.into()),
@@ -143,7 +162,7 @@ impl<'a> Connection<'a> {
     /// Reads a body off the stream, within its time and the memory that there is.
     fn body(&mut self, head: Head, body: &mut Body) -> Result<Received, End> {
         let mut request = head.request;
-        let refused = |reply| Ok(Received::Refused(reply, request.method));
+        let refused = |reply| Ok(Received::refused(reply, request.method));
         let mut memory = self.service.budget().nothing();
         let mut accounted = 0;
         if let Framing::Length(length) = head.framing {
@@ -195,7 +214,7 @@ impl<'a> Connection<'a> {
 /// Who is too slow is told so; who went away is not.
 fn timed_out(error: io::Error, message: &'static str) -> Result<Received, End> {
     match error.kind() {
-        ErrorKind::TimedOut => Ok(Received::Refused(Reply::error(408, message), Method::Other)),
+        ErrorKind::TimedOut => Ok(Received::refused(Reply::error(408, message), Method::Other)),
         _ => Err(error.into()),
     }
 }

@@ -2,6 +2,7 @@
 //! A head that passes has one meaning to every reader, and only what was understood of it goes further.
 
 use super::line;
+use crate::digest::Digest;
 use crate::server::api::{Method, Reply, Request};
 
 /// Of a request line, in bytes.
@@ -27,6 +28,8 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     /// Whether the client can take another reply on this connection.
     pub(super) keep_alive: bool,
+    /// The SHA-256 of the token that came with it. The token itself goes no further.
+    pub(super) token: Option<Digest>,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
 }
@@ -143,6 +146,7 @@ struct Seen<'a> {
     hosts: usize,
     length: Option<&'a [u8]>,
     codings: usize,
+    credentials: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -171,6 +175,7 @@ fn fields(mut request: Request, minor: Minor, bytes: &[u8]) -> Result<Head, Refu
         keep_alive: !seen.close && (minor == 1 || seen.keep_alive),
         // A client of 1.0 does not know of it (RFC 9110, 10.1.1).
         expects_continue: seen.expects_continue && minor == 1,
+        token: seen.credentials.and_then(bearer),
     })
 }
 
@@ -217,6 +222,10 @@ fn take<'a>(
             return Err(Refusal::new(417, "Expectation failed"));
         }
         seen.expects_continue = true;
+    } else if is("Authorization") {
+        if seen.credentials.replace(field.value).is_some() {
+            return Err(Refusal::bad("More than one Authorization"));
+        }
     } else if is("Accept") {
         join(&mut request.accept, text(field.value)?);
     } else if is("If-None-Match") {
@@ -233,6 +242,12 @@ fn content_length(digits: &[u8]) -> Result<u64, Refusal> {
     }
     // All digits, so what does not parse is out of range.
     Ok(std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(u64::MAX))
+}
+
+/// The digest of a bearer's token (RFC 6750, 2.1). Another scheme is as good as none.
+fn bearer(credentials: &[u8]) -> Option<Digest> {
+    let (scheme, token) = credentials.split_at_checked(b"Bearer ".len())?;
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.trim_ascii().is_empty()).then(|| Digest::of(token.trim_ascii()))
 }
 
 fn text(value: &[u8]) -> Result<&str, Refusal> {
