@@ -14,6 +14,7 @@ mod kept;
 mod list;
 mod mended;
 mod one_at_a_time;
+mod operations;
 mod put;
 mod rights;
 mod serve;

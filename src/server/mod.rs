@@ -6,8 +6,11 @@ mod cache;
 mod door;
 mod engine;
 mod limits;
+mod log;
+mod metrics;
 mod rights;
 mod service;
+mod systemd;
 #[cfg(test)]
 mod testing;
 pub mod tokens;
@@ -28,13 +31,17 @@ use budget::Budget;
 use door::tls::Certificate;
 use door::{Door, Listener};
 pub use limits::Limits;
+use log::AccessLog;
+pub use log::Format as LogFormat;
 use rights::Rights;
 pub use rights::{Scope, Scopes};
-use service::Service;
+use service::{Service, Side};
 use tokens::Tokens;
 
 /// How often the files that may change are looked at.
 const WATCH: Duration = Duration::from_secs(2);
+/// How often it is said that the certificate expires soon.
+const WARN: Duration = Duration::from_secs(24 * 3600);
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -47,6 +54,12 @@ pub struct Options {
     pub client_ca: Option<PathBuf>,
     /// Who may do what, if not everyone: see [`tokens`].
     pub token_file: Option<PathBuf>,
+    /// Where the metrics are shown, in plain HTTP, if not where the messages are.
+    pub metrics_listen: Option<String>,
+    /// How requests are written down, if they are.
+    pub log_format: Option<LogFormat>,
+    /// Where to; `None`: on stderr.
+    pub log_file: Option<PathBuf>,
     /// What is done at all.
     pub offered: Scopes,
     /// What is allowed, and how long it may take.
@@ -123,7 +136,7 @@ enum Event {
 /// `open` opens the store; it runs while the door already answers `/livez` and `/readyz`. A line for each address that
 /// is listened on goes to `out`, at once.
 pub fn run(
-    options: Options,
+    options: &Options,
     out: &mut dyn Write,
     open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
 ) -> Result<(), Error> {
@@ -133,22 +146,40 @@ pub fn run(
     let certificate = Certificate::load(&options.tls)?;
     let tls = certificate.as_ref().map(|own| own.config(options.client_ca.as_deref())).transpose()?;
     let tokens = options.token_file.clone().map(Tokens::load).transpose()?;
-    let listeners = listen(&options, out)?;
+    let log = open_log(options)?;
+    let listeners = listen(options, out)?;
+    let metrics_listener = listen_for_metrics(options)?;
     let budget = Budget::new(options.limits.memory());
-    let service = Arc::new(Service::new(options.cache_size, budget, Rights::new(options.offered, tokens)));
-    let mut door = Door::open(listeners, options.limits, tls, Arc::clone(&service))
-        .map_err(|error| Error::Io("starting to accept connections".into(), error))?;
+    let service = {
+        let rights = Rights::new(options.offered, tokens);
+        Arc::new(Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some()))
+    };
+    let open_door = |listeners, tls, side| {
+        let opened = Door::open(listeners, options.limits.clone(), tls, Arc::clone(&service), side);
+        opened.map_err(|error| Error::Io("starting to accept connections".into(), error))
+    };
+    let mut door = open_door(listeners, tls, Side::Public)?;
+    let metrics_door = metrics_listener.map(|listener| open_door(vec![listener], None, Side::Metrics)).transpose()?;
 
     open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
+    let mut warned: Option<Instant> = None;
     let refresh = |always| {
         if let Some(certificate) = &certificate {
             certificate.refresh(always);
+            service.expires(certificate.not_after().unwrap_or(0));
+            if warned.is_none_or(|warned| warned.elapsed() > WARN) {
+                certificate.warn();
+                warned = Some(Instant::now());
+            }
         }
         service.refresh(always);
     };
     wait(&happens, refresh)?;
 
+    systemd::notify("STOPPING=1");
     service.drain();
+    // Who watches may see the end coming; nobody waits for who watches.
+    drop(metrics_door);
     door.close(move || drop(events.send(Event::Empty)));
     drain(&happens, options.drain_timeout);
     Ok(())
@@ -157,10 +188,14 @@ pub fn run(
 /// Waits for the time to stop. An error if the store would not open.
 ///
 /// `refresh` reads again the files that have changed, or all of them.
-fn wait(happens: &mpsc::Receiver<Event>, refresh: impl Fn(bool)) -> Result<(), Error> {
+fn wait(happens: &mpsc::Receiver<Event>, mut refresh: impl FnMut(bool)) -> Result<(), Error> {
+    refresh(false);
     loop {
         match happens.recv_timeout(WATCH) {
-            Ok(Event::Opened(outcome)) => outcome?,
+            Ok(Event::Opened(outcome)) => {
+                outcome?;
+                systemd::notify("READY=1");
+            }
             Ok(Event::Signal(SIGHUP)) => refresh(true),
             Ok(Event::Signal(_) | Event::Empty) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
             Err(mpsc::RecvTimeoutError::Timeout) => refresh(false),
@@ -211,9 +246,16 @@ fn listen(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error
     };
     let mut listeners = Vec::new();
     let mut lines = String::new();
-    for address in &options.listen {
-        let listener = Listener::bind(address).map_err(failed(address))?;
-        let bound = listener.address().map_err(failed(address))?;
+    let handed = systemd::listeners().map_err(failed("the sockets of systemd"))?;
+    let bind = |address: &String| Listener::bind(address).map_err(failed(address));
+    let bound: Vec<_> = match handed.is_empty() {
+        true => options.listen.iter().map(bind).collect::<Result<_, _>>()?,
+        false => {
+            handed.into_iter().map(Listener::of).collect::<Result<_, _>>().map_err(failed("a socket of systemd"))?
+        }
+    };
+    for listener in bound {
+        let bound = listener.address().map_err(failed("a socket"))?;
         let scheme = if matches!(options.tls, Tls::Off) { "http" } else { "https" };
         lines.extend(["listening on ", scheme, "://", &bound.to_string(), "\n"]);
         if !bound.ip().to_canonical().is_loopback() && options.token_file.is_none() && options.client_ca.is_none() {
@@ -225,6 +267,22 @@ fn listen(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error
     // Nobody may be reading; that is no reason not to serve.
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
     Ok(listeners)
+}
+
+/// Binds where the metrics are shown, and says so.
+fn listen_for_metrics(options: &Options) -> Result<Option<Listener>, Error> {
+    let Some(address) = &options.metrics_listen else { return Ok(None) };
+    let failed = |error| Error::Io(format!("listening on {address}"), error);
+    let listener = Listener::bind(address).map_err(failed)?;
+    note(format_args!("metrics on http://{}/metrics", listener.address().map_err(failed)?));
+    Ok(Some(listener))
+}
+
+fn open_log(options: &Options) -> Result<Option<AccessLog>, Error> {
+    let Some(format) = options.log_format else { return Ok(None) };
+    let file = options.log_file.clone();
+    let name = file.as_deref().map_or_else(String::new, |file| file.display().to_string());
+    AccessLog::open(file, format).map(Some).map_err(|error| Error::Io(name, error))
 }
 
 /// A line for the operator. Unlike `eprintln!` it does not panic when nobody reads.

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::server::Limits;
 use crate::server::api::{Method, Reply, Request};
 use crate::server::budget::Reservation;
-use crate::server::service::{Answer, Service, busy};
+use crate::server::service::{Answer, Service, Side, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const GRAIN: u64 = 64 << 10;
@@ -26,6 +26,7 @@ pub(super) struct Connection<'a> {
     guest: &'a Guest,
     limits: &'a Limits,
     service: &'a Service,
+    side: Side,
 }
 
 /// How a connection ends.
@@ -64,8 +65,8 @@ impl From<io::Error> for End {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(stream: Stream, guest: &'a Guest, limits: &'a Limits, service: &'a Service) -> Self {
-        Self { stream, inbox: Vec::new(), writer: Writer::default(), guest, limits, service }
+    pub(super) fn new(stream: Stream, guest: &'a Guest, limits: &'a Limits, service: &'a Service, side: Side) -> Self {
+        Self { stream, inbox: Vec::new(), writer: Writer::default(), guest, limits, service, side }
     }
 
     /// Serves until either side has enough.
@@ -93,7 +94,8 @@ impl<'a> Connection<'a> {
     /// Serves one request and tells whether there may be another.
     fn request(&mut self, may_keep: bool) -> Result<bool, End> {
         self.wait()?;
-        let (answer, method, keep) = match self.receive()? {
+        let mut trace = Trace::new(self.service);
+        let (answer, method, keep) = match self.receive(&mut trace)? {
             Received::Request { request, keep_alive, _held } => {
                 let method = request.method;
                 (self.service.answer(request), method, keep_alive)
@@ -101,7 +103,10 @@ impl<'a> Connection<'a> {
             Received::Refused { reply, method, keep } => (reply.into(), method, keep),
         };
         let keep = keep && may_keep && !self.guest.is_last_call();
-        self.reply(&answer, method, keep)?;
+        let sent = self.reply(&answer, method, keep, &trace.id);
+        let bytes = if method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
+        self.service.observe(&trace, self.guest.peer(), answer.reply.status, bytes);
+        sent?;
         Ok(keep)
     }
 
@@ -117,16 +122,20 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Received, End> {
-        let head = match self.head() {
+    fn receive(&mut self, trace: &mut Trace) -> Result<Received, End> {
+        let mut head = match self.head() {
             Ok(Ok(head)) => head,
             Ok(Err(refusal)) => return Ok(Received::refused(refusal.into(), Method::Other)),
             Err(error) => return timed_out(error, "Request head took too long"),
         };
         let method = head.request.method;
-        if let Err(reply) = self.service.decide(&head.request, head.token) {
-            let keep = head.keep_alive && head.framing == Framing::Length(0);
-            return Ok(Received::Refused { reply, method, keep });
+        trace.asks(&head.request, head.id.take());
+        match self.service.decide(&head.request, head.token, self.side) {
+            Ok(user) => trace.user = user,
+            Err(reply) => {
+                let keep = head.keep_alive && head.framing == Framing::Length(0);
+                return Ok(Received::Refused { reply, method, keep });
+            }
         }
         let refused = |reply| Ok(Received::refused(reply, method));
         let mut body = match Body::new(head.framing, self.limits.body) {
@@ -192,9 +201,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn reply(&mut self, answer: &Answer, method: Method, keep: bool) -> io::Result<()> {
+    fn reply(&mut self, answer: &Answer, method: Method, keep: bool, id: &str) -> io::Result<()> {
         let pace = self.write_pace();
-        let (head, body) = self.writer.bytes(&answer.reply, method != Method::Head, keep);
+        let (head, body) = self.writer.bytes(&answer.reply, method != Method::Head, keep, id);
         self.stream.write(head, body, pace)
     }
 

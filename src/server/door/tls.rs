@@ -6,18 +6,26 @@ mod self_signed;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{CertificateError, RootCertStore, ServerConfig};
 
 use crate::digest::Digest;
 use crate::server::watch::Watch;
 use crate::server::{Error, Tls, note};
+
+/// Later than any certificate says: the year 9999 is the last that it can name.
+const END_OF_TIME: u64 = 1 << 40;
+const DAY: u64 = 24 * 3600;
+/// How long before its end a certificate is warned of.
+const SOON: u64 = 14 * DAY;
 
 /// The certificate in use, and the files that it came from.
 #[derive(Debug)]
@@ -76,6 +84,34 @@ impl Certificate {
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
         verifier.build().map_err(|error| bad(error.to_string()))
+    }
+
+    /// When the certificate expires, in seconds since 1970; `None` if that cannot be told.
+    ///
+    /// Whether it holds at the end of time is asked of the code that checks certificates, which then says until when.
+    pub(in crate::server) fn not_after(&self) -> Option<u64> {
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let cert = ParsedCertificate::try_from(current.end_entity_cert().ok()?).ok()?;
+        let end = UnixTime::since_unix_epoch(Duration::from_secs(END_OF_TIME));
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(&cert, &RootCertStore::empty(), &[], end, algorithms) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                Some(not_after.as_secs())
+            }
+            _ => None,
+        }
+    }
+
+    /// Says so if the certificate expires soon.
+    pub(in crate::server) fn warn(&self) {
+        let now = UnixTime::now().as_secs();
+        if let Some(not_after) = self.not_after().filter(|not_after| *not_after < now + SOON) {
+            let words = match not_after.checked_sub(now) {
+                Some(left) => format!("expires in {} days", left / DAY),
+                None => "has expired".to_owned(),
+            };
+            note(format_args!("the certificate {words}: {}", self.cert.display()));
+        }
     }
 
     /// Reads the files again, if they have changed or `always`. On an error, which is noted, nothing changes.
