@@ -5,6 +5,7 @@
 mod common;
 
 mod conformance;
+mod contract;
 mod documented;
 mod flat;
 mod get;
