@@ -142,6 +142,12 @@ pub(super) fn health(messages: &dyn Messages) -> Health {
     if messages.health().is_ok() { Health::Ready } else { Health::Failed }
 }
 
+/// The message that `request` may have to read.
+pub(super) fn target(request: &Request) -> Option<Digest> {
+    let reads = matches!(request.method, Method::Get | Method::Head);
+    request.path.strip_prefix("/messages/").filter(|_| reads)?.parse().ok()
+}
+
 /// What a reply to `request` depends on and nothing else, if it is a plain read of one message.
 pub(super) fn subject(request: &Request) -> Option<(Digest, Form)> {
     if !matches!(request.method, Method::Get | Method::Head) || request.if_none_match.is_some() {

@@ -14,6 +14,7 @@ mod systemd;
 #[cfg(test)]
 mod testing;
 pub mod tokens;
+mod turns;
 mod watch;
 
 use std::fmt::Display;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use super::api::{self, Health, Method, Own, Reply, Request};
@@ -15,9 +15,10 @@ use super::engine::{self, Engine};
 use super::log::{AccessLog, Entry};
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
+use super::turns::{self, Turn, Turns};
 use super::{Error, note};
 use crate::digest::Digest;
-use crate::messages::Messages;
+use crate::messages::{Messages, Page};
 
 /// Everything behind the door.
 pub(super) struct Service {
@@ -30,6 +31,7 @@ pub(super) struct Service {
     /// Whether the metrics are shown at an address of their own, thus nowhere else.
     metrics_apart: bool,
     log: Option<AccessLog>,
+    turns: Turns,
     /// When the certificate expires, in seconds since 1970.
     not_after: AtomicU64,
     /// What ids of requests begin with, and how many there were.
@@ -78,8 +80,39 @@ impl Trace {
 }
 
 struct Open {
-    engine: Engine,
+    engine: RwLock<Arc<Engine>>,
     messages: Arc<dyn Messages>,
+}
+
+impl Open {
+    fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a new engine in the place of one that ended: tiny_http's acceptor does when descriptors run out.
+    fn replace(&self, ended: &Arc<Engine>) {
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&engine, ended) {
+            return;
+        }
+        match Engine::start(Arc::clone(&self.messages)) {
+            Ok(new) => {
+                note("the engine had ended and is started anew");
+                *engine = Arc::new(new);
+            }
+            Err(error) => note(format_args!("the engine has ended and does not start, trying on: {error}")),
+        }
+    }
+
+    /// How long a message is, 0 if it is absent. What cannot be told counts as long.
+    fn length(&self, digest: Digest) -> u64 {
+        let prefix = digest.to_string().parse().expect("a digest is a prefix of itself");
+        let page = Page { prefix, after: None, limit: 1 };
+        match catch_unwind(AssertUnwindSafe(|| self.messages.list(&page))) {
+            Ok(Ok(entries)) => entries.first().map_or(0, |entry| entry.length),
+            _ => u64::MAX,
+        }
+    }
 }
 
 /// A reply, and the memory that it takes.
@@ -109,6 +142,7 @@ impl Service {
             metrics: Metrics::default(),
             metrics_apart: apart,
             log,
+            turns: Turns::default(),
             not_after: AtomicU64::new(0),
             ids: (first, AtomicU64::new(0)),
         }
@@ -137,8 +171,9 @@ impl Service {
 
     /// From now on, `messages` are served.
     pub(super) fn open(&self, messages: Arc<dyn Messages>) -> Result<(), Error> {
-        let engine =
-            Engine::start(Arc::clone(&messages)).map_err(|error| Error::Io("starting the engine".into(), error))?;
+        let engine = Engine::start(Arc::clone(&messages));
+        let engine = engine.map_err(|error| Error::Io("starting the engine".into(), error))?;
+        let engine = RwLock::new(Arc::new(engine));
         // Opened once: a second time would change nothing.
         let _ = self.open.set(Open { engine, messages });
         Ok(())
@@ -211,7 +246,13 @@ impl Service {
         }
         let asked = self.cache.now();
         let is_get = request.method == Method::Get;
-        match open.engine.ask(request, &self.budget) {
+        let Ok(_turn) = self.turn(&request, open) else { return busy().into() };
+        let engine = open.engine();
+        let asked_for = engine.ask(request, &self.budget);
+        if !engine.is_sound() {
+            open.replace(&engine);
+        }
+        match asked_for {
             Ok((reply, held)) => {
                 let reply = Arc::new(reply);
                 if let Some(subject) = subject.filter(|_| is_get && reply.is_immutable()) {
@@ -233,6 +274,14 @@ impl Service {
         self.cache.forget(digest);
     }
 
+    /// The turn that `request` takes if it reads something long; an error if none came free.
+    fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
+        match api::target(request) {
+            Some(digest) if open.length(digest) > turns::LONG => self.turns.take().map(Some).ok_or(()),
+            _ => Ok(None),
+        }
+    }
+
     fn metrics_text(&self) -> String {
         let stats = |open: &Open| catch_unwind(AssertUnwindSafe(|| open.messages.stats().ok())).ok().flatten();
         let not_after = Some(self.not_after.load(Ordering::Relaxed)).filter(|time| *time > 0);
@@ -244,7 +293,7 @@ impl Service {
             return Health::Draining;
         }
         let Some(open) = self.open.get() else { return Health::Opening };
-        if !open.engine.is_sound() {
+        if !open.engine().is_sound() {
             return Health::Failed;
         }
         catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages))).unwrap_or(Health::Failed)
@@ -254,4 +303,23 @@ impl Service {
 /// What a request gets that there is no room for now.
 pub(super) fn busy() -> Reply {
     Reply::error(503, "The server is busy").with("Retry-After", "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rights::Scopes;
+    use super::super::testing::Memory;
+    use super::*;
+
+    #[test]
+    fn an_engine_that_ended_is_replaced_by_the_request_that_finds_it() {
+        let rights = Rights::new(Scopes::ALL, None);
+        let service = Service::new(0, Budget::new(1 << 20), rights, None, false);
+        let engine = RwLock::new(Arc::new(engine::tests::ended()));
+        assert!(service.open.set(Open { engine, messages: Arc::new(Memory::default()) }).is_ok());
+        let ask = || service.answer(Request::new(Method::Get, &format!("/messages/{}", Digest::of(b"")))).reply.status;
+        assert_eq!(service.health(), Health::Failed);
+        assert_eq!(ask(), 503);
+        assert_eq!((ask(), service.health()), (404, Health::Ready));
+    }
 }

@@ -69,6 +69,8 @@ impl Certificate {
             .with_client_cert_verifier(self.clients(client_ca)?)
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // All that is spoken is strong; the strongest of what both know is used.
+        config.ignore_client_order = true;
         config.ticketer = ring::Ticketer::new().map_err(bad)?;
         // One is enough: a client that opens many connections at once may use it more than once.
         config.send_tls13_tickets = 1;
