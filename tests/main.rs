@@ -4,6 +4,7 @@
 
 mod common;
 
+mod attacks;
 mod conformance;
 mod contract;
 mod documented;

@@ -30,8 +30,8 @@ pub struct Server {
 /// One connection to the server.
 pub struct Client(Box<dyn Wire>);
 
-pub trait Wire: Read + Write {}
-impl<T: Read + Write> Wire for T {}
+pub trait Wire: Read + Write + Send {}
+impl<T: Read + Write + Send> Wire for T {}
 
 /// A reply, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,9 +99,18 @@ impl Server {
 
     /// A connection with TLS, just so.
     pub fn tls_with(&self, config: ClientConfig) -> Client {
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        Client(Box::new(StreamOwned::new(connection, self.tcp())))
+        Client(Box::new(StreamOwned::new(hello(config), self.tcp())))
+    }
+
+    /// A connection of the kind that the server speaks, over this socket.
+    pub fn over(&self, stream: TcpStream) -> Client {
+        match self.https {
+            true => {
+                let config = trusting(&self.sandbox.store().join("tls/cert.pem")).with_no_client_auth();
+                Client(Box::new(StreamOwned::new(hello(config), stream)))
+            }
+            false => Client(Box::new(stream)),
+        }
     }
 
     /// A bare socket.
@@ -165,6 +174,11 @@ impl Server {
         let path = self.put("a healthy message");
         assert_eq!(self.get(&path).text(), r#"{"message": "a healthy message"}"#);
     }
+}
+
+/// The client's side of TLS, before a word is said.
+pub fn hello(config: ClientConfig) -> ClientConnection {
+    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
 }
 
 /// TLS that trusts the certificate in a file and no other.
