@@ -21,6 +21,7 @@ mod put;
 mod rights;
 mod serve;
 mod settings;
+mod soak;
 mod stats;
 mod tls;
 mod token;

@@ -29,6 +29,8 @@ use signal_hook::iterator::Signals;
 
 use crate::messages::{self, Messages};
 use budget::Budget;
+#[cfg(fuzzing)]
+pub use door::check_parser;
 use door::tls::Certificate;
 use door::{Door, Listener};
 pub use limits::Limits;

@@ -3,6 +3,8 @@
 
 mod body;
 mod connection;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod line;
 mod pace;
 mod reply;
@@ -25,6 +27,8 @@ use rustls::ServerConfig;
 use super::service::{Service, Side};
 use super::{Limits, note};
 use connection::Connection;
+#[cfg(fuzzing)]
+pub use fuzz::check_parser;
 use roster::{Guest, Roster};
 pub(super) use socket::Listener;
 use socket::Socket;
