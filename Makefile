@@ -12,7 +12,7 @@ INSTALL ?= install
 target := $(or $(CARGO_TARGET_DIR),target)
 binary := $(target)/release/sha-api
 
-.PHONY: help build test test-faults lint bench man completions run install uninstall clean
+.PHONY: help build test test-faults lint bench fuzz soak man completions run install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,6 +32,17 @@ lint: ## formatting and clippy, with every warning an error
 
 bench: ## ratios, side by side in one run
 	$(CARGO) bench --locked
+
+# Needs a nightly toolchain and `cargo install cargo-fuzz`. What it finds new stays out of the tree.
+FUZZ_SECONDS ?= 60
+fuzz: ## random bytes to the request parser, for FUZZ_SECONDS
+	mkdir -p $(target)/fuzz-corpus
+	$(CARGO) +nightly fuzz run --target-dir $(target)/fuzz request $(target)/fuzz-corpus fuzz/corpus/request -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=20000
+
+export SOAK_SECONDS ?= 600
+soak: ## mixed and broken load for SOAK_SECONDS: nothing may grow
+	$(CARGO) test --locked --test promises -- --ignored --exact --nocapture soak::nothing_grows_under_mixed_load
 
 man: build ## man/ from the command line's types
 	rm -f man/*.1

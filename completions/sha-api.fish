@@ -41,6 +41,8 @@ complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "stats" -d 'Count wh
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "man" -d 'Print the manual page, as roff'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "completions" -d 'Print the completions for a shell'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "serve" -d 'Serve the store over HTTPS'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "token" -d 'Make a token for `serve`, and print it'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "health" -d 'Ask a server whether it is ready'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s f -l file -d 'Each FILE is one message; prints lines that `sha256sum -c` can check' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
@@ -112,6 +114,12 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -s h -l hel
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l listen -d 'Where to listen; port 0 picks a free one [repeatable]' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l tls-cert -d 'The certificate chain, PEM [default: a self-signed one, made once in the store]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l tls-key -d 'The private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l tls-client-ca -d 'Let in only who has a certificate from an authority in FILE, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l token-file -d 'Who may do what: a token a line, made by `sha-api token` [default: everyone reads and writes]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l metrics-listen -d 'Where /metrics is shown, in plain HTTP, to who needs no token [default: where the messages are]' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l log-file -d 'Write down each request in FILE; SIGHUP opens it anew' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l log-format -d 'Write down each request so, on stderr if there is no --log-file [default with --log-file: combined]' -r -f -a "combined\t''
+json\t''"
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-body -d 'The longest request body' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections -d 'Connections at a time; beyond it 503' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections-per-address -d 'Connections at a time from one address' -r
@@ -130,15 +138,41 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l wait -d 'How l
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l http -d 'Plain HTTP, for use behind a proxy that does TLS'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l check -d 'Print each setting, its value and where that comes from, and serve nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l read-only -d 'Take no messages and remove none'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l append-only -d 'Remove no messages'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "put" -d 'Store messages and print their digests'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "get" -d 'Print the messages of digests'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "has" -d 'Tell whether digests are stored'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "list" -d 'Print the digests of all that is stored, in order'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "stats" -d 'Count what is stored'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "man" -d 'Print the manual page, as roff'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "completions" -d 'Print the completions for a shell'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "serve" -d 'Serve the store over HTTPS'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l scope -d 'What it permits: some of read, write, list and rm, with commas between' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l token-file -d 'The file to add it to, made if it is not there' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l cacert -d 'The certificate to trust, PEM; a server on this machine is trusted without' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l listen -d 'Where the server listens, as it was told' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l http -d 'The server speaks plain HTTP'
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "put" -d 'Store messages and print their digests'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "get" -d 'Print the messages of digests'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "has" -d 'Tell whether digests are stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "list" -d 'Print the digests of all that is stored, in order'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "stats" -d 'Count what is stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "man" -d 'Print the manual page, as roff'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "serve" -d 'Serve the store over HTTPS'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "token" -d 'Make a token for `serve`, and print it'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "health" -d 'Ask a server whether it is ready'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

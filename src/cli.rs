@@ -1,15 +1,17 @@
 //! The command line: clap types and help lines, nothing else. `man/` and `completions/` are made from it.
 
+#![allow(clippy::struct_excessive_bools, reason = "a switch is a bool")]
 #![allow(missing_docs, reason = "the doc comments here are the help texts")]
 
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use humantime::Duration;
 
 use crate::digest::{Digest, Prefix};
+use crate::server::Scopes;
 
 /// Keep messages by their SHA-256.
 ///
@@ -62,6 +64,8 @@ pub enum Command {
     List(List),
     Stats(Stats),
     Serve(Box<Serve>),
+    Health(Health),
+    Token(Token),
     Man(Man),
     Completions(Completions),
 }
@@ -152,6 +156,30 @@ pub struct Serve {
     /// The private key, PEM [default: in the certificate's file]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Let in only who has a certificate from an authority in FILE, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "http")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Who may do what: a token a line, made by `sha-api token` [default: everyone reads and writes]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
+    /// Where /metrics is shown, in plain HTTP, to who needs no token [default: where the messages are]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<String>,
+    /// Write down each request in FILE; SIGHUP opens it anew
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+    /// Write down each request so, on stderr if there is no --log-file [default with --log-file: combined]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Print each setting, its value and where that comes from, and serve nothing
+    #[arg(long)]
+    pub check: bool,
+    /// Take no messages and remove none
+    #[arg(long, conflicts_with = "append_only")]
+    pub read_only: bool,
+    /// Remove no messages
+    #[arg(long)]
+    pub append_only: bool,
     /// The longest request body
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     pub max_body: ByteSize,
@@ -188,6 +216,46 @@ pub struct Serve {
     /// How long requests in flight may take to finish at the end
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub drain_timeout: Duration,
+}
+
+/// How the access log is written
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    Combined,
+    Json,
+}
+
+/// Ask a server whether it is ready
+///
+/// Exits with 0 if it is. For the health checks of containers.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Where the server is [default: the first --listen]
+    pub url: Option<String>,
+    /// The certificate to trust, PEM; a server on this machine is trusted without
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cacert: Option<PathBuf>,
+    /// Where the server listens, as it was told
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_delimiter = ',')]
+    pub listen: Vec<String>,
+    /// The server speaks plain HTTP
+    #[arg(long)]
+    pub http: bool,
+}
+
+/// Make a token for `serve`, and print it
+///
+/// It is printed this once: the token file keeps only its SHA-256.
+#[derive(Debug, Args)]
+pub struct Token {
+    /// What to call it
+    pub name: String,
+    /// What it permits: some of read, write, list and rm, with commas between
+    #[arg(long, value_name = "SCOPES")]
+    pub scope: Scopes,
+    /// The file to add it to, made if it is not there
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: PathBuf,
 }
 
 /// Print the manual page, as roff

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::Cli;
@@ -15,39 +16,86 @@ use crate::cli::Cli;
 type Settings = BTreeMap<String, Vec<String>>;
 
 /// Flags that say where settings come from or what is printed are no settings themselves.
-const NO_SETTING: [&str; 3] = ["config", "help", "version"];
+const NO_SETTING: [&str; 4] = ["config", "help", "version", "check"];
+
+/// Flags of other commands that stand for the same setting of `serve`.
+const SHARED: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
 
 /// The command line with the variables that stand for flags.
 pub fn command() -> Command {
-    with_settings(|argument| match argument.get_action() {
+    let command = with_settings(Cli::command(), |argument| match argument.get_action() {
         ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
         _ => argument,
-    })
-    .mut_args(with_variable)
-    .mut_subcommand("serve", |serve| serve.mut_args(with_variable))
+    });
+    with_settings(command, with_variable)
+}
+
+/// A setting, as [`explain`] tells it.
+#[derive(Debug, serde::Serialize)]
+pub struct Setting {
+    /// The long flag, which is also the key.
+    pub name: String,
+    /// As it was written; `None` is unset.
+    pub value: Option<String>,
+    /// `flag`, `variable`, `file` or `default`.
+    pub source: &'static str,
+}
+
+/// Every setting that holds for `serve` with these arguments.
+pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Setting>, clap::Error> {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let (mut command, settings) = with_file(&arguments)?;
+    let matches = command.try_get_matches_from_mut(&arguments)?;
+    let (_, matches) = matches.subcommand().expect("it was parsed before");
+    let (serve, command) = (command.find_subcommand("serve").expect("the command line has it"), &command);
+    let flags = command.get_arguments().chain(serve.get_arguments());
+    let mut all: Vec<Setting> = Vec::new();
+    for flag in flags {
+        let (Some(name), id) = (flag.get_long(), flag.get_id().as_str()) else { continue };
+        if NO_SETTING.contains(&name) || all.iter().any(|setting| setting.name == name) {
+            continue;
+        }
+        let raw = matches.try_get_raw(id).ok().flatten();
+        let value = raw.map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "variable",
+            _ if settings.contains_key(name) => "file",
+            _ => "default",
+        };
+        all.push(Setting { name: name.to_owned(), value, source });
+    }
+    Ok(all)
 }
 
 /// Reads arguments, variables and the settings file.
 pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = command();
-    if let Some(path) = settings_file(&command, arguments) {
-        let settings = read(&path).and_then(|settings| known(settings, &command, &path));
-        let settings = settings.map_err(|why| command.error(ErrorKind::Io, why))?;
-        command = with_defaults(command, &settings);
-    }
+    let (mut command, _) = with_file(arguments)?;
     let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 
-/// `Cli` with `change` made to every argument that may be a setting.
-fn with_settings(change: impl Fn(Arg) -> Arg) -> Command {
-    let command = Cli::command().mut_args(&change);
-    command.mut_subcommand("serve", |serve| serve.mut_args(&change))
+/// The command line with what the settings file says, and that.
+fn with_file(arguments: &[OsString]) -> Result<(Command, Settings), clap::Error> {
+    let mut command = command();
+    let Some(path) = settings_file(&command, arguments) else { return Ok((command, Settings::new())) };
+    let settings = read(&path).and_then(|settings| known(settings, &command, &path));
+    let settings = settings.map_err(|why| command.error(ErrorKind::Io, why))?;
+    Ok((with_defaults(command, &settings), settings))
+}
+
+/// `command` with `change` made to every argument that may be a setting.
+fn with_settings(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
+    let command = command.mut_args(&change).mut_subcommand("serve", |serve| serve.mut_args(&change));
+    let shared = |command: Command, (name, id): (&'static str, &'static str)| {
+        command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, &change))
+    };
+    SHARED.into_iter().fold(command, shared)
 }
 
 fn with_variable(argument: Arg) -> Arg {
     match argument.get_long() {
-        Some(long) if !["help", "version"].contains(&long) => {
+        Some(long) if !["help", "version", "check"].contains(&long) => {
             let variable = format!("SHA_API_{}", long.to_uppercase().replace('-', "_"));
             argument.env(variable).hide_env_values(true)
         }
@@ -115,10 +163,10 @@ fn known(settings: Settings, command: &Command, path: &Path) -> Result<Settings,
 /// What the file says takes the place of what the program would take by itself.
 fn with_defaults(command: Command, settings: &Settings) -> Command {
     let change = |argument: Arg| match argument.get_long().and_then(|long| settings.get(long)) {
-        Some(values) => argument.default_values(values.clone()),
+        Some(values) => argument.default_values(values.clone()).required(false),
         None => argument,
     };
-    command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change))
+    with_settings(command, change)
 }
 
 #[cfg(test)]

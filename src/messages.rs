@@ -25,6 +25,9 @@ pub trait Messages: Send + Sync {
     /// Whether each of `digests` is stored, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
+    /// The length of a message in bytes, `None` if it is absent. The message itself is not read.
+    fn length(&self, digest: Digest) -> Result<Option<u64>, Error>;
+
     /// One page of what is stored, in the order of the digests. An empty page is the end.
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
 

@@ -45,6 +45,10 @@ fn gives_back_what_was_put(messages: &dyn Messages) {
     let got: Vec<_> = messages.get(&digests).map(|got| got.unwrap().unwrap()).collect();
     assert!(got == batch);
     assert_eq!(messages.has(&digests).unwrap(), vec![true; batch.len()]);
+    for (digest, message) in digests.iter().zip(&batch) {
+        assert_eq!(messages.length(*digest).unwrap(), Some(message.len() as u64));
+    }
+    assert_eq!(messages.length(Digest::of(b"absent")).unwrap(), None);
     let mixed = [Digest::of(b"absent"), digests[1], Digest::of(b"absent too"), digests[0]];
     let got: Vec<_> = messages.get(&mixed).map(Result::unwrap).collect();
     assert_eq!(got, [None, Some(b"foo".to_vec()), None, Some(vec![])]);
@@ -211,6 +215,10 @@ impl Backend for Memory {
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         self.call(|| digests.iter().map(|digest| self.messages.lock().unwrap().contains_key(digest)).collect())
+    }
+
+    fn length(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        self.call(|| self.messages.lock().unwrap().get(digest).map(|(message, _)| message.len() as u64))
     }
 
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {

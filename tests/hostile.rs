@@ -64,7 +64,16 @@ fn wrong() -> Vec<(String, u16)> {
     all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000)), 414));
     all.push(("POST /messages HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400));
     all.push(("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505));
+    all.push((request("Transfer-Encoding: chunked") + &"0".repeat(40_000), 400));
+    all.push((request("Transfer-Encoding: chunked") + "5;" + &"x".repeat(40_000), 400));
+    all.push((request("Transfer-Encoding: chunked") + "0\r\nX: " + &"y".repeat(40_000), 431));
+    all.push((request("Transfer-Encoding: chunked") + "0\r\n" + &"X: y\r\n".repeat(200), 431));
+    all.push((request("Transfer-Encoding: chunked") + "0\r\nX : y\r\n\r\n", 400));
+    all.push((request(&vec!["X: y"; 20_000].join("\r\n")), 431));
+    all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(100_000)), 414));
     for (line, status) in [
+        ("GET / HTTP/1.2", 505),
+        ("GET / HTTP/3.0", 505),
         ("GET / HTTP/2.0", 505),
         ("GET / HTTP/0.9", 505),
         ("GET /", 400),
@@ -83,13 +92,18 @@ fn wrong() -> Vec<(String, u16)> {
 
 #[test]
 fn what_is_wrong_is_refused_once_and_nothing_after_it_is_executed() {
-    let server = Server::http(&[]);
+    for server in [Server::http(&[]), Server::https(&[])] {
+        is_refused_once(&server);
+    }
+}
+
+fn is_refused_once(server: &Server) {
     server.is_well();
     let before = server.weight();
     for (number, (bytes, status)) in wrong().into_iter().enumerate() {
         let (next, path) = smuggled(number);
         let mut client = server.client();
-        client.send(format!("{bytes}{next}"));
+        client.try_send(format!("{bytes}{next}"));
         let rest = client.rest();
         assert!(rest.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:?}: {rest}");
         assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{bytes:?}: {rest}");
@@ -105,7 +119,15 @@ fn what_is_wrong_inside_is_refused_and_the_connection_goes_on() {
     let server = Server::http(&[]);
     let deep = format!("{{\"message\": \"a\", \"b\": {}", "[".repeat(100_000));
     let mut client = server.client();
-    for body in [deep.as_str(), "", "[]", r#"{"message": "\ud800"}"#, r#"{"message": "a", "message": "b"}"#] {
+    for body in [
+        deep.as_str(),
+        "",
+        "[]",
+        r#"{"message": "\ud800"}"#,
+        r#"{"message": "a", "message": "b"}"#,
+        "\u{feff}{\"message\": \"a\"}",
+        r#"{"message": "a"} b"#,
+    ] {
         let reply = client.ask(&(request(&format!("Content-Length: {}", body.len())) + body));
         assert_eq!(reply.status, 400, "{}", reply.text());
     }

@@ -4,7 +4,9 @@
 
 mod common;
 
+mod attacks;
 mod conformance;
+mod contract;
 mod documented;
 mod flat;
 mod get;
@@ -14,8 +16,13 @@ mod kept;
 mod list;
 mod mended;
 mod one_at_a_time;
+mod operations;
 mod power;
 mod put;
+mod rights;
 mod serve;
 mod settings;
+mod soak;
 mod stats;
+mod tls;
+mod token;

@@ -4,6 +4,7 @@ mod completions;
 mod digests;
 mod get;
 mod has;
+mod health;
 mod list;
 mod man;
 mod output;
@@ -12,6 +13,7 @@ mod put;
 mod records;
 mod serve;
 mod stats;
+mod token;
 
 use std::ffi::OsString;
 use std::io;
@@ -87,6 +89,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::List(list) => list::run(&mut context, &list),
         Command::Stats(_) => stats::run(&mut context),
         Command::Serve(serve) => serve::run(&mut context, &serve),
+        Command::Health(health) => health::run(&mut context, &health),
+        Command::Token(token) => token::run(&mut context, &token),
         Command::Man(man) => man::run(&mut context, &man),
         Command::Completions(completions) => completions::run(&mut context, &completions),
     }?;

@@ -1,11 +1,14 @@
 //! `serve`: turns flags into what the server needs.
 
 use super::{Context, Outcome};
-use crate::server::{self, Limits, Options, Tls};
-use crate::{cli, location};
+use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
+use crate::{cli, config, location};
 
 /// Serves until a signal ends it.
 pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
+    if serve.check {
+        return check(context);
+    }
     let tls = match (&serve.tls_cert, serve.http) {
         (_, true) => Tls::Off,
         (Some(cert), false) => Tls::Pair { cert: cert.clone(), key: serve.tls_key.clone() },
@@ -14,12 +17,35 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
     let options = Options {
         listen: serve.listen.clone(),
         tls,
+        client_ca: serve.tls_client_ca.clone(),
+        metrics_listen: serve.metrics_listen.clone(),
+        log_format: match serve.log_format {
+            Some(cli::LogFormat::Json) => Some(LogFormat::Json),
+            Some(cli::LogFormat::Combined) => Some(LogFormat::Combined),
+            None => serve.log_file.is_some().then_some(LogFormat::Combined),
+        },
+        log_file: serve.log_file.clone(),
+        token_file: serve.token_file.clone(),
+        offered: match (serve.read_only, serve.append_only) {
+            (true, _) => Scopes::READ_ONLY,
+            (false, true) => Scopes::APPEND_ONLY,
+            (false, false) => Scopes::ALL,
+        },
         limits: limits(serve),
         cache_size: serve.cache_size.as_u64(),
         drain_timeout: serve.drain_timeout.into(),
     };
     let (global, notes) = (context.global.clone(), context.progress.notes());
-    server::run(options, context.output.raw(), move || location::open(&global, true, notes))?;
+    server::run(&options, context.output.raw(), move || location::open(&global, true, notes))?;
+    Ok(Outcome::Done)
+}
+
+/// Prints what would be used, and from where.
+fn check(context: &mut Context) -> anyhow::Result<Outcome> {
+    for setting in config::explain(std::env::args_os())? {
+        let value = setting.value.as_deref().unwrap_or("(none)");
+        context.output.line(format!("{} = {value}  # {}", setting.name, setting.source).as_bytes(), &setting)?;
+    }
     Ok(Outcome::Done)
 }
 

@@ -13,6 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::digest::Digest;
 use crate::messages::{self, Messages};
+use crate::server::rights::{Scope, Scopes};
 
 /// What the server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,68 @@ pub(super) enum Health {
 enum Action {
     Put,
     Get(Digest, Form),
+    Own(Own),
+}
+
+/// What the server answers by itself, whether or not the store is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
     Live,
     Ready,
+    Metrics,
+    Description,
+}
+
+/// The contract, for programs.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// Methods, each with the scope that it takes. Who has none may still do what takes `None`.
+type Methods = &'static [(Method, Option<Scope>)];
+
+const MESSAGES: Methods = &[(Method::Post, Some(Scope::Write))];
+const MESSAGE: Methods = &[(Method::Get, Some(Scope::Read)), (Method::Head, Some(Scope::Read))];
+const PROBE: Methods = &[(Method::Get, None), (Method::Head, None)];
+const METRICS: Methods = &[(Method::Get, Some(Scope::List)), (Method::Head, Some(Scope::List))];
+
+/// Every path as it is documented, with what can be done there.
+pub(super) const ROUTES: [(&str, Methods); 6] = [
+    ("/messages", MESSAGES),
+    (ONE, MESSAGE),
+    ("/livez", PROBE),
+    ("/readyz", PROBE),
+    ("/metrics", METRICS),
+    ("/openapi.json", PROBE),
+];
+const ONE: &str = "/messages/{digest}";
+
+/// The route of a path; `None`: there is no such path.
+fn found(path: &str) -> Option<(&'static str, Methods)> {
+    let name = if path.starts_with("/messages/") { ONE } else { path };
+    ROUTES.into_iter().find(|(route, _)| *route == name)
+}
+
+/// How a path is named where it is counted.
+pub(super) fn route_name(path: &str) -> &'static str {
+    found(path).map_or("other", |(name, _)| name)
+}
+
+/// How a path is named where it is written down: of a digest as much as tells two apart and opens nothing.
+pub(super) fn logged_path(path: &str) -> String {
+    match path.strip_prefix("/messages/").map(str::parse::<Digest>) {
+        Some(Ok(digest)) => format!("/messages/{}", &digest.to_string()[..8]),
+        _ => route_name(path).to_owned(),
+    }
+}
+
+/// The scope that `request` takes, where no more than `offered` is done; else 404 or 405.
+pub(super) fn scope(request: &Request, offered: Scopes) -> Result<Option<Scope>, Reply> {
+    let (_, methods) = found(&request.path).ok_or_else(|| Reply::error(404, "Not found"))?;
+    let allowed = || methods.iter().filter(|(_, scope)| scope.is_none_or(|scope| offered.hold(scope)));
+    if let Some((_, scope)) = allowed().find(|(method, _)| *method == request.method) {
+        return Ok(*scope);
+    }
+    let names: Vec<_> = allowed().map(|(method, _)| method.as_str()).collect();
+    Err(Reply::error(405, "Method not allowed").with("Allow", &names.join(", ")))
 }
 
 /// The reply to `request`.
@@ -40,8 +101,7 @@ pub(super) fn answer(request: &Request, messages: &dyn Messages) -> Reply {
     match route(request) {
         Ok(Action::Put) => put(&request.body, messages),
         Ok(Action::Get(digest, form)) => get(digest, form, request.if_none_match.as_deref(), messages),
-        Ok(Action::Live) => status("live"),
-        Ok(Action::Ready) => ready(health(messages)),
+        Ok(Action::Own(own)) => own_answer(own, || health(messages), String::new),
         Err(reply) => reply,
     }
 }
@@ -51,12 +111,24 @@ pub(super) fn refusal(request: &Request) -> Option<Reply> {
     route(request).err()
 }
 
-/// The reply that needs no store: to a probe, when `health` is what can be said. `None`: not a probe.
-pub(super) fn probe(request: &Request, health: impl FnOnce() -> Health) -> Option<Reply> {
+/// What `request` asks of the server itself; `None`: it asks for the store.
+pub(super) fn own(request: &Request) -> Option<Own> {
     match route(request) {
-        Ok(Action::Live) => Some(status("live")),
-        Ok(Action::Ready) => Some(ready(health())),
+        Ok(Action::Own(own)) => Some(own),
         _ => None,
+    }
+}
+
+/// The reply that needs no store.
+pub(super) fn own_answer(own: Own, health: impl FnOnce() -> Health, metrics: impl FnOnce() -> String) -> Reply {
+    match own {
+        Own::Live => status("live"),
+        Own::Ready => ready(health()),
+        Own::Metrics => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            Reply::new(200, kind, metrics().into_bytes()).with("Cache-Control", "no-store")
+        }
+        Own::Description => Reply::json(200, DESCRIPTION.as_bytes().to_vec()),
     }
 }
 
@@ -70,6 +142,12 @@ pub(super) fn health(messages: &dyn Messages) -> Health {
     if messages.health().is_ok() { Health::Ready } else { Health::Failed }
 }
 
+/// The message that `request` may have to read.
+pub(super) fn target(request: &Request) -> Option<Digest> {
+    let reads = matches!(request.method, Method::Get | Method::Head);
+    request.path.strip_prefix("/messages/").filter(|_| reads)?.parse().ok()
+}
+
 /// What a reply to `request` depends on and nothing else, if it is a plain read of one message.
 pub(super) fn subject(request: &Request) -> Option<(Digest, Form)> {
     if !matches!(request.method, Method::Get | Method::Head) || request.if_none_match.is_some() {
@@ -80,34 +158,21 @@ pub(super) fn subject(request: &Request) -> Option<(Digest, Form)> {
 }
 
 fn route(request: &Request) -> Result<Action, Reply> {
+    scope(request, Scopes::ALL)?;
     match request.path.as_str() {
-        "/messages" => {
-            allow(request, "POST")?;
-            if !json::is_json(request.content_type.as_deref()) {
-                return Err(Reply::error(400, "Invalid content type, expected JSON"));
-            }
-            Ok(Action::Put)
+        "/livez" => Ok(Action::Own(Own::Live)),
+        "/readyz" => Ok(Action::Own(Own::Ready)),
+        "/metrics" => Ok(Action::Own(Own::Metrics)),
+        "/openapi.json" => Ok(Action::Own(Own::Description)),
+        "/messages" if !json::is_json(request.content_type.as_deref()) => {
+            Err(Reply::error(400, "Invalid content type, expected JSON"))
         }
-        "/livez" => allow(request, "GET, HEAD").map(|()| Action::Live),
-        "/readyz" => allow(request, "GET, HEAD").map(|()| Action::Ready),
+        "/messages" => Ok(Action::Put),
         path => {
-            let Some(name) = path.strip_prefix("/messages/") else {
-                return Err(Reply::error(404, "Not found"));
-            };
-            allow(request, "GET, HEAD")?;
-            match name.parse() {
-                Ok(digest) => Ok(Action::Get(digest, Form::wanted(request.accept.as_deref()))),
-                Err(_) => Err(absent()),
-            }
+            let digest = path.strip_prefix("/messages/").and_then(|name| name.parse().ok()).ok_or_else(absent)?;
+            Ok(Action::Get(digest, Form::wanted(request.accept.as_deref())))
         }
     }
-}
-
-fn allow(request: &Request, methods: &'static str) -> Result<(), Reply> {
-    if methods.split(", ").any(|method| method == request.method.as_str()) {
-        return Ok(());
-    }
-    Err(Reply::error(405, "Method not allowed").with("Allow", methods))
 }
 
 fn put(body: &[u8], messages: &dyn Messages) -> Reply {

@@ -232,4 +232,4 @@ fn respond(raw: tiny_http::Request, reply: Reply) {
 
 #[cfg(test)]
 #[path = "engine/tests.rs"]
-mod tests;
+pub(super) mod tests;

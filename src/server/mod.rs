@@ -6,9 +6,16 @@ mod cache;
 mod door;
 mod engine;
 mod limits;
+mod log;
+mod metrics;
+mod rights;
 mod service;
+mod systemd;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
+mod turns;
+mod watch;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -22,13 +29,22 @@ use signal_hook::iterator::Signals;
 
 use crate::messages::{self, Messages};
 use budget::Budget;
+#[cfg(fuzzing)]
+pub use door::check_parser;
 use door::tls::Certificate;
 use door::{Door, Listener};
 pub use limits::Limits;
-use service::Service;
+use log::AccessLog;
+pub use log::Format as LogFormat;
+use rights::Rights;
+pub use rights::{Scope, Scopes};
+use service::{Service, Side};
+use tokens::Tokens;
 
-/// How often the certificate's files are looked at.
+/// How often the files that may change are looked at.
 const WATCH: Duration = Duration::from_secs(2);
+/// How often it is said that the certificate expires soon.
+const WARN: Duration = Duration::from_secs(24 * 3600);
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -37,6 +53,18 @@ pub struct Options {
     pub listen: Vec<String>,
     /// What connections speak.
     pub tls: Tls,
+    /// Who may connect with TLS: only holders of certificates from the authorities in this file, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Who may do what, if not everyone: see [`tokens`].
+    pub token_file: Option<PathBuf>,
+    /// Where the metrics are shown, in plain HTTP, if not where the messages are.
+    pub metrics_listen: Option<String>,
+    /// How requests are written down, if they are.
+    pub log_format: Option<LogFormat>,
+    /// Where to; `None`: on stderr.
+    pub log_file: Option<PathBuf>,
+    /// What is done at all.
+    pub offered: Scopes,
     /// What is allowed, and how long it may take.
     pub limits: Limits,
     /// Bytes for replies that can be sent again as they are; 0 is none.
@@ -67,6 +95,9 @@ pub enum Error {
     /// The store would not open.
     #[error(transparent)]
     Store(#[from] messages::Error),
+    /// The token file cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] tokens::Error),
     /// What was tried, and why it failed.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
@@ -108,7 +139,7 @@ enum Event {
 /// `open` opens the store; it runs while the door already answers `/livez` and `/readyz`. A line for each address that
 /// is listened on goes to `out`, at once.
 pub fn run(
-    options: Options,
+    options: &Options,
     out: &mut dyn Write,
     open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
 ) -> Result<(), Error> {
@@ -116,38 +147,61 @@ pub fn run(
     watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
     limits::raise_descriptors(options.limits.connections, options.listen.len())?;
     let certificate = Certificate::load(&options.tls)?;
-    let tls = certificate.as_ref().map(Certificate::config).transpose()?;
-    let listeners = listen(&options, out)?;
+    let tls = certificate.as_ref().map(|own| own.config(options.client_ca.as_deref())).transpose()?;
+    let tokens = options.token_file.clone().map(Tokens::load).transpose()?;
+    let log = open_log(options)?;
+    let listeners = listen(options, out)?;
+    let metrics_listener = listen_for_metrics(options)?;
     let budget = Budget::new(options.limits.memory());
-    let service = Arc::new(Service::new(options.cache_size, budget));
-    let mut door = Door::open(listeners, options.limits, tls, Arc::clone(&service))
-        .map_err(|error| Error::Io("starting to accept connections".into(), error))?;
+    let service = {
+        let rights = Rights::new(options.offered, tokens);
+        Arc::new(Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some()))
+    };
+    let open_door = |listeners, tls, side| {
+        let opened = Door::open(listeners, options.limits.clone(), tls, Arc::clone(&service), side);
+        opened.map_err(|error| Error::Io("starting to accept connections".into(), error))
+    };
+    let mut door = open_door(listeners, tls, Side::Public)?;
+    let metrics_door = metrics_listener.map(|listener| open_door(vec![listener], None, Side::Metrics)).transpose()?;
 
     open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
-    wait(&happens, certificate.as_deref())?;
+    let mut warned: Option<Instant> = None;
+    let refresh = |always| {
+        if let Some(certificate) = &certificate {
+            certificate.refresh(always);
+            service.expires(certificate.not_after().unwrap_or(0));
+            if warned.is_none_or(|warned| warned.elapsed() > WARN) {
+                certificate.warn();
+                warned = Some(Instant::now());
+            }
+        }
+        service.refresh(always);
+    };
+    wait(&happens, refresh)?;
 
+    systemd::notify("STOPPING=1");
     service.drain();
+    // Who watches may see the end coming; nobody waits for who watches.
+    drop(metrics_door);
     door.close(move || drop(events.send(Event::Empty)));
     drain(&happens, options.drain_timeout);
     Ok(())
 }
 
 /// Waits for the time to stop. An error if the store would not open.
-fn wait(happens: &mpsc::Receiver<Event>, certificate: Option<&Certificate>) -> Result<(), Error> {
+///
+/// `refresh` reads again the files that have changed, or all of them.
+fn wait(happens: &mpsc::Receiver<Event>, mut refresh: impl FnMut(bool)) -> Result<(), Error> {
+    refresh(false);
     loop {
         match happens.recv_timeout(WATCH) {
-            Ok(Event::Opened(outcome)) => outcome?,
-            Ok(Event::Signal(SIGHUP)) => {
-                if let Some(certificate) = certificate {
-                    certificate.refresh(true);
-                }
+            Ok(Event::Opened(outcome)) => {
+                outcome?;
+                systemd::notify("READY=1");
             }
+            Ok(Event::Signal(SIGHUP)) => refresh(true),
             Ok(Event::Signal(_) | Event::Empty) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                if let Some(certificate) = certificate {
-                    certificate.refresh(false);
-                }
-            }
+            Err(mpsc::RecvTimeoutError::Timeout) => refresh(false),
         }
     }
 }
@@ -195,19 +249,43 @@ fn listen(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error
     };
     let mut listeners = Vec::new();
     let mut lines = String::new();
-    for address in &options.listen {
-        let listener = Listener::bind(address).map_err(failed(address))?;
-        let bound = listener.address().map_err(failed(address))?;
+    let handed = systemd::listeners().map_err(failed("the sockets of systemd"))?;
+    let bind = |address: &String| Listener::bind(address).map_err(failed(address));
+    let bound: Vec<_> = match handed.is_empty() {
+        true => options.listen.iter().map(bind).collect::<Result<_, _>>()?,
+        false => {
+            handed.into_iter().map(Listener::of).collect::<Result<_, _>>().map_err(failed("a socket of systemd"))?
+        }
+    };
+    for listener in bound {
+        let bound = listener.address().map_err(failed("a socket"))?;
         let scheme = if matches!(options.tls, Tls::Off) { "http" } else { "https" };
         lines.extend(["listening on ", scheme, "://", &bound.to_string(), "\n"]);
-        if !bound.ip().to_canonical().is_loopback() {
-            note(format_args!("anyone who can connect to {bound} may read and write: there are no tokens"));
+        if !bound.ip().to_canonical().is_loopback() && options.token_file.is_none() && options.client_ca.is_none() {
+            let scopes = options.offered.and(Scopes::ANYONE).to_string().replace(',', " and ");
+            note(format_args!("anyone who can connect to {bound} may {scopes}: there are no tokens"));
         }
         listeners.push(listener);
     }
     // Nobody may be reading; that is no reason not to serve.
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
     Ok(listeners)
+}
+
+/// Binds where the metrics are shown, and says so.
+fn listen_for_metrics(options: &Options) -> Result<Option<Listener>, Error> {
+    let Some(address) = &options.metrics_listen else { return Ok(None) };
+    let failed = |error| Error::Io(format!("listening on {address}"), error);
+    let listener = Listener::bind(address).map_err(failed)?;
+    note(format_args!("metrics on http://{}/metrics", listener.address().map_err(failed)?));
+    Ok(Some(listener))
+}
+
+fn open_log(options: &Options) -> Result<Option<AccessLog>, Error> {
+    let Some(format) = options.log_format else { return Ok(None) };
+    let file = options.log_file.clone();
+    let name = file.as_deref().map_or_else(String::new, |file| file.display().to_string());
+    AccessLog::open(file, format).map(Some).map_err(|error| Error::Io(name, error))
 }
 
 /// A line for the operator. Unlike `eprintln!` it does not panic when nobody reads.

@@ -1,13 +1,21 @@
 //! What the door asks: probes, the hot cache, then the engine. It answers before the store is open, and never panics.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
-use super::api::{self, Health, Method, Reply, Request};
+use super::api::{self, Health, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
 use super::engine::{self, Engine};
+use super::log::{AccessLog, Entry};
+use super::metrics::Metrics;
+use super::rights::{Rights, Verdict};
+use super::turns::{self, Turn, Turns};
 use super::{Error, note};
 use crate::digest::Digest;
 use crate::messages::Messages;
@@ -18,11 +26,91 @@ pub(super) struct Service {
     draining: AtomicBool,
     cache: Cache,
     budget: Budget,
+    rights: Rights,
+    metrics: Metrics,
+    /// Whether the metrics are shown at an address of their own, thus nowhere else.
+    metrics_apart: bool,
+    log: Option<AccessLog>,
+    turns: Turns,
+    /// When the certificate expires, in seconds since 1970.
+    not_after: AtomicU64,
+    /// What ids of requests begin with, and how many there were.
+    ids: (u32, AtomicU64),
+}
+
+/// What a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Where messages are put and got.
+    Public,
+    /// Where only the metrics and the probes are.
+    Metrics,
+}
+
+/// What is written down of a request.
+pub(super) struct Trace {
+    pub(super) id: String,
+    /// The name of the token on whose word it is carried out.
+    pub(super) user: Option<String>,
+    began: Instant,
+    method: &'static str,
+    route: &'static str,
+    path: Option<String>,
+    is_logged: bool,
+}
+
+impl Trace {
+    /// A request begins, of which nothing is known yet.
+    pub(super) fn new(service: &Service) -> Self {
+        let (first, count) = (service.ids.0, service.ids.1.fetch_add(1, Ordering::Relaxed));
+        let (began, is_logged) = (Instant::now(), service.log.is_some());
+        let id = format!("{first:08x}{count:08x}");
+        Self { id, user: None, began, method: "-", route: "-", path: None, is_logged }
+    }
+
+    /// Its head is there, and what the client calls it.
+    pub(super) fn asks(&mut self, request: &Request, id: Option<String>) {
+        self.method = request.method.as_str();
+        self.route = api::route_name(&request.path);
+        self.path = self.is_logged.then(|| api::logged_path(&request.path));
+        if let Some(id) = id {
+            self.id = id;
+        }
+    }
 }
 
 struct Open {
-    engine: Engine,
+    engine: RwLock<Arc<Engine>>,
     messages: Arc<dyn Messages>,
+}
+
+impl Open {
+    fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a new engine in the place of one that ended: tiny_http's acceptor does when descriptors run out.
+    fn replace(&self, ended: &Arc<Engine>) {
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&engine, ended) {
+            return;
+        }
+        match Engine::start(Arc::clone(&self.messages)) {
+            Ok(new) => {
+                note("the engine had ended and is started anew");
+                *engine = Arc::new(new);
+            }
+            Err(error) => note(format_args!("the engine has ended and does not start, trying on: {error}")),
+        }
+    }
+
+    /// How long a message is, 0 if it is absent. What cannot be told counts as long.
+    fn length(&self, digest: Digest) -> u64 {
+        match catch_unwind(AssertUnwindSafe(|| self.messages.length(digest))) {
+            Ok(Ok(length)) => length.unwrap_or(0),
+            _ => u64::MAX,
+        }
+    }
 }
 
 /// A reply, and the memory that it takes.
@@ -39,14 +127,51 @@ impl From<Reply> for Answer {
 
 impl Service {
     /// Not open yet, with a hot cache of `cache_size` bytes.
-    pub(super) fn new(cache_size: u64, budget: Budget) -> Self {
-        Self { open: OnceLock::new(), draining: AtomicBool::new(false), cache: Cache::new(cache_size), budget }
+    pub(super) fn new(cache_size: u64, budget: Budget, rights: Rights, log: Option<AccessLog>, apart: bool) -> Self {
+        // Random enough to tell one run from another.
+        #[allow(clippy::cast_possible_truncation, reason = "some of the bits will do")]
+        let first = RandomState::new().build_hasher().finish() as u32;
+        Self {
+            open: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            cache: Cache::new(cache_size),
+            budget,
+            rights,
+            metrics: Metrics::default(),
+            metrics_apart: apart,
+            log,
+            turns: Turns::default(),
+            not_after: AtomicU64::new(0),
+            ids: (first, AtomicU64::new(0)),
+        }
+    }
+
+    /// What is counted.
+    pub(super) const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// When the certificate expires, in seconds since 1970.
+    pub(super) fn expires(&self, not_after: u64) {
+        self.not_after.store(not_after, Ordering::Relaxed);
+    }
+
+    /// A request is over: it is counted and written down.
+    pub(super) fn observe(&self, trace: &Trace, peer: Option<IpAddr>, status: u16, bytes: u64) {
+        let &Trace { ref id, ref user, began, method, route, ref path, .. } = trace;
+        let time = began.elapsed();
+        self.metrics.request(route, method, status, time);
+        if let Some(log) = &self.log {
+            let (path, user) = (path.as_deref().unwrap_or("-"), user.as_deref());
+            log.write(&Entry { peer, user, method, path, status, bytes, time, id });
+        }
     }
 
     /// From now on, `messages` are served.
     pub(super) fn open(&self, messages: Arc<dyn Messages>) -> Result<(), Error> {
-        let engine =
-            Engine::start(Arc::clone(&messages)).map_err(|error| Error::Io("starting the engine".into(), error))?;
+        let engine = Engine::start(Arc::clone(&messages));
+        let engine = engine.map_err(|error| Error::Io("starting the engine".into(), error))?;
+        let engine = RwLock::new(Arc::new(engine));
         // Opened once: a second time would change nothing.
         let _ = self.open.set(Open { engine, messages });
         Ok(())
@@ -62,29 +187,70 @@ impl Service {
         &self.budget
     }
 
+    /// Reads the token file again, if it has changed or `always`; then the log file is opened anew, too.
+    pub(super) fn refresh(&self, always: bool) {
+        if let Some(log) = self.log.as_ref().filter(|_| always) {
+            log.reopen();
+        }
+        if let Some(tokens) = self.rights.tokens() {
+            tokens.refresh(always);
+        }
+    }
+
+    /// Whether `request`, of which only the head is there, may be carried out: for who holds the token of this digest.
+    pub(super) fn decide(&self, request: &Request, token: Option<Digest>, side: Side) -> Verdict {
+        let scope = api::scope(request, self.rights.offered())?;
+        let own = api::own(request);
+        match (side, own) {
+            (Side::Metrics, Some(_)) => return Ok(None),
+            (Side::Public, Some(Own::Metrics)) if !self.metrics_apart => {
+                // What the server counts is for everyone where nobody has to show a token.
+                if self.rights.tokens().is_none() {
+                    return Ok(None);
+                }
+            }
+            (Side::Metrics, None) | (Side::Public, Some(Own::Metrics)) => return Err(Reply::error(404, "Not found")),
+            (Side::Public, _) => {}
+        }
+        match scope {
+            Some(scope) => self.rights.decide(scope, token),
+            None => Ok(None),
+        }
+    }
+
     /// The reply that `request` gets whatever its body, if that can be told before the body is read.
     pub(super) fn refusal(&self, request: &Request) -> Option<Reply> {
         api::refusal(request).or_else(|| {
-            let is_probe = api::probe(request, || Health::Ready).is_some();
-            (self.open.get().is_none() && !is_probe).then(api::not_yet)
+            let needs_store = api::own(request).is_none();
+            (self.open.get().is_none() && needs_store).then(api::not_yet)
         })
     }
 
     /// The reply to `request`.
     pub(super) fn answer(&self, request: Request) -> Answer {
         // Probes do not wait for an engine that may be busy: that would have a healthy server restarted.
-        if let Some(reply) = api::probe(&request, || self.health()) {
-            return reply.into();
+        if let Some(own) = api::own(&request) {
+            return api::own_answer(own, || self.health(), || self.metrics_text()).into();
         }
         let Some(open) = self.open.get() else { return api::not_yet().into() };
-        // Whoever asks must have been found entitled to by here: the cache knows no rights.
+        // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
         let subject = api::subject(&request);
-        if let Some(reply) = subject.as_ref().and_then(|subject| self.cache.find(subject)) {
+        let kept = subject.as_ref().and_then(|subject| self.cache.find(subject));
+        if subject.is_some() {
+            self.metrics.cache(kept.is_some());
+        }
+        if let Some(reply) = kept {
             return Answer { reply, _held: None };
         }
         let asked = self.cache.now();
         let is_get = request.method == Method::Get;
-        match open.engine.ask(request, &self.budget) {
+        let Ok(_turn) = self.turn(&request, open) else { return busy().into() };
+        let engine = open.engine();
+        let asked_for = engine.ask(request, &self.budget);
+        if !engine.is_sound() {
+            open.replace(&engine);
+        }
+        match asked_for {
             Ok((reply, held)) => {
                 let reply = Arc::new(reply);
                 if let Some(subject) = subject.filter(|_| is_get && reply.is_immutable()) {
@@ -106,12 +272,26 @@ impl Service {
         self.cache.forget(digest);
     }
 
+    /// The turn that `request` takes if it reads something long; an error if none came free.
+    fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
+        match api::target(request) {
+            Some(digest) if open.length(digest) > turns::LONG => self.turns.take().map(Some).ok_or(()),
+            _ => Ok(None),
+        }
+    }
+
+    fn metrics_text(&self) -> String {
+        let stats = |open: &Open| catch_unwind(AssertUnwindSafe(|| open.messages.stats().ok())).ok().flatten();
+        let not_after = Some(self.not_after.load(Ordering::Relaxed)).filter(|time| *time > 0);
+        self.metrics.text(self.open.get().and_then(stats).as_ref(), not_after)
+    }
+
     fn health(&self) -> Health {
         if self.draining.load(Ordering::Relaxed) {
             return Health::Draining;
         }
         let Some(open) = self.open.get() else { return Health::Opening };
-        if !open.engine.is_sound() {
+        if !open.engine().is_sound() {
             return Health::Failed;
         }
         catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages))).unwrap_or(Health::Failed)
@@ -121,4 +301,23 @@ impl Service {
 /// What a request gets that there is no room for now.
 pub(super) fn busy() -> Reply {
     Reply::error(503, "The server is busy").with("Retry-After", "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rights::Scopes;
+    use super::super::testing::Memory;
+    use super::*;
+
+    #[test]
+    fn an_engine_that_ended_is_replaced_by_the_request_that_finds_it() {
+        let rights = Rights::new(Scopes::ALL, None);
+        let service = Service::new(0, Budget::new(1 << 20), rights, None, false);
+        let engine = RwLock::new(Arc::new(engine::tests::ended()));
+        assert!(service.open.set(Open { engine, messages: Arc::new(Memory::default()) }).is_ok());
+        let ask = || service.answer(Request::new(Method::Get, &format!("/messages/{}", Digest::of(b"")))).reply.status;
+        assert_eq!(service.health(), Health::Failed);
+        assert_eq!(ask(), 503);
+        assert_eq!((ask(), service.health()), (404, Health::Ready));
+    }
 }

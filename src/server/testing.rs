@@ -43,6 +43,10 @@ impl Messages for Memory {
         Ok(digests.iter().map(|digest| kept.contains_key(digest)).collect())
     }
 
+    fn length(&self, digest: Digest) -> Result<Option<u64>, Error> {
+        Ok(self.try_all()?.get(&digest).map(|message| message.len() as u64))
+    }
+
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
         let entry = |(digest, message): (&Digest, &Vec<u8>)| Entry {
             digest: *digest,

@@ -25,6 +25,9 @@ pub trait Backend: Send + Sync {
     /// Whether something is stored under each of the digests, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
+    /// See [`Messages::length`].
+    fn length(&self, digest: &Digest) -> Result<Option<u64>, Error>;
+
     /// See [`Messages::list`].
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
 
@@ -75,6 +78,10 @@ impl<B: Backend> Messages for Store<B> {
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         self.backend.has(digests)
+    }
+
+    fn length(&self, digest: Digest) -> Result<Option<u64>, Error> {
+        self.backend.length(&digest)
     }
 
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {

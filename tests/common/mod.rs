@@ -96,6 +96,17 @@ impl Random {
     }
 }
 
+/// Whether a tool is there. Without it a test is skipped, which it says; where everything must be there, it fails.
+pub fn has_tool(name: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&paths).any(|dir| dir.join(name).is_file());
+    assert!(is_there || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "`{name}` is missing");
+    if !is_there {
+        eprintln!("skipped: there is no `{name}` on PATH");
+    }
+    is_there
+}
+
 /// The text of a digest.
 pub fn digest(message: &[u8]) -> String {
     Digest::of(message).to_string()

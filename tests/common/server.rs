@@ -3,14 +3,16 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 
 use super::Sandbox;
 
@@ -28,8 +30,8 @@ pub struct Server {
 /// One connection to the server.
 pub struct Client(Box<dyn Wire>);
 
-pub trait Wire: Read + Write {}
-impl<T: Read + Write> Wire for T {}
+pub trait Wire: Read + Write + Send {}
+impl<T: Read + Write + Send> Wire for T {}
 
 /// A reply, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,16 +92,25 @@ impl Server {
 
     /// A connection with TLS that trusts the server's own certificate only. `alpn`: what it offers.
     pub fn tls(&self, alpn: Option<&str>) -> Client {
-        let mut roots = RootCertStore::empty();
-        let cert = CertificateDer::from_pem_file(self.sandbox.store().join("tls/cert.pem")).unwrap();
-        roots.add(cert).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = trusting(&self.sandbox.store().join("tls/cert.pem")).with_no_client_auth();
         config.alpn_protocols.extend(alpn.map(|name| name.as_bytes().to_vec()));
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        Client(Box::new(StreamOwned::new(connection, self.tcp())))
+        self.tls_with(config)
+    }
+
+    /// A connection with TLS, just so.
+    pub fn tls_with(&self, config: ClientConfig) -> Client {
+        Client(Box::new(StreamOwned::new(hello(config), self.tcp())))
+    }
+
+    /// A connection of the kind that the server speaks, over this socket.
+    pub fn over(&self, stream: TcpStream) -> Client {
+        match self.https {
+            true => {
+                let config = trusting(&self.sandbox.store().join("tls/cert.pem")).with_no_client_auth();
+                Client(Box::new(StreamOwned::new(hello(config), stream)))
+            }
+            false => Client(Box::new(stream)),
+        }
     }
 
     /// A bare socket.
@@ -163,6 +174,20 @@ impl Server {
         let path = self.put("a healthy message");
         assert_eq!(self.get(&path).text(), r#"{"message": "a healthy message"}"#);
     }
+}
+
+/// The client's side of TLS, before a word is said.
+pub fn hello(config: ClientConfig) -> ClientConnection {
+    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// TLS that trusts the certificate in a file and no other.
+pub fn trusting(cert: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.with_root_certificates(roots)
 }
 
 impl Drop for Server {

@@ -214,6 +214,27 @@ fn a_store_that_fails_is_told_by_the_status_and_never_by_the_cause() {
 }
 
 #[test]
+fn what_is_described_is_what_is_served() {
+    let description: serde_json::Value = serde_json::from_str(DESCRIPTION).unwrap();
+    let described: Vec<(String, String)> =
+        description["paths"].as_object().unwrap().iter().fold(vec![], |mut all, path| {
+            let methods = path.1.as_object().unwrap().keys().filter(|key| *key != "parameters");
+            all.extend(methods.map(|method| (path.0.clone(), method.to_uppercase())));
+            all
+        });
+    let served: Vec<_> = ROUTES
+        .iter()
+        .flat_map(|(path, methods)| methods.iter().map(|(method, _)| ((*path).to_owned(), method.as_str().to_owned())))
+        .collect();
+    for one in &served {
+        assert!(described.contains(one), "{one:?} is not described");
+    }
+    for one in &described {
+        assert!(served.contains(one), "{one:?} is not served");
+    }
+}
+
+#[test]
 fn the_probes_say_what_the_store_can() {
     let memory = Memory::default();
     assert_eq!(answer(&Request::new(Method::Get, "/livez"), &memory).status, 200);
@@ -224,6 +245,7 @@ fn the_probes_say_what_the_store_can() {
     for (health, status) in
         [(Health::Opening, 503), (Health::Draining, 503), (Health::Failed, 503), (Health::Ready, 200)]
     {
-        assert_eq!(probe(&Request::new(Method::Get, "/readyz"), || health).unwrap().status, status);
+        let own = own(&Request::new(Method::Get, "/readyz")).unwrap();
+        assert_eq!(own_answer(own, || health, String::new).status, status);
     }
 }

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::server::Limits;
 use crate::server::api::{Method, Reply, Request};
 use crate::server::budget::Reservation;
-use crate::server::service::{Answer, Service, busy};
+use crate::server::service::{Answer, Service, Side, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const GRAIN: u64 = 64 << 10;
@@ -26,6 +26,7 @@ pub(super) struct Connection<'a> {
     guest: &'a Guest,
     limits: &'a Limits,
     service: &'a Service,
+    side: Side,
 }
 
 /// How a connection ends.
@@ -38,8 +39,23 @@ enum End {
 
 /// What came of reading a request.
 enum Received {
-    Request { request: Request, keep_alive: bool, _held: Reservation },
-    Refused(Reply, Method),
+    Request {
+        request: Request,
+        keep_alive: bool,
+        _held: Reservation,
+    },
+    /// `keep`: the body, if there is one, does not stand in the way of another request.
+    Refused {
+        reply: Reply,
+        method: Method,
+        keep: bool,
+    },
+}
+
+impl Received {
+    const fn refused(reply: Reply, method: Method) -> Self {
+        Self::Refused { reply, method, keep: false }
+    }
 }
 
 impl From<io::Error> for End {
@@ -49,8 +65,8 @@ impl From<io::Error> for End {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(stream: Stream, guest: &'a Guest, limits: &'a Limits, service: &'a Service) -> Self {
-        Self { stream, inbox: Vec::new(), writer: Writer::default(), guest, limits, service }
+    pub(super) fn new(stream: Stream, guest: &'a Guest, limits: &'a Limits, service: &'a Service, side: Side) -> Self {
+        Self { stream, inbox: Vec::new(), writer: Writer::default(), guest, limits, service, side }
     }
 
     /// Serves until either side has enough.
@@ -78,15 +94,19 @@ impl<'a> Connection<'a> {
     /// Serves one request and tells whether there may be another.
     fn request(&mut self, may_keep: bool) -> Result<bool, End> {
         self.wait()?;
-        let (answer, method, keep) = match self.receive()? {
+        let mut trace = Trace::new(self.service);
+        let (answer, method, keep) = match self.receive(&mut trace)? {
             Received::Request { request, keep_alive, _held } => {
                 let method = request.method;
                 (self.service.answer(request), method, keep_alive)
             }
-            Received::Refused(reply, method) => (reply.into(), method, false),
+            Received::Refused { reply, method, keep } => (reply.into(), method, keep),
         };
         let keep = keep && may_keep && !self.guest.is_last_call();
-        self.reply(&answer, method, keep)?;
+        let sent = self.reply(&answer, method, keep, &trace.id);
+        let bytes = if method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
+        self.service.observe(&trace, self.guest.peer(), answer.reply.status, bytes);
+        sent?;
         Ok(keep)
     }
 
@@ -102,14 +122,22 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Received, End> {
-        let head = match self.head() {
+    fn receive(&mut self, trace: &mut Trace) -> Result<Received, End> {
+        let mut head = match self.head() {
             Ok(Ok(head)) => head,
-            Ok(Err(refusal)) => return Ok(Received::Refused(refusal.into(), Method::Other)),
+            Ok(Err(refusal)) => return Ok(Received::refused(refusal.into(), Method::Other)),
             Err(error) => return timed_out(error, "Request head took too long"),
         };
         let method = head.request.method;
-        let refused = |reply| Ok(Received::Refused(reply, method));
+        trace.asks(&head.request, head.id.take());
+        match self.service.decide(&head.request, head.token, self.side) {
+            Ok(user) => trace.user = user,
+            Err(reply) => {
+                let keep = head.keep_alive && head.framing == Framing::Length(0);
+                return Ok(Received::Refused { reply, method, keep });
+            }
+        }
+        let refused = |reply| Ok(Received::refused(reply, method));
         let mut body = match Body::new(head.framing, self.limits.body) {
             Ok(body) => body,
             Err(refusal) => return refused(refusal.into()),
@@ -143,7 +171,7 @@ impl<'a> Connection<'a> {
     /// Reads a body off the stream, within its time and the memory that there is.
     fn body(&mut self, head: Head, body: &mut Body) -> Result<Received, End> {
         let mut request = head.request;
-        let refused = |reply| Ok(Received::Refused(reply, request.method));
+        let refused = |reply| Ok(Received::refused(reply, request.method));
         let mut memory = self.service.budget().nothing();
         let mut accounted = 0;
         if let Framing::Length(length) = head.framing {
@@ -173,9 +201,9 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn reply(&mut self, answer: &Answer, method: Method, keep: bool) -> io::Result<()> {
+    fn reply(&mut self, answer: &Answer, method: Method, keep: bool, id: &str) -> io::Result<()> {
         let pace = self.write_pace();
-        let (head, body) = self.writer.bytes(&answer.reply, method != Method::Head, keep);
+        let (head, body) = self.writer.bytes(&answer.reply, method != Method::Head, keep, id);
         self.stream.write(head, body, pace)
     }
 
@@ -195,7 +223,7 @@ impl<'a> Connection<'a> {
 /// Who is too slow is told so; who went away is not.
 fn timed_out(error: io::Error, message: &'static str) -> Result<Received, End> {
     match error.kind() {
-        ErrorKind::TimedOut => Ok(Received::Refused(Reply::error(408, message), Method::Other)),
+        ErrorKind::TimedOut => Ok(Received::refused(Reply::error(408, message), Method::Other)),
         _ => Err(error.into()),
     }
 }

@@ -3,6 +3,8 @@
 
 mod body;
 mod connection;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod line;
 mod pace;
 mod reply;
@@ -22,9 +24,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ServerConfig;
 
-use super::service::Service;
+use super::service::{Service, Side};
 use super::{Limits, note};
 use connection::Connection;
+#[cfg(fuzzing)]
+pub use fuzz::check_parser;
 use roster::{Guest, Roster};
 pub(super) use socket::Listener;
 use socket::Socket;
@@ -54,6 +58,7 @@ struct House {
     service: Arc<Service>,
     tls: Option<Arc<ServerConfig>>,
     roster: Arc<Roster>,
+    side: Side,
 }
 
 impl Door {
@@ -63,9 +68,10 @@ impl Door {
         limits: Limits,
         tls: Option<Arc<ServerConfig>>,
         service: Arc<Service>,
+        side: Side,
     ) -> io::Result<Self> {
         let roster = Arc::new(Roster::new(limits.connections, limits.connections_per_address));
-        let house = Arc::new(House { limits, service, tls, roster: Arc::clone(&roster) });
+        let house = Arc::new(House { limits, service, tls, roster: Arc::clone(&roster), side });
         let (waker, wakened) = UnixStream::pair()?;
         let accept =
             move || Acceptor { listeners, wakened, house, back_off: BACK_OFF.0, leaving: VecDeque::new() }.run();
@@ -138,6 +144,7 @@ impl Acceptor {
 
     fn receive(&mut self, socket: Arc<Socket>) {
         let Some(guest) = self.house.roster.admit(&socket) else {
+            self.house.service.metrics().refusal();
             self.turn_away(socket);
             return;
         };
@@ -180,7 +187,8 @@ impl Acceptor {
 /// A connection's thread.
 fn attend(house: Arc<House>, socket: Arc<Socket>, guest: Guest) {
     if let Ok(stream) = Stream::new(socket, house.tls.as_ref()) {
-        Connection::new(stream, &guest, &house.limits, &house.service).serve();
+        let _present = house.service.metrics().connection();
+        Connection::new(stream, &guest, &house.limits, &house.service, house.side).serve();
     }
     // The guest leaves last: when the roster is empty, nobody holds the store any more.
     drop(house);

@@ -24,8 +24,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// The bytes of `reply`, in two parts. `keep_alive` tells the client whether it may ask again.
-    pub(super) fn bytes<'a>(&'a mut self, reply: &'a Reply, with_body: bool, keep_alive: bool) -> (&'a [u8], &'a [u8]) {
+    /// The bytes of `reply`, in two parts. `keep_alive` tells the client whether it may ask again, `id` which request
+    /// this was.
+    pub(super) fn bytes<'a>(
+        &'a mut self,
+        reply: &'a Reply,
+        with_body: bool,
+        keep_alive: bool,
+        id: &str,
+    ) -> (&'a [u8], &'a [u8]) {
         self.refresh_date();
         let out = &mut self.out;
         out.clear();
@@ -37,6 +44,9 @@ impl Writer {
         add("\r\n");
         add(&self.date);
         add(&reply.fields);
+        add("X-Request-Id: ");
+        add(id);
+        add("\r\n");
         if reply.status != 304 {
             add("Content-Length: ");
             add(&reply.length.to_string());
@@ -68,6 +78,8 @@ const fn reason(status: u16) -> &'static str {
         204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         406 => "Not Acceptable",
@@ -93,11 +105,11 @@ mod tests {
     fn a_short_reply_is_one_piece_and_a_long_one_is_not_copied() {
         let mut writer = Writer::default();
         let short = Reply::json(200, b"{}".to_vec());
-        let (head, body) = writer.bytes(&short, true, true);
-        assert!(head.ends_with(b"Content-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"));
+        let (head, body) = writer.bytes(&short, true, true, "a");
+        assert!(head.ends_with(b"X-Request-Id: a\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"));
         assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nDate: ") && body.is_empty());
         let long = Reply::json(200, vec![b' '; SHORT + 1]);
-        assert_eq!(writer.bytes(&long, true, false).1, long.body);
-        assert_eq!(writer.bytes(&long, false, false).1, b"");
+        assert_eq!(writer.bytes(&long, true, false, "a").1, long.body);
+        assert_eq!(writer.bytes(&long, false, false, "a").1, b"");
     }
 }

@@ -2,6 +2,7 @@
 //! A head that passes has one meaning to every reader, and only what was understood of it goes further.
 
 use super::line;
+use crate::digest::Digest;
 use crate::server::api::{Method, Reply, Request};
 
 /// Of a request line, in bytes.
@@ -27,6 +28,10 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     /// Whether the client can take another reply on this connection.
     pub(super) keep_alive: bool,
+    /// The SHA-256 of the token that came with it. The token itself goes no further.
+    pub(super) token: Option<Digest>,
+    /// What the client calls the request, if that is short and plain.
+    pub(super) id: Option<String>,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
 }
@@ -143,6 +148,8 @@ struct Seen<'a> {
     hosts: usize,
     length: Option<&'a [u8]>,
     codings: usize,
+    id: Option<&'a [u8]>,
+    credentials: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -171,6 +178,8 @@ fn fields(mut request: Request, minor: Minor, bytes: &[u8]) -> Result<Head, Refu
         keep_alive: !seen.close && (minor == 1 || seen.keep_alive),
         // A client of 1.0 does not know of it (RFC 9110, 10.1.1).
         expects_continue: seen.expects_continue && minor == 1,
+        token: seen.credentials.and_then(bearer),
+        id: seen.id.and_then(plain),
     })
 }
 
@@ -217,6 +226,12 @@ fn take<'a>(
             return Err(Refusal::new(417, "Expectation failed"));
         }
         seen.expects_continue = true;
+    } else if is("Authorization") {
+        if seen.credentials.replace(field.value).is_some() {
+            return Err(Refusal::bad("More than one Authorization"));
+        }
+    } else if is("X-Request-Id") {
+        seen.id = Some(field.value);
     } else if is("Accept") {
         join(&mut request.accept, text(field.value)?);
     } else if is("If-None-Match") {
@@ -233,6 +248,19 @@ fn content_length(digits: &[u8]) -> Result<u64, Refusal> {
     }
     // All digits, so what does not parse is out of range.
     Ok(std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(u64::MAX))
+}
+
+/// An id that can stand in a log as it is.
+fn plain(id: &[u8]) -> Option<String> {
+    let is_plain =
+        (1..=64).contains(&id.len()) && id.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    is_plain.then(|| String::from_utf8_lossy(id).into_owned())
+}
+
+/// The digest of a bearer's token (RFC 6750, 2.1). Another scheme is as good as none.
+fn bearer(credentials: &[u8]) -> Option<Digest> {
+    let (scheme, token) = credentials.split_at_checked(b"Bearer ".len())?;
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.trim_ascii().is_empty()).then(|| Digest::of(token.trim_ascii()))
 }
 
 fn text(value: &[u8]) -> Result<&str, Refusal> {

@@ -31,7 +31,8 @@ fn what_is_understood_of_a_head_is_all_that_goes_on() {
         content_type: Some("application/json".to_owned()),
         ..Request::new(Method::Post, "/messages")
     };
-    assert_eq!(head, Head { request: expected, framing: Framing::Length(7), keep_alive: true, expects_continue: true });
+    let (framing, keep_alive, expects_continue) = (Framing::Length(7), true, true);
+    assert_eq!(head, Head { request: expected, framing, keep_alive, token: None, id: None, expects_continue });
 }
 
 #[test]
@@ -204,5 +205,32 @@ fn no_bytes_make_it_panic() {
             let _ = parse(&bytes);
             let _ = parse(&bytes[at..]);
         }
+    }
+}
+
+#[test]
+fn a_bearers_token_is_known_by_its_digest_and_two_credentials_are_refused() {
+    let token = |value: &str| {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {value}\r\n\r\n");
+        Scan::default().head(bytes.as_bytes()).map(|head| head.unwrap().0.token)
+    };
+    for value in ["Bearer secret", "bearer secret", "BEARER   secret  "] {
+        assert_eq!(token(value), Ok(Some(Digest::of(b"secret"))), "{value}");
+    }
+    for value in ["Basic secret", "Bearer", "Bearer ", "secret", "Bearersecret"] {
+        assert_eq!(token(value), Ok(None), "{value}");
+    }
+    assert_eq!(token("Bearer a\r\nAuthorization: Bearer b").unwrap_err().status, 400);
+}
+
+#[test]
+fn an_id_is_taken_over_only_if_it_is_short_and_plain() {
+    let id = |value: &str| {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: {value}\r\n\r\n");
+        Scan::default().head(bytes.as_bytes()).unwrap().unwrap().0.id
+    };
+    assert_eq!(id("a-B_1.c"), Some("a-B_1.c".to_owned()));
+    for bad in ["", "a b", "a\"b", "a/b", &"a".repeat(65)] {
+        assert_eq!(id(bad), None, "{bad}");
     }
 }

@@ -104,6 +104,11 @@ impl Seat {
 }
 
 impl Guest {
+    /// Whose connection it is.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.seat.socket.peer()
+    }
+
     /// No request is in hand: the connection may be ended. `false`: it is to end now.
     pub(super) fn rests(&self) -> bool {
         *self.seat.lock() = true;

@@ -18,7 +18,11 @@ pub(super) enum Socket {
 impl Listener {
     /// Listens on `ADDRESS:PORT`.
     pub(in crate::server) fn bind(address: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind(address.to_socket_addrs()?.collect::<Vec<_>>().as_slice())?;
+        Self::of(TcpListener::bind(address.to_socket_addrs()?.collect::<Vec<_>>().as_slice())?)
+    }
+
+    /// Takes over a socket that listens already.
+    pub(in crate::server) fn of(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self::Tcp(listener))
     }

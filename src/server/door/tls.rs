@@ -4,21 +4,28 @@
 mod self_signed;
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use rustls::ServerConfig;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, RootCertStore, ServerConfig};
 
 use crate::digest::Digest;
+use crate::server::watch::Watch;
 use crate::server::{Error, Tls, note};
+
+/// Later than any certificate says: the year 9999 is the last that it can name.
+const END_OF_TIME: u64 = 1 << 40;
+const DAY: u64 = 24 * 3600;
+/// How long before its end a certificate is warned of.
+const SOON: u64 = 14 * DAY;
 
 /// The certificate in use, and the files that it came from.
 #[derive(Debug)]
@@ -27,11 +34,8 @@ pub(in crate::server) struct Certificate {
     key: PathBuf,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<CertifiedKey>>,
-    /// Of the files when they were last looked at.
-    stamp: Mutex<Stamp>,
+    watch: Watch<2>,
 }
-
-type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Certificate {
     /// The certificate that `tls` speaks of; one is made if it is to be self-signed and is not there yet.
@@ -44,39 +48,78 @@ impl Certificate {
             Tls::SelfSigned(dir) => self_signed::ensure(dir)?,
         };
         let provider = Arc::new(ring::default_provider());
-        let stamp = stamp(&cert, &key);
+        let watch = Watch::new([&cert, &key]);
         let current = read(&cert, &key, &provider)?;
         if matches!(tls, Tls::SelfSigned(_)) {
             note(format_args!("certificate fingerprint SHA-256 {}", fingerprint(&current)));
         }
         let current = RwLock::new(Arc::new(current));
-        Ok(Some(Arc::new(Self { cert, key, provider, current, stamp: Mutex::new(stamp) })))
+        Ok(Some(Arc::new(Self { cert, key, provider, current, watch })))
     }
 
     /// What connections speak with this certificate: TLS 1.2 and 1.3, HTTP/1.1, sessions resumed by ticket.
-    pub(in crate::server) fn config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
+    ///
+    /// With `client_ca`, only holders of a certificate from an authority in that file get through the handshake. It is
+    /// read once: a session may be resumed later on the word of the authority that it began with.
+    pub(in crate::server) fn config(self: &Arc<Self>, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, Error> {
         let bad = |error: rustls::Error| Error::Certificate { file: self.cert.clone(), why: error.to_string() };
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .map_err(bad)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(self.clients(client_ca)?)
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // All that is spoken is strong; the strongest of what both know is used.
+        config.ignore_client_order = true;
         config.ticketer = ring::Ticketer::new().map_err(bad)?;
         // One is enough: a client that opens many connections at once may use it more than once.
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
 
+    fn clients(&self, authorities: Option<&Path>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        let Some(file) = authorities else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+        let bad = |why: String| Error::Certificate { file: file.to_owned(), why };
+        let mut roots = RootCertStore::empty();
+        for root in chain(file)? {
+            roots.add(root).map_err(|error| bad(error.to_string()))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
+        verifier.build().map_err(|error| bad(error.to_string()))
+    }
+
+    /// When the certificate expires, in seconds since 1970; `None` if that cannot be told.
+    ///
+    /// Whether it holds at the end of time is asked of the code that checks certificates, which then says until when.
+    pub(in crate::server) fn not_after(&self) -> Option<u64> {
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let cert = ParsedCertificate::try_from(current.end_entity_cert().ok()?).ok()?;
+        let end = UnixTime::since_unix_epoch(Duration::from_secs(END_OF_TIME));
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(&cert, &RootCertStore::empty(), &[], end, algorithms) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                Some(not_after.as_secs())
+            }
+            _ => None,
+        }
+    }
+
+    /// Says so if the certificate expires soon.
+    pub(in crate::server) fn warn(&self) {
+        let now = UnixTime::now().as_secs();
+        if let Some(not_after) = self.not_after().filter(|not_after| *not_after < now + SOON) {
+            let words = match not_after.checked_sub(now) {
+                Some(left) => format!("expires in {} days", left / DAY),
+                None => "has expired".to_owned(),
+            };
+            note(format_args!("the certificate {words}: {}", self.cert.display()));
+        }
+    }
+
     /// Reads the files again, if they have changed or `always`. On an error, which is noted, nothing changes.
     pub(in crate::server) fn refresh(&self, always: bool) {
-        let stamp = stamp(&self.cert, &self.key);
-        {
-            let mut known = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known == stamp && !always {
-                return;
-            }
-            *known = stamp;
+        if !self.watch.has_changed([&self.cert, &self.key]) && !always {
+            return;
         }
         match read(&self.cert, &self.key, &self.provider) {
             Ok(new) => {
@@ -95,24 +138,18 @@ impl ResolvesServerCert for Certificate {
 }
 
 fn read(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
-    let bad = |path: &Path, why: String| Error::Certificate { file: path.to_owned(), why };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| bad(cert, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(bad(cert, "there is no certificate in it".into()));
-    }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error.to_string()))?;
-    CertifiedKey::from_der(chain, key_der, provider).map_err(|error| bad(key, error.to_string()))
+    let bad = |why: String| Error::Certificate { file: key.to_owned(), why };
+    let chain = chain(cert)?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(error.to_string()))?;
+    CertifiedKey::from_der(chain, key_der, provider).map_err(|error| bad(error.to_string()))
 }
 
-/// When each file was changed and how long it is: what differs when a file was written or another put in its place.
-fn stamp(cert: &Path, key: &Path) -> Stamp {
-    let of = |path: &Path| -> io::Result<_> {
-        let metadata = fs::metadata(path)?;
-        Ok((metadata.modified()?, metadata.len()))
-    };
-    [of(cert).ok(), of(key).ok()]
+/// The certificates in a file, at least one.
+fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bad = |why: String| Error::Certificate { file: file.to_owned(), why };
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| bad(error.to_string()))?;
+    if chain.is_empty() { Err(bad("there is no certificate in it".into())) } else { Ok(chain) }
 }
 
 /// As browsers and `openssl x509 -fingerprint -sha256` show it.
@@ -127,6 +164,8 @@ fn fingerprint(key: &CertifiedKey) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn certificate(dir: &Path) -> Arc<Certificate> {

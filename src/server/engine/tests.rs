@@ -18,6 +18,19 @@ fn engine() -> Engine {
     Engine::start(Arc::new(Memory::default())).unwrap()
 }
 
+/// An engine whose connections have all broken and whose tiny_http accepts no more.
+pub(in crate::server) fn ended() -> Engine {
+    let dir = tempfile::tempdir().unwrap();
+    let bind = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
+    drop(bind("ended"));
+    let pool = Pool::new(Way::to(&dir.path().join("ended")).unwrap());
+    pool.add(|_| Ok(Arc::new(UnixStream::pair()?.0))).unwrap();
+    drop(pool.lease(|_| unreachable!()));
+    let server = Server::from_listener(bind("alive"), None).unwrap();
+    drop(UnixStream::connect(dir.path().join("alive")));
+    Engine { server, pool, messages: Arc::new(Memory::default()) }
+}
+
 fn location(reply: &Reply) -> String {
     reply.each_field().find(|field| field.0 == "Location").unwrap().1.to_owned()
 }
@@ -106,6 +119,10 @@ impl Messages for Panicking {
     }
 
     fn has(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn length(&self, _: crate::digest::Digest) -> Result<Option<u64>, crate::messages::Error> {
         panic!("as the test wants")
     }
 

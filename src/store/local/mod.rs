@@ -129,6 +129,10 @@ impl Backend for Local {
         digests.iter().map(|digest| Ok(self.index.get(digest)?.is_some())).collect()
     }
 
+    fn length(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        Ok(self.index.get(digest)?.map(|position| u64::from(position.length)))
+    }
+
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
         let entry = |(digest, position): (Digest, Position)| Entry {
             digest,

@@ -1,0 +1,70 @@
+//! `token`: a new token for who may do what on a server. The file has it, durably, before it is printed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustix::fs::{FlockOperation, flock};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::Serialize;
+
+use super::{Context, Outcome, Usage};
+use crate::cli;
+use crate::digest::Digest;
+use crate::durable;
+use crate::server::tokens::{self, Holder};
+
+#[derive(Serialize)]
+struct Made<'a> {
+    name: &'a str,
+    token: &'a str,
+}
+
+/// Makes, keeps and prints it.
+pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<Outcome> {
+    let name = &token.name;
+    if name.is_empty() || name.starts_with('#') || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let why = format!("`{name}` is no name for a token: it must be ASCII without spaces and not begin with #");
+        return Err(Usage(why).into());
+    }
+    let path = &token.token_file;
+    let file = open(path).with_context(|| path.display().to_string())?;
+    let mut known = String::new();
+    (&file).read_to_string(&mut known).with_context(|| path.display().to_string())?;
+    if tokens::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
+        return Err(Usage(format!("{}: `{name}` is there already", path.display())).into());
+    }
+    let secret = BASE64_URL_SAFE_NO_PAD.encode(random()?);
+    let line = Holder::line(name, token.scope, Digest::of(secret.as_bytes()));
+    let missing = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
+    append(&file, &[missing, &line].concat(), path).with_context(|| path.display().to_string())?;
+    context.output.line(secret.as_bytes(), &Made { name, token: &secret })?;
+    Ok(Outcome::Done)
+}
+
+/// The file, ours alone until it is closed.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// In one write, so that a server that reads meanwhile sees all of the line or nothing.
+fn append(mut file: &File, text: &str, path: &Path) -> io::Result<()> {
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    durable::sync_dir(durable::parent(path))
+}
+
+fn random() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}

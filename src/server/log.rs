@@ -1,0 +1,149 @@
+//! The access log: one line a request. It never holds a message, a token or a digest: who has a digest has the message,
+//! so of a digest its first eight hex digits are logged, and of a path that is none of ours nothing.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+use super::note;
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The combined format of other servers, then the seconds that it took and the request's id.
+    Combined,
+    /// One JSON object.
+    Json,
+}
+
+/// Where requests are written down.
+pub(super) struct AccessLog {
+    format: Format,
+    /// `None`: on stderr.
+    path: Option<PathBuf>,
+    file: Mutex<Option<File>>,
+}
+
+/// What is known of a request when it is over.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) peer: Option<IpAddr>,
+    /// The name of the token.
+    pub(super) user: Option<&'a str>,
+    pub(super) method: &'a str,
+    /// Without what is confidential.
+    pub(super) path: &'a str,
+    pub(super) status: u16,
+    /// Of the reply's body.
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
+    pub(super) id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    peer: Option<String>,
+    user: Option<&'a str>,
+    method: &'a str,
+    path: &'a str,
+    status: u16,
+    bytes: u64,
+    seconds: f64,
+    id: &'a str,
+}
+
+const COMBINED_TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+
+impl AccessLog {
+    /// Opens the file, or stderr if there is none.
+    pub(super) fn open(path: Option<PathBuf>, format: Format) -> io::Result<Self> {
+        let file = path.as_deref().map(append_to).transpose()?;
+        Ok(Self { format, path, file: Mutex::new(file) })
+    }
+
+    /// Opens the file anew, after it was moved away. If that fails, which is noted, the old one is written on.
+    pub(super) fn reopen(&self) {
+        let Some(path) = &self.path else { return };
+        match append_to(path) {
+            Ok(file) => *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file),
+            Err(error) => note(format_args!("the log file stays as it was: {}: {error}", path.display())),
+        }
+    }
+
+    /// Writes a line. A log that cannot be written is no reason not to serve.
+    pub(super) fn write(&self, entry: &Entry) {
+        let line = line(self.format, entry, OffsetDateTime::now_utc());
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = match &mut *file {
+            Some(file) => file.write_all(line.as_bytes()),
+            None => io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}
+
+fn append_to(path: &std::path::Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+fn line(format: Format, entry: &Entry, now: OffsetDateTime) -> String {
+    let peer = entry.peer.map(|peer| peer.to_canonical().to_string());
+    let seconds = entry.time.as_secs_f64();
+    let &Entry { user, method, path, status, bytes, id, .. } = entry;
+    let mut line = match format {
+        Format::Combined => {
+            let time = now.format(COMBINED_TIME).unwrap_or_default();
+            let (peer, user) = (peer.as_deref().unwrap_or("-"), user.unwrap_or("-"));
+            let mut line = String::new();
+            // What a client says of itself (referrer, agent) may hold anything, so it is left out.
+            let start = format_args!("{peer} - {user} [{time}] \"{method} {path} HTTP/1.1\" {status} {bytes}");
+            write!(line, "{start} \"-\" \"-\" {seconds:.6} {id}").expect("a string takes all that is written");
+            line
+        }
+        Format::Json => {
+            let time = now.format(&Rfc3339).unwrap_or_default();
+            let line = Line { time, peer, user, method, path, status, bytes, seconds, id };
+            serde_json::to_string(&line).expect("plain values can be JSON")
+        }
+    };
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_the_form_that_was_asked_for() {
+        let entry = Entry {
+            peer: Some("::ffff:192.0.2.1".parse().unwrap()),
+            user: None,
+            method: "GET",
+            path: "/messages/2c26b46b",
+            status: 200,
+            bytes: 18,
+            time: Duration::from_micros(1500),
+            id: "a1",
+        };
+        let time = time::macros::datetime!(2026-01-02 03:04:05 UTC);
+        assert_eq!(
+            line(Format::Combined, &entry, time),
+            "192.0.2.1 - - [02/Jan/2026:03:04:05 +0000] \"GET /messages/2c26b46b HTTP/1.1\" 200 18 \"-\" \"-\" 0.001500 a1\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&line(Format::Json, &entry, time)).unwrap();
+        assert_eq!((json["time"].as_str(), json["seconds"].as_f64()), (Some("2026-01-02T03:04:05Z"), Some(0.0015)));
+        assert_eq!((json["user"].is_null(), json["bytes"].as_u64()), (true, Some(18)));
+    }
+}

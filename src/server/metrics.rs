@@ -1,0 +1,152 @@
+//! What the server counts, as Prometheus reads it (text format 0.0.4). Counting takes no lock that a reader holds long,
+//! and the labels are of our own making, so no client can grow their number.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::messages::Stats;
+
+/// Upper bounds of the histogram, in milliseconds.
+const BOUNDS: [u64; 10] = [1, 2, 5, 10, 50, 100, 500, 1000, 5000, 30_000];
+
+type Labels = (&'static str, &'static str, u16);
+
+/// Counters since the start.
+#[derive(Default)]
+pub(super) struct Metrics {
+    requests: RwLock<BTreeMap<Labels, AtomicU64>>,
+    /// Of each bound, and of what took longer.
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+    connections: AtomicU64,
+    refused: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// One connection, counted until this goes.
+pub(super) struct Present<'a>(&'a Metrics);
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Metrics {
+    /// A request is over.
+    pub(super) fn request(&self, route: &'static str, method: &'static str, status: u16, time: Duration) {
+        let labels = (route, method, status);
+        let known = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.get(&labels) {
+            count.fetch_add(1, Relaxed);
+        } else {
+            drop(known);
+            let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
+            requests.entry(labels).or_default().fetch_add(1, Relaxed);
+        }
+        let at = BOUNDS.iter().position(|bound| time <= Duration::from_millis(*bound)).unwrap_or(BOUNDS.len());
+        self.buckets[at].fetch_add(1, Relaxed);
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// A connection is let in.
+    pub(super) fn connection(&self) -> Present<'_> {
+        self.connections.fetch_add(1, Relaxed);
+        Present(self)
+    }
+
+    /// A connection is turned away.
+    pub(super) fn refusal(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// The cache was asked.
+    pub(super) fn cache(&self, had_it: bool) {
+        if had_it { &self.hits } else { &self.misses }.fetch_add(1, Relaxed);
+    }
+
+    /// All of it as text; `store` and the time `not_after` of the certificate as far as they are known.
+    pub(super) fn text(&self, store: Option<&Stats>, not_after: Option<u64>) -> String {
+        let mut out = String::new();
+        family(&mut out, "requests_total", "counter", "Requests that were answered.");
+        for ((route, method, status), count) in &*self.requests.read().unwrap_or_else(PoisonError::into_inner) {
+            let labels = format!("{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
+            sample(&mut out, "requests_total", &labels, count.load(Relaxed));
+        }
+        self.histogram(&mut out);
+        let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+            family(&mut out, name, kind, help);
+            sample(&mut out, name, "", value);
+        };
+        one("connections", "gauge", "Connections that are open.", self.connections.load(Relaxed));
+        one("connections_refused_total", "counter", "Connections over the limits.", self.refused.load(Relaxed));
+        one("cache_hits_total", "counter", "Reads answered from memory.", self.hits.load(Relaxed));
+        one("cache_misses_total", "counter", "Reads that went to the store.", self.misses.load(Relaxed));
+        if let Some(stats) = store {
+            one("store_messages", "gauge", "Messages in the store.", stats.messages);
+            one("store_message_bytes", "gauge", "The sum of their lengths.", stats.bytes);
+            one("store_disk_bytes", "gauge", "What they take on disk.", stats.disk);
+        }
+        if let Some(not_after) = not_after {
+            let help = "When the certificate expires, in seconds since 1970.";
+            one("certificate_expiry_timestamp_seconds", "gauge", help, not_after);
+        }
+        out
+    }
+
+    fn histogram(&self, out: &mut String) {
+        const NAME: &str = "request_duration_seconds";
+        family(out, NAME, "histogram", "From a request's first byte to its reply's last.");
+        let mut sum = 0;
+        for (bound, count) in BOUNDS.iter().zip(&self.buckets) {
+            sum += count.load(Relaxed);
+            let le = format!("{{le=\"{}.{:03}\"}}", bound / 1000, bound % 1000);
+            sample(out, &format!("{NAME}_bucket"), &le, sum);
+        }
+        sum += self.buckets[BOUNDS.len()].load(Relaxed);
+        sample(out, &format!("{NAME}_bucket"), "{le=\"+Inf\"}", sum);
+        let micros = self.micros.load(Relaxed);
+        let seconds = format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+        writeln!(out, "sha_api_{NAME}_sum {seconds}").expect("a string takes all that is written");
+        sample(out, &format!("{NAME}_count"), "", sum);
+    }
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+    writeln!(out, "# HELP sha_api_{name} {help}\n# TYPE sha_api_{name} {kind}").expect("a string takes it");
+}
+
+fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
+    writeln!(out, "sha_api_{name}{labels} {value}").expect("a string takes it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_in_the_text() {
+        let metrics = Metrics::default();
+        metrics.request("/messages", "POST", 200, Duration::from_millis(3));
+        metrics.request("/messages", "POST", 200, Duration::from_secs(60));
+        let present = metrics.connection();
+        let text = metrics.text(None, Some(7));
+        for line in [
+            "sha_api_requests_total{route=\"/messages\",method=\"POST\",status=\"200\"} 2",
+            "sha_api_request_duration_seconds_bucket{le=\"0.002\"} 0",
+            "sha_api_request_duration_seconds_bucket{le=\"0.005\"} 1",
+            "sha_api_request_duration_seconds_bucket{le=\"+Inf\"} 2",
+            "sha_api_request_duration_seconds_sum 60.003000",
+            "sha_api_connections 1",
+            "sha_api_certificate_expiry_timestamp_seconds 7",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+        drop(present);
+        assert!(metrics.text(None, None).contains("sha_api_connections 0\n"));
+    }
+}

@@ -1,0 +1,250 @@
+//! Attacks that take their time, or stop half-way: others are answered meanwhile, nothing half is stored, and when they
+//! are over the server is as it was before.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_linger;
+
+use crate::common::digest;
+use crate::common::server::{Client, Server, hello, post, trusting, until};
+
+const ASK: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn both(flags: &[&str]) -> [Server; 2] {
+    [Server::http(flags), Server::https(flags)]
+}
+
+/// Answered within a second, as a client that does nothing wrong expects.
+fn answers_soon(server: &Server) {
+    let start = Instant::now();
+    assert_eq!(server.get("/readyz").status, 200);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+fn is_stored(server: &Server, message: &str) -> bool {
+    server.get(&format!("/messages/{}", digest(message.as_bytes()))).status == 200
+}
+
+/// Ends the connection as a crash does, when all that hold it are gone.
+fn resets(stream: &TcpStream) {
+    set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn slow_clients_of_every_kind_keep_nobody_else_waiting() {
+    let flags = ["--max-connections-per-address", "300", "--head-timeout", "3s", "--body-timeout", "3s"];
+    for server in both(&[&flags[..], &["--write-timeout", "3s", "--handshake-timeout", "3s"]].concat()) {
+        let path = server.put(&"x".repeat(1_000_000));
+        let before = server.weight();
+        let mut held: Vec<Client> = Vec::new();
+        for _ in 0..40 {
+            let mut client = server.client();
+            client.send("GET /livez HTTP/1.1\r\nHost");
+            held.push(client);
+            let mut client = server.client();
+            client.send(
+                "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+            );
+            held.push(client);
+            let mut client = server.client();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(9));
+            held.push(client);
+            answers_soon(&server);
+        }
+        let silent: Vec<_> = (0..40).map(|_| server.tcp()).collect();
+        answers_soon(&server);
+        server.is_back_at(before);
+        server.is_well();
+        drop((held, silent));
+    }
+}
+
+#[test]
+fn a_body_below_the_rate_is_cut_off_however_steadily_it_comes() {
+    for server in both(&["--body-timeout", "1s", "--min-rate", "1000B"]) {
+        let mut client = server.client();
+        client.send(
+            "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n",
+        );
+        let start = Instant::now();
+        until("it is cut off", || {
+            thread::sleep(Duration::from_millis(20));
+            !client.try_send("x") || start.elapsed() > Duration::from_millis(2500)
+        });
+        assert!(client.rest().starts_with("HTTP/1.1 408 "));
+        // Who counts from the last byte would have waited until 3.5 seconds.
+        assert!(start.elapsed() < Duration::from_millis(3400), "{:?}", start.elapsed());
+        server.is_well();
+    }
+}
+
+#[test]
+fn a_connection_that_is_reset_at_any_point_stores_nothing_that_was_not_whole() {
+    for (server, step) in [(Server::http(&[]), 1), (Server::https(&[]), 9)] {
+        server.is_well();
+        let before = server.weight();
+        let chunked = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+            Transfer-Encoding: chunked\r\n\r\n18\r\n{\"message\": \"chunked 1\"}\r\n0\r\n\r\n";
+        for (message, request) in [("plain 1", post("plain 1", "")), ("chunked 1", chunked.to_owned())] {
+            for cut in (0..request.len()).step_by(step) {
+                let stream = server.tcp();
+                resets(&stream);
+                server.over(stream).try_send(&request[..cut]);
+            }
+            answers_soon(&server);
+            server.is_back_at(before);
+            assert!(!is_stored(&server, message), "{message}");
+            assert_eq!(server.client().ask(&request).status, 200, "{message}");
+            assert!(is_stored(&server, message));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_stops_writing_gets_its_reply_and_half_a_request_is_none() {
+    let server = Server::http(&[]);
+    server.is_well();
+    let before = server.weight();
+    let whole = post("whole", "");
+    for (bytes, status) in [(whole.as_str(), "HTTP/1.1 200 "), (&whole[..whole.len() - 1], ""), (&whole[..20], "")] {
+        let mut stream = server.tcp();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply.get(..status.len()), Some(status));
+        assert_eq!(reply.is_empty(), status.is_empty(), "{reply}");
+    }
+    server.is_back_at(before);
+}
+
+#[test]
+fn a_missing_last_chunk_stores_nothing() {
+    for server in both(&[]) {
+        let mut client = server.client();
+        client.send(
+            "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+             12\r\n{\"message\": \"foo\"}\r\n",
+        );
+        drop(client);
+        answers_soon(&server);
+        assert!(!is_stored(&server, "foo"));
+    }
+}
+
+#[test]
+fn thousands_of_requests_at_once_are_answered_one_after_the_other() {
+    for server in both(&["--max-requests", "5000"]) {
+        let before = server.weight();
+        let stream = server.tcp();
+        let mut client = server.over(stream.try_clone().unwrap());
+        // In portions that fit the buffers of both sides, so that neither waits for the other to read.
+        for _ in 0..100 {
+            client.send(ASK.repeat(50));
+            for _ in 0..50 {
+                assert_eq!(client.reply().status, 200);
+            }
+        }
+        assert_eq!(client.rest(), "");
+        drop((client, stream));
+        server.is_back_at(before);
+    }
+}
+
+#[test]
+fn who_asks_thousands_of_times_and_reads_nothing_is_hung_up_on() {
+    let server = Server::http(&["--write-timeout", "500ms", "--max-requests", "1000000"]);
+    let before = server.weight();
+    let mut stream = server.tcp();
+    let requests = ASK.repeat(1000);
+    until("it is hung up on", || stream.write_all(requests.as_bytes()).is_err());
+    server.is_back_at(before);
+    answers_soon(&server);
+}
+
+#[test]
+fn a_hello_in_pieces_is_understood_and_one_that_ends_is_no_harm() {
+    let server = Server::https(&["--handshake-timeout", "5s"]);
+    let before = server.weight();
+    let root = server.sandbox.store().join("tls/cert.pem");
+    let mut connection = hello(trusting(&root).with_no_client_auth());
+    let mut words = Vec::new();
+    connection.write_tls(&mut words).unwrap();
+    let mut stream = server.tcp();
+    stream.set_nodelay(true).unwrap();
+    for byte in &words {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    let mut tls = rustls::StreamOwned::new(connection, stream);
+    tls.write_all(ASK.as_bytes()).unwrap();
+    let mut start = [0; 12];
+    tls.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    drop(tls);
+    let close_notify = [0x15, 3, 3, 0, 2, 1, 0];
+    for cut in [0, 1, 5, words.len() / 2, words.len()] {
+        let mut stream = server.tcp();
+        stream.write_all(&[&words[..cut], &close_notify].concat()).unwrap();
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    server.is_back_at(before);
+    server.is_well();
+}
+
+#[test]
+fn many_reads_of_a_long_message_at_once_stay_within_the_memory() {
+    let server = Server::http(&["--max-body", "40MiB", "--cache-size", "0B"]);
+    let path = server.put(&"x".repeat(32 << 20));
+    let clients: Vec<_> = (0..48)
+        .map(|_| {
+            let mut client = server.client();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+            client
+        })
+        .collect();
+    answers_soon(&server);
+    let read = |mut client: Client| thread::spawn(move || client.reply().status);
+    let readers: Vec<_> = clients.into_iter().map(read).collect();
+    let statuses: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    assert!(statuses.contains(&200) && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 1200 << 10, "{} MiB", peak >> 10);
+    server.is_well();
+}
+
+#[test]
+fn a_disk_that_failed_is_told_by_readyz_and_reads_go_on() {
+    if !crate::common::has_tool("strace") {
+        return;
+    }
+    let server = Server::http(&[]);
+    let path = server.put("before");
+    let pid = server.pid().to_string();
+    let trace = server.sandbox.dir().join("trace");
+    let args = ["-f", "-p", &pid, "-e", "inject=fdatasync:error=EIO", "-o", trace.to_str().unwrap()];
+    let mut strace =
+        std::process::Command::new("strace").args(args).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // It stays open: strace ends when nobody hears it.
+    let mut said = std::io::BufReader::new(strace.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    if !line.contains("attached") {
+        // Some containers do not let one process look into another.
+        eprintln!("skipped: {line}");
+        strace.wait().unwrap();
+        return;
+    }
+    assert_eq!(server.client().ask(&post("after", "")).status, 503);
+    let ready = server.get("/readyz");
+    assert_eq!((ready.status, ready.text()), (503, r#"{"err_msg": "The store has failed"}"#));
+    assert_eq!((server.get("/livez").status, server.get(&path).status), (200, 200));
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    assert_eq!(server.get("/readyz").status, 503);
+}

@@ -1,0 +1,241 @@
+//! What an operator sees of a server: the log, the metrics, its health, its settings, and what systemd is told.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+use predicates::prelude::*;
+use rustix::process::Signal;
+
+use crate::common::server::{PATIENCE, Server, post, until};
+use crate::common::{Sandbox, digest, has_tool};
+
+#[test]
+fn each_request_is_a_line_that_names_no_message_no_token_and_no_digest() {
+    let sandbox = Sandbox::new();
+    let (log, tokens) = (sandbox.dir().join("log"), sandbox.dir().join("tokens"));
+    let made = sandbox.sha_api(["token", "app", "--scope", "read,write", "--token-file"]).arg(&tokens).assert().code(0);
+    let token = String::from_utf8(made.get_output().stdout.clone()).unwrap().trim().to_owned();
+    let flags = ["--http", "--log-file", log.to_str().unwrap(), "--token-file", tokens.to_str().unwrap()];
+    let server = Server::start(sandbox, &flags);
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let reply = server.client().ask(&post("confidential", &format!("{bearer}X-Request-Id: mine.1\r\n")));
+    assert_eq!((reply.status, reply.field("X-Request-Id")), (200, Some("mine.1")));
+    let hash = digest(b"confidential");
+    let get =
+        |path: &str, fields: &str| server.client().ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    let ours = get(&format!("/messages/{hash}?q={token}"), &bearer);
+    let id = ours.field("X-Request-Id").unwrap().to_owned();
+    let forged = get("/messages/x", "X-Request-Id: a\" 200 b\r\n").field("X-Request-Id").unwrap().to_owned();
+    assert!(!forged.contains('"'));
+    get(&format!("/{hash}/confidential"), "");
+    assert!(server.client().ask("nonsense\r\n\r\n").field("X-Request-Id").is_some());
+    let lines = || fs::read_to_string(&log).unwrap();
+    until("all is written", || lines().contains("\"- - HTTP/1.1\" 400 "));
+    let lines = lines();
+    let has = |part: &str| assert!(lines.lines().any(|line| line.contains(part)), "{part}\n{lines}");
+    has("127.0.0.1 - app [");
+    has("\"POST /messages HTTP/1.1\" 200 78 ");
+    has(&format!("\"GET /messages/{} HTTP/1.1\" 200 27 ", &hash[..8]));
+    has("\"GET /messages/{digest} HTTP/1.1\" 401 ");
+    has("\"GET other HTTP/1.1\" 404 ");
+    assert!(lines.contains(" mine.1\n") && lines.contains(&format!(" {id}\n")), "{lines}");
+    for secret in [token.as_str(), "confidential", &hash[..9]] {
+        assert!(!lines.contains(secret) && !server.stderr().contains(secret), "{secret}\n{lines}");
+    }
+}
+
+#[test]
+fn the_log_can_be_json_goes_to_stderr_without_a_file_and_is_off_by_default() {
+    let server = Server::http(&["--log-format", "json"]);
+    server.is_well();
+    until("it is written", || server.stderr().contains(r#""method":"POST""#));
+    let line = server.stderr().lines().find(|line| line.contains("POST")).unwrap().to_owned();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((line["status"].as_u64(), line["path"].as_str()), (Some(200), Some("/messages")));
+    assert_eq!((line["peer"].as_str(), line["user"].is_null()), (Some("127.0.0.1"), true));
+    let server = Server::http(&[]);
+    server.is_well();
+    assert_eq!(server.stderr(), "");
+}
+
+#[test]
+fn the_log_file_is_opened_anew_on_sighup() {
+    let sandbox = Sandbox::new();
+    let (log, old) = (sandbox.dir().join("log"), sandbox.dir().join("log.1"));
+    let server = Server::start(sandbox, &["--http", "--log-file", log.to_str().unwrap()]);
+    fs::rename(&log, &old).unwrap();
+    server.signal(Signal::HUP);
+    until("there is a new one", || log.exists());
+    server.get("/livez");
+    until("it is written to", || fs::read_to_string(&log).unwrap().contains("/livez"));
+}
+
+#[test]
+fn the_metrics_count_requests_connections_messages_and_the_cache() {
+    let server = Server::http(&["--max-connections", "4"]);
+    let path = server.put("foo");
+    for _ in 0..3 {
+        server.get(&path);
+    }
+    let value = |name: &str| {
+        let text = server.get("/metrics").text().to_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("sha_api_{name} ")).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{name}\n{text}")).parse::<u64>().unwrap()
+    };
+    assert_eq!(server.get("/metrics").field("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(value(r#"requests_total{route="/messages",method="POST",status="200"}"#), 1);
+    until("all are counted", || value(r#"requests_total{route="/messages/{digest}",method="GET",status="200"}"#) == 3);
+    assert_eq!((value("cache_hits_total"), value("cache_misses_total")), (2, 1));
+    assert_eq!((value("store_messages"), value("store_message_bytes")), (1, 3));
+    assert!(value("store_disk_bytes") > 0);
+    until("there is only the one who asks", || value("connections") == 1);
+    let held: Vec<_> = (0..8).map(|_| server.tcp()).collect();
+    drop(held);
+    until("that is counted", || {
+        let mut client = server.client();
+        client.try_send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let text = client.rest();
+        let refused = text.lines().find_map(|line| line.strip_prefix("sha_api_connections_refused_total "));
+        refused.is_some_and(|count| count != "0")
+    });
+}
+
+#[test]
+fn the_metrics_take_the_scope_list_or_are_shown_apart() {
+    let sandbox = Sandbox::new();
+    let tokens = sandbox.dir().join("tokens");
+    let token = |name: &str, scope: &str| {
+        let made = sandbox.sha_api(["token", name, "--scope", scope, "--token-file"]).arg(&tokens).assert().code(0);
+        format!("Authorization: Bearer {}\r\n", String::from_utf8(made.get_output().stdout.clone()).unwrap().trim())
+    };
+    let (reader, lister) = (token("reader", "read"), token("lister", "list"));
+    let ask = |fields: &str| format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let server = Server::start(sandbox, &["--http", "--token-file", tokens.to_str().unwrap()]);
+    let status = |fields: &str| server.client().ask(&ask(fields)).status;
+    assert_eq!((status(""), status(&reader), status(&lister)), (401, 403, 200));
+
+    let server = Server::https(&["--metrics-listen", "127.0.0.1:0"]);
+    assert_eq!(server.get("/metrics").status, 404);
+    let said = server.stderr();
+    let address = said.split_once("metrics on http://").unwrap().1.split_once("/metrics\n").unwrap().0;
+    let apart = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(address.parse::<SocketAddr>().unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let mut reply = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut reply).unwrap();
+        reply
+    };
+    let path = server.put("foo");
+    assert!(apart(&path).starts_with("HTTP/1.1 404 "));
+    let metrics = apart("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 "), "{metrics}");
+    let expiry = metrics.lines().find_map(|line| line.strip_prefix("sha_api_certificate_expiry_timestamp_seconds "));
+    // The self-signed one ends with the year 4095.
+    assert!(expiry.unwrap().parse::<u64>().unwrap() > 60_000_000_000, "{expiry:?}");
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_warned_of() {
+    if !has_tool("openssl") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for (days, warned) in [("10", true), ("30", false)] {
+        let pair = sandbox.dir().join(format!("{days}.pem"));
+        let file = pair.to_str().unwrap();
+        let args = ["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=a", "-days", days];
+        let made = Command::new("openssl").args(args).args(["-keyout", file, "-out", "-"]).output().unwrap();
+        assert!(made.status.success());
+        fs::write(&pair, [fs::read(&pair).unwrap(), made.stdout].concat()).unwrap();
+        let server = Server::begin(Sandbox::new(), &["--tls-cert", file]);
+        server.signal(Signal::HUP);
+        until("it has been looked at", || server.stderr().contains("read anew"));
+        assert_eq!(server.stderr().contains("the certificate expires in "), warned, "{}", server.stderr());
+    }
+}
+
+#[test]
+fn health_is_0_only_for_a_server_that_is_ready() {
+    let sandbox = Sandbox::new();
+    let first = Server::https(&[]);
+    let health = |url: &str| sandbox.sha_api(["health", url]).assert();
+    let url = format!("https://{}", first.address);
+    health(&url).code(0).stdout("ready\n").stderr("");
+    let cert = first.sandbox.store().join("tls/cert.pem");
+    let port = first.address.port();
+    let with_cert = |host: &str, cert: &std::path::Path| {
+        sandbox.sha_api(["health", &format!("https://{host}:{port}"), "--cacert"]).arg(cert).assert()
+    };
+    with_cert("localhost", &cert).code(0);
+    let other = Server::https(&[]);
+    with_cert("localhost", &other.sandbox.store().join("tls/cert.pem")).code(3);
+    let listen = format!("0.0.0.0:{port}");
+    sandbox.sha_api(["health"]).env("SHA_API_LISTEN", &listen).assert().code(0);
+    sandbox.sha_api(["health", "--http"]).env("SHA_API_LISTEN", &listen).assert().code(3);
+    let waiting = Sandbox::new();
+    std::os::unix::fs::symlink(first.sandbox.store(), waiting.store()).unwrap();
+    let waiting = Server::begin(waiting, &["--http"]);
+    let not_ready = health(&format!("http://{}", waiting.address)).code(3).stdout("");
+    not_ready.stderr(predicate::str::contains("is not ready: 503"));
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    health(&format!("http://{free}")).code(3).stdout("").stderr(predicate::str::contains(free.to_string()));
+    health("nonsense").code(2).stdout("");
+}
+
+#[test]
+fn check_tells_each_setting_and_where_it_comes_from_and_serves_nothing() {
+    let sandbox = Sandbox::new();
+    let config = sandbox.file("config.toml", b"max-body = '2MiB'\nhttp = true\n");
+    let mut check = sandbox.sha_api(["serve", "--check", "--min-rate", "5B", "--config"]);
+    let checked = check.arg(config).env("SHA_API_LISTEN", "[::1]:1,[::1]:2").assert().code(0).stderr("");
+    let said = String::from_utf8(checked.get_output().stdout.clone()).unwrap();
+    for line in [
+        "max-body = 2MiB  # file",
+        "http = true  # file",
+        "min-rate = 5B  # flag",
+        "listen = [::1]:1,[::1]:2  # variable",
+        "idle-timeout = 15s  # default",
+        "tls-cert = (none)  # default",
+        "wait = 10s  # default",
+    ] {
+        assert!(said.lines().any(|one| one == line), "{line}\n{said}");
+    }
+    assert!(!sandbox.store().exists());
+}
+
+#[test]
+fn systemd_hands_over_the_socket_and_is_told_of_the_beginning_and_the_end() {
+    if !has_tool("python3") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let path = sandbox.dir().join("notify");
+    let told = UnixDatagram::bind(&path).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut words = [0; 99];
+        let length = told.recv(&mut words).unwrap();
+        String::from_utf8(words[..length].to_vec()).unwrap()
+    };
+    // What systemd does before it starts a service.
+    let script = "import os, socket, sys\n\
+        s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)\n\
+        os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n\
+        os.execv(sys.argv[1], sys.argv[1:])";
+    let mut command = Command::new("python3");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_sha-api"), "serve", "--http", "--listen", "127.0.0.1:1"]);
+    command.env("SHA_API_STORE", sandbox.store()).env("NOTIFY_SOCKET", &path).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert_eq!(hear(), "READY=1");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let port = lines.next().unwrap().unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), format!("listening on http://127.0.0.1:{port}"));
+    sandbox.sha_api(["health", &format!("http://127.0.0.1:{port}")]).assert().code(0);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(hear(), "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

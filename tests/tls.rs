@@ -1,0 +1,140 @@
+//! TLS with every kind of key that people have, nothing older than 1.2, and only for whom a client authority vouches.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::common::server::{Client, Server, trusting, until};
+use crate::common::{Sandbox, has_tool};
+
+const ASK: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn openssl(dir: &Path, args: &str) -> bool {
+    let made = Command::new("openssl").current_dir(dir).args(args.split(' ')).output().unwrap();
+    assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
+    true
+}
+
+/// A self-signed pair; `key` are the arguments that make its key in `key.pem`.
+fn pair(dir: &Path, keys: &[&str]) -> (PathBuf, PathBuf) {
+    for args in keys {
+        openssl(dir, args);
+    }
+    fs::write(
+        dir.join("cnf"),
+        "[req]\ndistinguished_name=dn\nx509_extensions=x\nprompt=no\n[dn]\nCN=t\n[x]\nsubjectAltName=DNS:localhost\n\
+         basicConstraints=critical,CA:FALSE\n",
+    )
+    .unwrap();
+    openssl(dir, "req -x509 -key key.pem -out cert.pem -days 30 -config cnf");
+    (dir.join("cert.pem"), dir.join("key.pem"))
+}
+
+fn serve(sandbox: Sandbox, cert: &Path, key: &Path, flags: &[&str]) -> Server {
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    Server::begin(sandbox, &[&["--tls-cert", cert, "--tls-key", key], flags].concat())
+}
+
+fn status(client: &mut Client) -> Option<u16> {
+    client.try_send(ASK).then(|| client.rest()).and_then(|rest| rest.get(9..12)?.parse().ok())
+}
+
+#[test]
+fn each_kind_of_key_in_each_form_serves() {
+    if !has_tool("openssl") {
+        return;
+    }
+    let kinds: [(&[&str], &str); 6] = [
+        (&["genpkey -algorithm ed25519 -out key.pem"], "PRIVATE KEY"),
+        (&["genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out key.pem"], "PRIVATE KEY"),
+        (
+            &["genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out k", "rsa -traditional -in k -out key.pem"],
+            "RSA PRIVATE KEY",
+        ),
+        (&["ecparam -name prime256v1 -genkey -noout -out key.pem"], "EC PRIVATE KEY"),
+        (&["ecparam -name prime256v1 -genkey -out key.pem"], "EC PARAMETERS"),
+        (&["genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"], "PRIVATE KEY"),
+    ];
+    for (keys, form) in kinds {
+        let sandbox = Sandbox::new();
+        let (cert, key) = pair(sandbox.dir(), keys);
+        assert!(fs::read_to_string(&key).unwrap().starts_with(&format!("-----BEGIN {form}-----")), "{keys:?}");
+        let server = serve(sandbox, &cert, &key, &[]);
+        let mut client = server.tls_with(trusting(&cert).with_no_client_auth());
+        assert_eq!(client.ask(ASK).status, 200, "{keys:?}");
+    }
+}
+
+#[test]
+fn nothing_older_than_1_2_is_spoken_and_both_that_are_not_are() {
+    if !has_tool("openssl") {
+        return;
+    }
+    let server = Server::https(&[]);
+    let connect = |version: &str| {
+        let address = server.address.to_string();
+        let args = ["s_client", "-connect", &address, version, "-cipher", "DEFAULT@SECLEVEL=0"];
+        Command::new("openssl").args(args).stdin(std::process::Stdio::null()).output().unwrap().status.success()
+    };
+    assert_eq!(["-tls1", "-tls1_1", "-tls1_2", "-tls1_3"].map(connect), [false, false, true, true]);
+}
+
+#[test]
+fn a_client_without_a_certificate_from_the_authority_does_not_get_in() {
+    if !has_tool("openssl") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let at = |name: &str| sandbox.dir().join(name);
+    for ca in ["ca", "other"] {
+        openssl(
+            sandbox.dir(),
+            &format!("req -x509 -newkey ed25519 -nodes -keyout {ca}.key -out {ca}.pem -days 9 -subj /CN={ca}"),
+        );
+        openssl(
+            sandbox.dir(),
+            &format!("req -newkey ed25519 -nodes -keyout {ca}-client.key -out csr -subj /CN=client"),
+        );
+        fs::write(at("ext"), "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth\n").unwrap();
+        openssl(
+            sandbox.dir(),
+            &format!(
+                "x509 -req -in csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {ca}-client.pem -days 9 -extfile ext"
+            ),
+        );
+    }
+    let (ca, client_of) = (at("ca.pem"), |ca: &str| (at(&format!("{ca}-client.pem")), at(&format!("{ca}-client.key"))));
+    let (ours, others) = (client_of("ca"), client_of("other"));
+    let server = Server::begin(sandbox, &["--tls-client-ca", ca.to_str().unwrap()]);
+    let root = server.sandbox.store().join("tls/cert.pem");
+    let with = |(cert, key): &(PathBuf, PathBuf)| -> ClientConfig {
+        let cert = CertificateDer::from_pem_file(cert).unwrap();
+        trusting(&root).with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+    };
+    assert_eq!(status(&mut server.tls_with(trusting(&root).with_no_client_auth())), None);
+    assert_eq!(status(&mut server.tls_with(with(&others))), None);
+    assert_eq!(server.tls_with(with(&ours)).ask(ASK).status, 200);
+}
+
+#[test]
+fn a_certificate_that_is_renewed_is_taken_up_by_itself() {
+    let (new, server) = (Server::https(&[]), Server::https(&[]));
+    let (ours, new) = (server.sandbox.store().join("tls"), new.sandbox.store().join("tls"));
+    fs::copy(new.join("key.pem"), ours.join("key.pem")).unwrap();
+    fs::copy(new.join("cert.pem"), ours.join("cert.pem")).unwrap();
+    until("it is read", || server.stderr().contains("the certificate is read anew"));
+    server.is_well();
+}
+
+#[test]
+fn authorities_that_cannot_be_used_are_named() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("ca.pem", b"nonsense");
+    let output = sandbox.sha_api(["serve", "--listen", "127.0.0.1:0", "--tls-client-ca"]).arg(file).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("ca.pem: there is no certificate in it"));
+}
