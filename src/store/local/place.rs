@@ -84,9 +84,9 @@ fn mend_format(dir: &Path, notes: &Notes) -> Result<Salt, Error> {
 
 /// A directory with other things in it is none of ours.
 fn refuse_foreign(dir: &Path) -> Result<(), Error> {
-    let ours = ["format", "log", "lock", "tls"].iter().any(|name| dir.join(name).exists());
-    let empty = || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    if ours || empty() {
+    // In this order, since another process may be making the store now: what it makes first is one of these names.
+    let is_empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty || ["format", "log", "lock", "tls"].iter().any(|name| dir.join(name).exists()) {
         return Ok(());
     }
     Err(Error::Unusable(format!("{} is not empty and is no store; name another directory", dir.display())))
