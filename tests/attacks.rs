@@ -142,7 +142,7 @@ fn thousands_of_requests_at_once_are_answered_one_after_the_other() {
         let stream = server.tcp();
         let mut client = server.over(stream.try_clone().unwrap());
         // In portions that fit the buffers of both sides, so that neither waits for the other to read.
-        for _ in 0..100 {
+        for _ in 0..8 {
             client.send(ASK.repeat(50));
             for _ in 0..50 {
                 assert_eq!(client.reply().status, 200);
@@ -220,30 +220,63 @@ fn many_reads_of_a_long_message_at_once_stay_within_the_memory() {
 
 #[test]
 fn a_disk_that_failed_is_told_by_readyz_and_reads_go_on() {
-    if !crate::common::has_tool("strace") {
-        return;
-    }
     let server = Server::http(&[]);
     let path = server.put("before");
-    let pid = server.pid().to_string();
-    let trace = server.sandbox.dir().join("trace");
-    let args = ["-f", "-p", &pid, "-e", "inject=fdatasync:error=EIO", "-o", trace.to_str().unwrap()];
-    let mut strace =
-        std::process::Command::new("strace").args(args).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    // It stays open: strace ends when nobody hears it.
-    let mut said = std::io::BufReader::new(strace.stderr.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
-    if !line.contains("attached") {
-        // Some containers do not let one process look into another.
-        strace.wait().unwrap();
-        return crate::common::skipped(&line);
-    }
+    let Some(broken) = Broken::system(&server, "fdatasync:error=EIO") else { return };
     assert_eq!(server.client().ask(&post("after", "")).status, 503);
     let ready = server.get("/readyz");
     assert_eq!((ready.status, ready.text()), (503, r#"{"err_msg": "The store has failed"}"#));
     assert_eq!((server.get("/livez").status, server.get(&path).status), (200, 200));
-    strace.kill().unwrap();
-    strace.wait().unwrap();
+    drop(broken);
     assert_eq!(server.get("/readyz").status, 503);
+}
+
+#[test]
+fn running_out_of_threads_passes() {
+    let server = Server::http(&[]);
+    let path = server.put("before");
+    let Some(broken) = Broken::system(&server, "clone3:error=EAGAIN") else { return };
+    for _ in 0..8 {
+        // Whatever it says, if it says anything, it does not serve: there is no thread for that.
+        let mut heard = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut server.tcp(), &mut heard);
+        assert!(!heard.starts_with(b"HTTP/1.1 2"));
+    }
+    drop(broken);
+    assert_eq!(server.get(&path).status, 200);
+    server.is_well();
+}
+
+/// A server one of whose system calls fails, until this goes.
+struct Broken(std::process::Child);
+
+impl Broken {
+    /// `None` where no process may look into another, as in some containers.
+    fn system(server: &Server, fault: &str) -> Option<Self> {
+        if !crate::common::has_tool("strace") {
+            return None;
+        }
+        let (pid, fault) = (server.pid().to_string(), format!("inject={fault}"));
+        let args = ["-f", "-p", &pid, "-e", &fault, "-o", "/dev/null"];
+        let mut command = std::process::Command::new("strace");
+        let mut strace = Self(command.args(args).stderr(std::process::Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        let mut said = std::io::BufReader::new(strace.0.stderr.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        // It stays open: strace ends when nobody hears it.
+        strace.0.stderr = Some(said.into_inner());
+        if !line.contains("attached") {
+            crate::common::skipped(&line);
+            return None;
+        }
+        Some(strace)
+    }
+}
+
+impl Drop for Broken {
+    /// Ends politely: a tracer that is killed takes its threads along.
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::INT);
+        let _ = self.0.wait();
+    }
 }
