@@ -142,7 +142,7 @@ fn thousands_of_requests_at_once_are_answered_one_after_the_other() {
         let stream = server.tcp();
         let mut client = server.over(stream.try_clone().unwrap());
         // In portions that fit the buffers of both sides, so that neither waits for the other to read.
-        for _ in 0..8 {
+        for _ in 0..100 {
             client.send(ASK.repeat(50));
             for _ in 0..50 {
                 assert_eq!(client.reply().status, 200);
