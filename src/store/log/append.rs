@@ -96,13 +96,13 @@ impl Appender {
             if message.len() >= WRITE {
                 self.write_buffer()?;
                 self.write(message)?;
-                self.end.offset = at + header.size();
             } else {
                 self.buffer.extend_from_slice(message);
-                self.buffer.resize(self.buffer.len().next_multiple_of(ALIGN), 0);
-                if self.buffer.len() >= WRITE {
-                    self.write_buffer()?;
-                }
+            }
+            // The padding is written too: the log must not end beyond its file.
+            self.buffer.resize(self.buffer.len() + message.len().next_multiple_of(ALIGN) - message.len(), 0);
+            if self.buffer.len() >= WRITE {
+                self.write_buffer()?;
             }
         }
         self.finish_segment()?;
