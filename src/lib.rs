@@ -16,3 +16,4 @@ pub mod store;
 pub mod digest;
 pub mod durable;
 pub mod sandbox;
+pub mod wire;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::{Digest, Prefix};
+use crate::wire::rfc3339;
 
 /// The longest message that is kept unless the user says otherwise, in bytes.
 pub const DEFAULT_MAX_MESSAGE: u64 = 64 << 20;
@@ -30,6 +33,18 @@ pub trait Messages: Send + Sync {
 
     /// One page of what is stored, in the order of the digests. An empty page is the end.
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
+
+    /// Removes messages, durably when this returns. Answers which of them were stored, in order.
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
+
+    /// Takes one step of verifying everything: reads and hashes again a part of what is stored, some tens of MiB.
+    ///
+    /// `from` is `None` for the first step, then what the step before answered with as [`Verified::next`].
+    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error>;
+
+    /// Puts out of the way what [`Messages::verify`] found: what is corrupt is kept in quarantine and absent from now
+    /// on, and everything that is whole can be found again.
+    fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
 
     /// What there is, counted.
     fn stats(&self) -> Result<Stats, Error>;
@@ -64,18 +79,68 @@ pub struct Page {
 }
 
 /// A line of a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The digest of the message.
     pub digest: Digest,
     /// The length of the message in bytes.
     pub length: u64,
     /// When it was stored, to the second.
+    #[serde(with = "rfc3339")]
     pub stored_at: SystemTime,
 }
 
+/// How far a verification got; it means something only to what made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor(pub String);
+
+/// What a step of a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Where the next step begins; `None`: everything is verified.
+    pub next: Option<Cursor>,
+    /// How many messages were found whole in this step.
+    pub messages: u64,
+    /// The sum of their lengths in bytes.
+    pub bytes: u64,
+    /// How far all steps got, in bytes of what `total` counts.
+    pub done: u64,
+    /// How much there is to read in all steps together, in bytes.
+    pub total: u64,
+    /// What is not as it should be.
+    pub damage: Vec<Damage>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "damage", rename_all = "lowercase")]
+pub enum Damage {
+    /// The stored bytes do not hash to the digest.
+    Corrupt {
+        /// Of the message.
+        digest: Digest,
+    },
+    /// It is known to be stored, but its bytes are gone.
+    Lost {
+        /// Of the message.
+        digest: Digest,
+    },
+    /// It is stored and whole, but cannot be found.
+    Unindexed {
+        /// Of the message.
+        digest: Digest,
+    },
+    /// Bytes that are nothing known; what stood there is lost.
+    Gap {
+        /// Where, for people.
+        place: String,
+        /// How many bytes.
+        length: u64,
+    },
+}
+
 /// What a store holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// How many messages.
     pub messages: u64,
@@ -83,8 +148,16 @@ pub struct Stats {
     pub bytes: u64,
     /// What they take on disk in bytes, index included.
     pub disk: u64,
+    /// How much of that is taken by what was removed or stored anew, in bytes.
+    pub dead: u64,
     /// When the newest was stored.
+    #[serde(with = "rfc3339::option")]
     pub newest: Option<SystemTime>,
+    /// When everything was last verified to the end.
+    #[serde(with = "rfc3339::option")]
+    pub verified: Option<SystemTime>,
+    /// How much damage was found then.
+    pub damaged: u64,
 }
 
 /// Why a request could not be carried out. One error may answer many waiting puts, so it is `Clone`.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sha_api::digest::{Digest, Prefix};
-use sha_api::messages::{Entry, Error, Messages, Page, Receipt, Stats};
+use sha_api::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
 use sha_api::store::local::{Local, Options};
 use sha_api::store::{Backend, Store};
 
@@ -236,12 +236,29 @@ impl Backend for Memory {
         })
     }
 
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        let mut messages = self.messages.lock().unwrap();
+        self.call(|| digests.iter().map(|digest| messages.remove(digest).is_some()).collect())
+    }
+
+    fn verify(&self, _: Option<&Cursor>) -> Result<Verified, Error> {
+        let messages = self.messages.lock().unwrap();
+        let bytes = messages.values().map(|(message, _)| message.len() as u64).sum();
+        let (messages, damage) = (messages.len() as u64, Vec::new());
+        self.call(|| Verified { next: None, messages, bytes, done: bytes, total: bytes, damage })
+    }
+
+    fn repair(&self, _: &[Damage]) -> Result<(), Error> {
+        self.call(|| ())
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         self.call(|| {
             let messages = self.messages.lock().unwrap();
             let newest = messages.values().map(|(_, time)| SystemTime::UNIX_EPOCH + Duration::from_secs(*time)).max();
             let bytes = messages.values().map(|(message, _)| message.len() as u64).sum();
-            Stats { messages: messages.len() as u64, bytes, disk: bytes, newest }
+            let messages = messages.len() as u64;
+            Stats { messages, bytes, disk: bytes, dead: 0, newest, verified: None, damaged: 0 }
         })
     }
 

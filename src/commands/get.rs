@@ -7,12 +7,12 @@ use std::str;
 
 use anyhow::{Context as _, anyhow};
 
-use super::output::{self, JsonMessage};
-use super::{Context, Outcome, Usage, digests};
+use super::{Context, Outcome, Usage, digests, output};
 use crate::cli;
 use crate::digest::{Digest, Prefix};
 use crate::durable;
 use crate::messages::{Error, Messages, Page};
+use crate::wire::Outgoing;
 
 /// Prints the messages that are asked for.
 pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
@@ -27,7 +27,7 @@ pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
         let guard = context.output.is_terminal() && !context.output.is_json();
         digests::each_batch(&get.digests, |texts| {
             let answer = |context: &mut Context, digest, message: &[u8]| match context.output.is_json() {
-                true => context.output.object(&JsonMessage::new(digest, message)).map_err(Into::into),
+                true => context.output.object(&Outgoing::new(Some(digest), message)).map_err(Into::into),
                 false if guard => print_for_people(context.output.raw(), message),
                 false => {
                     Ok(context.output.raw().write_all(message).and_then(|()| context.output.raw().write_all(end))?)

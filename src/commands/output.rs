@@ -3,35 +3,13 @@
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
-
-use crate::digest::Digest;
 
 /// Results, on stdout.
 pub struct Output {
     out: BufWriter<File>,
     json: bool,
     is_terminal: bool,
-}
-
-/// A message as JSON can say it: as text if it is UTF-8, else as base64 (RFC 4648).
-#[derive(Serialize)]
-pub struct JsonMessage<'a> {
-    digest: Digest,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
-}
-
-impl<'a> JsonMessage<'a> {
-    /// Chooses the form.
-    pub fn new(digest: Digest, message: &'a [u8]) -> Self {
-        let text = std::str::from_utf8(message).ok();
-        Self { digest, message: text, base64: text.is_none().then(|| BASE64_STANDARD.encode(message)) }
-    }
 }
 
 #[derive(Serialize)]

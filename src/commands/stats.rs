@@ -10,7 +10,7 @@ use crate::messages::Stats;
 /// Prints a figure a line.
 pub fn run(context: &mut Context) -> anyhow::Result<Outcome> {
     let opened = context.open(false)?;
-    let Stats { messages, bytes, disk, newest } = opened.stats()?;
+    let Stats { messages, bytes, disk, newest, .. } = opened.stats()?;
     let ratio = (bytes > 0).then(|| as_float(disk) / as_float(bytes));
     let newest = newest.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose()?;
     let health = opened.health().err().map_or("ok".to_owned(), |why| why.to_string());

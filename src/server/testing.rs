@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use crate::digest::Digest;
-use crate::messages::{Entry, Error, Messages, Page, Receipt, Stats};
+use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
 
 /// Keeps messages in memory, or fails at every call.
 #[derive(Default)]
@@ -57,9 +57,23 @@ impl Messages for Memory {
         Ok(self.try_all()?.range(page.prefix.range()).filter(after).take(page.limit).map(entry).collect())
     }
 
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        let mut kept = self.try_all()?;
+        Ok(digests.iter().map(|digest| kept.remove(digest).is_some()).collect())
+    }
+
+    fn verify(&self, _: Option<&Cursor>) -> Result<Verified, Error> {
+        let messages = self.try_all()?.len() as u64;
+        Ok(Verified { next: None, messages, bytes: 0, done: 0, total: 0, damage: Vec::new() })
+    }
+
+    fn repair(&self, _: &[Damage]) -> Result<(), Error> {
+        self.try_all().map(drop)
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
-        let kept = self.try_all()?;
-        Ok(Stats { messages: kept.len() as u64, bytes: 0, disk: 0, newest: None })
+        let messages = self.try_all()?.len() as u64;
+        Ok(Stats { messages, bytes: 0, disk: 0, dead: 0, newest: None, verified: None, damaged: 0 })
     }
 
     fn health(&self) -> Result<(), Error> {

@@ -9,7 +9,7 @@ mod log;
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::messages::{Entry, Error, Messages, Page, Receipt, Stats};
+use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
 
 /// A plain map from digest to bytes.
 pub trait Backend: Send + Sync {
@@ -30,6 +30,15 @@ pub trait Backend: Send + Sync {
 
     /// See [`Messages::list`].
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
+
+    /// See [`Messages::remove`].
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
+
+    /// See [`Messages::verify`].
+    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error>;
+
+    /// See [`Messages::repair`].
+    fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
 
     /// See [`Messages::stats`].
     fn stats(&self) -> Result<Stats, Error>;
@@ -86,6 +95,18 @@ impl<B: Backend> Messages for Store<B> {
 
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
         self.backend.list(page)
+    }
+
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        self.backend.remove(digests)
+    }
+
+    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error> {
+        self.backend.verify(from)
+    }
+
+    fn repair(&self, damage: &[Damage]) -> Result<(), Error> {
+        self.backend.repair(damage)
     }
 
     fn stats(&self) -> Result<Stats, Error> {

@@ -130,6 +130,18 @@ impl Messages for Panicking {
         panic!("as the test wants")
     }
 
+    fn remove(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn verify(&self, _: Option<&crate::messages::Cursor>) -> Result<crate::messages::Verified, crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
+    fn repair(&self, _: &[crate::messages::Damage]) -> Result<(), crate::messages::Error> {
+        panic!("as the test wants")
+    }
+
     fn stats(&self) -> Result<crate::messages::Stats, crate::messages::Error> {
         panic!("as the test wants")
     }

@@ -14,7 +14,7 @@ use commit::{Commits, Unknown};
 
 use crate::digest::Digest;
 use crate::durable;
-use crate::messages::{Entry, Error, Page, Stats};
+use crate::messages::{Cursor, Damage, Entry, Error, Page, Stats, Verified};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
 use crate::store::log::{self, Appender, Log, Position, Tail};
@@ -142,6 +142,18 @@ impl Backend for Local {
         Ok(self.index.page(page)?.into_iter().map(entry).collect())
     }
 
+    fn remove(&self, _: &[Digest]) -> Result<Vec<bool>, Error> {
+        unimplemented!("comes next")
+    }
+
+    fn verify(&self, _: Option<&Cursor>) -> Result<Verified, Error> {
+        unimplemented!("comes next")
+    }
+
+    fn repair(&self, _: &[Damage]) -> Result<(), Error> {
+        unimplemented!("comes next")
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         let totals = self.index.totals();
         let disk = self.log.disk().and_then(|log| Ok(log + self.index.disk()?));
@@ -149,6 +161,9 @@ impl Backend for Local {
             messages: totals.messages,
             bytes: totals.bytes,
             disk: disk.map_err(|why| Error::io(format!("cannot measure {}", self.path.display()), why))?,
+            dead: 0,
+            verified: None,
+            damaged: 0,
             newest: (totals.newest > 0).then(|| log::time(totals.newest)),
         })
     }

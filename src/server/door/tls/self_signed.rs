@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
+use crate::durable;
 use crate::server::Error;
 
 /// The certificate and the key in `dir`, made if neither is there.
@@ -19,22 +20,19 @@ pub(super) fn ensure(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
 }
 
 fn make(dir: &Path) -> io::Result<()> {
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = durable::parent(dir);
     DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let made =
         tempfile::Builder::new().prefix(".tls-").permissions(PermissionsExt::from_mode(0o700)).tempdir_in(parent)?;
     let (cert, key) = generate().map_err(io::Error::other)?;
     write(&made.path().join("cert.pem"), 0o644, &cert)?;
     write(&made.path().join("key.pem"), 0o600, &key)?;
-    fs::File::open(made.path())?.sync_all()?;
+    durable::sync_dir(made.path())?;
     match fs::rename(made.path(), dir) {
         Ok(()) => {
             // It has moved: there is nothing left to clean up.
             let _ = made.keep();
-            fs::File::open(parent)?.sync_all()
+            durable::sync_dir(parent)
         }
         // Another server of the same store was faster.
         Err(_) if dir.join("cert.pem").exists() => Ok(()),
