@@ -49,6 +49,7 @@ fn store(dir: &Path) -> Store<Local> {
         path: dir.join("store"),
         create: true,
         wait: Duration::ZERO,
+        me: "a bench".to_owned(),
         index_cache: 128 << 20,
         notes: Arc::new(|note| println!("{note:?}")),
     };

@@ -144,6 +144,7 @@ fn local(dir: &std::path::Path) -> Local {
         path: dir.to_owned(),
         create: true,
         wait: Duration::from_secs(10),
+        me: "a test".to_owned(),
         index_cache: 16 << 20,
         notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
     };

@@ -36,7 +36,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         drain_timeout: serve.drain_timeout.into(),
     };
     let (global, notes) = (context.global.clone(), context.progress.notes());
-    server::run(&options, context.output.raw(), move || location::open(&global, true, notes))?;
+    server::run(&options, context.output.raw(), move || location::to_serve(&global, &notes))?;
     Ok(Outcome::Done)
 }
 

@@ -29,6 +29,8 @@ pub struct Options {
     pub create: bool,
     /// How long to wait for a process that holds it.
     pub wait: Duration,
+    /// What this process is, for others who find the store held; it must be no secret.
+    pub me: String,
     /// Bytes of memory for the index.
     pub index_cache: u64,
     /// Where to say what is found.
@@ -55,8 +57,8 @@ impl fmt::Debug for Local {
 impl Local {
     /// Opens the store: afterwards all that was ever acknowledged can be found.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let Options { path, create, wait, index_cache, notes } = options;
-        let (lock, salt) = place::enter(path, *create, *wait, notes)?;
+        let Options { path, index_cache, notes, .. } = options;
+        let (lock, salt) = place::enter(options)?;
         let failed = |why| Error::io(format!("cannot open the log of {}", path.display()), why);
         let log = Arc::new(Log::open(&path.join("log"), salt).map_err(failed)?);
         let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;
