@@ -218,12 +218,19 @@ impl Service {
         }
     }
 
-    /// The reply that `request` gets whatever its body, if that can be told before the body is read.
-    pub(super) fn refusal(&self, request: &Request) -> Option<Reply> {
-        api::refusal(request).or_else(|| {
-            let needs_store = api::own(request).is_none();
-            (self.open.get().is_none() && needs_store).then(api::not_yet)
-        })
+    /// The reply that `request` gets without its body, if it can be told before the body is read. `length` is how long
+    /// the client says that it is.
+    pub(super) fn settle(&self, request: &Request, length: Option<u64>) -> Option<Reply> {
+        if let Some(reply) = api::refusal(request) {
+            return Some(reply);
+        }
+        let Some(open) = self.open.get() else { return api::own(request).is_none().then(api::not_yet) };
+        let mut memory = self.budget.nothing();
+        if request.method != Method::Put || !memory.grow(turns::LONG) {
+            return None;
+        }
+        let known = || api::known(request, length, turns::LONG, &*open.messages);
+        catch_unwind(AssertUnwindSafe(known)).ok().flatten()
     }
 
     /// The reply to `request`.
@@ -243,10 +250,15 @@ impl Service {
             return Answer { reply, _held: None };
         }
         let asked = self.cache.now();
+        let removals = api::removals(&request);
         let is_get = request.method == Method::Get;
         let Ok(_turn) = self.turn(&request, open) else { return busy().into() };
         let engine = open.engine();
         let asked_for = engine.ask(request, &self.budget);
+        // Whatever came of it, and before it is said: who reads from now on reads what the store has.
+        for digest in removals {
+            self.cache.forget(digest);
+        }
         if !engine.is_sound() {
             open.replace(&engine);
         }
@@ -266,17 +278,12 @@ impl Service {
         }
     }
 
-    /// No reply is given from memory for `digest` any more. Call it when the message is gone from the store.
-    #[allow(dead_code, reason = "comes into use with DELETE")]
-    pub(super) fn forget(&self, digest: Digest) {
-        self.cache.forget(digest);
-    }
-
     /// The turn that `request` takes if it reads something long; an error if none came free.
     fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
-        match api::target(request) {
-            Some(digest) if open.length(digest) > turns::LONG => self.turns.take().map(Some).ok_or(()),
-            _ => Ok(None),
+        let is_long = |digest| open.length(digest) > turns::LONG;
+        match api::is_heavy(request) || api::target(request).is_some_and(is_long) {
+            true => self.turns.take().map(Some).ok_or(()),
+            false => Ok(None),
         }
     }
 

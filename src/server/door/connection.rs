@@ -143,7 +143,11 @@ impl<'a> Connection<'a> {
             Err(refusal) => return refused(refusal.into()),
         };
         if head.expects_continue && !body.is_whole() && self.inbox.is_empty() {
-            if let Some(reply) = self.service.refusal(&head.request) {
+            let length = match head.framing {
+                Framing::Length(length) => Some(length),
+                Framing::Chunked => None,
+            };
+            if let Some(reply) = self.service.settle(&head.request, length) {
                 return refused(reply);
             }
             self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_pace())?;
