@@ -16,6 +16,7 @@ pub fn open(global: &Global, create: bool, notes: Notes) -> Result<Arc<dyn Messa
         create,
         wait: global.wait.into(),
         index_cache: global.index_cache.as_u64(),
+        compression: global.compression.level(),
         notes,
     };
     Ok(Arc::new(Store::new(Local::open(&options)?, global.max_message.as_u64())))
