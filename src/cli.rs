@@ -69,12 +69,38 @@ pub struct Global {
     /// Memory for the pages of the index
     #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB")]
     pub index_cache: ByteSize,
+    /// How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
+    pub compression: Compression,
     /// Who we are to a server; no flag, since other users of the machine see those.
     #[arg(skip)]
     pub token: Option<client::Token>,
     /// The name of the command, for who finds the store held.
     #[arg(skip)]
     pub verb: String,
+}
+
+/// `none`, or a level of zstd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression(Option<u8>);
+
+impl Compression {
+    /// The level; `None` compresses nothing.
+    pub fn level(self) -> Option<i32> {
+        self.0.map(i32::from)
+    }
+}
+
+impl std::str::FromStr for Compression {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(level @ 1..=19) => Ok(Self(Some(level))),
+            _ if text == "none" => Ok(Self(None)),
+            _ => Err("it is `none`, or a level from 1 to 19"),
+        }
+    }
 }
 
 /// The verbs.

@@ -80,6 +80,7 @@ fn local(
         wait,
         me: format!("sha-api {}", global.verb),
         index_cache: global.index_cache.as_u64(),
+        compression: global.compression.level(),
         notes: notes.clone(),
     };
     Ok(Arc::new(Store::new(Local::open(&options)?, global.max_message.as_u64())))
