@@ -50,6 +50,7 @@ fn store(dir: &Path) -> Store<Local> {
         create: true,
         wait: Duration::ZERO,
         index_cache: 128 << 20,
+        compression: None,
         notes: Arc::new(|note| println!("{note:?}")),
     };
     Store::new(Local::open(&options).unwrap(), 64 << 20)

@@ -1,6 +1,7 @@
 //! A location becomes a `Messages`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::Global;
@@ -11,11 +12,21 @@ use crate::store::{Notes, Store};
 
 /// Opens what `--store` names, and makes it first if `create` says so.
 pub fn open(global: &Global, create: bool, notes: Notes) -> Result<Arc<dyn Messages>, Error> {
+    open_path(global, path(global)?, create, notes)
+}
+
+/// Opens any location.
+pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: Notes) -> Result<Arc<dyn Messages>, Error> {
+    open_path(global, directory(Path::new(location))?, create, notes)
+}
+
+fn open_path(global: &Global, path: PathBuf, create: bool, notes: Notes) -> Result<Arc<dyn Messages>, Error> {
     let options = Options {
-        path: path(global)?,
+        path,
         create,
         wait: global.wait.into(),
         index_cache: global.index_cache.as_u64(),
+        compression: global.compression.level(),
         notes,
     };
     Ok(Arc::new(Store::new(Local::open(&options)?, global.max_message.as_u64())))
@@ -28,8 +39,12 @@ pub fn path(global: &Global) -> Result<PathBuf, Error> {
         return usual
             .ok_or_else(|| Error::Unusable("neither HOME nor XDG_DATA_HOME is set; name a --store".to_owned()));
     };
+    directory(path)
+}
+
+fn directory(path: &Path) -> Result<PathBuf, Error> {
     if path.to_string_lossy().contains("://") {
         return Err(Error::Unusable(format!("{} is no directory; --store takes a directory", path.display())));
     }
-    Ok(path.clone())
+    Ok(path.to_owned())
 }

@@ -132,8 +132,10 @@ pub enum Damage {
     },
     /// Bytes that are nothing known; what stood there is lost.
     Gap {
-        /// Where, for people.
-        place: String,
+        /// The number of the segment.
+        segment: u32,
+        /// In the segment.
+        offset: u64,
         /// How many bytes.
         length: u64,
     },

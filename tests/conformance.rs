@@ -24,6 +24,9 @@ fn conforms(messages: &dyn Messages) {
     lists_in_order(messages);
     counts(messages);
     takes_puts_from_many_threads(messages);
+    removes(messages);
+    verifies(messages);
+    removes_beside_puts(messages);
 }
 
 fn answers_for_nothing(messages: &dyn Messages) {
@@ -135,19 +138,77 @@ fn takes_puts_from_many_threads(messages: &dyn Messages) {
     assert!(new >= 50 + 8 * 50, "{new}");
 }
 
+fn removes(messages: &dyn Messages) {
+    let before = messages.stats().unwrap();
+    let batch = vec![b"to go".to_vec(), noise(70_000, 9), b"to stay".to_vec()];
+    let digests: Vec<_> = messages.put(batch.clone()).unwrap().iter().map(|receipt| receipt.digest).collect();
+    assert_eq!(messages.remove(&[]).unwrap(), Vec::<bool>::new());
+    let [gone, long, kept] = digests[..] else { panic!("three messages") };
+    assert_eq!(messages.remove(&[gone, Digest::of(b"never there"), long, gone]).unwrap(), [true, false, true, false]);
+    assert_eq!(messages.get(&digests).map(Result::unwrap).collect::<Vec<_>>(), [None, None, Some(b"to stay".to_vec())]);
+    assert_eq!(messages.has(&digests).unwrap(), [false, false, true]);
+    assert_eq!((messages.length(gone).unwrap(), messages.length(kept).unwrap()), (None, Some(7)));
+    assert!(messages.list(&all()).unwrap().iter().all(|entry| entry.digest != gone && entry.digest != long));
+    let stats = messages.stats().unwrap();
+    assert_eq!((stats.messages, stats.bytes), (before.messages + 1, before.bytes + 7));
+    // Put again, it is back.
+    assert!(messages.put(vec![b"to go".to_vec()]).unwrap()[0].new);
+    assert_eq!(messages.get_one(gone).unwrap(), Some(b"to go".to_vec()));
+    assert_eq!(messages.remove(&[gone, kept]).unwrap(), [true, true]);
+    assert_eq!(messages.stats().unwrap().messages, before.messages);
+}
+
+fn verifies(messages: &dyn Messages) {
+    let (mut from, mut found, mut bytes) = (None, 0, 0);
+    loop {
+        let step = messages.verify(from.as_ref()).unwrap();
+        assert_eq!(step.damage, []);
+        assert!(step.done <= step.total);
+        found += step.messages;
+        bytes += step.bytes;
+        let Some(next) = step.next else { break };
+        from = Some(next);
+    }
+    let stats = messages.stats().unwrap();
+    assert_eq!((found, bytes), (stats.messages, stats.bytes));
+    messages.repair(&[]).unwrap();
+}
+
+fn removes_beside_puts(messages: &dyn Messages) {
+    let before = messages.stats().unwrap().messages;
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            scope.spawn(move || {
+                for number in 0..50_u32 {
+                    let text = format!("comes and goes {thread} {number}").into_bytes();
+                    let digest = messages.put(vec![text.clone()]).unwrap()[0].digest;
+                    assert_eq!(messages.get_one(digest).unwrap(), Some(text));
+                    assert_eq!(messages.remove(&[digest]).unwrap(), [true]);
+                    assert_eq!(messages.get_one(digest).unwrap(), None);
+                }
+            });
+        }
+    });
+    assert_eq!(messages.stats().unwrap().messages, before);
+}
+
 fn all() -> Page {
     Page { prefix: Prefix::ALL, after: None, limit: usize::MAX }
 }
 
 fn local(dir: &std::path::Path) -> Local {
-    let options = Options {
+    Local::open(&options(dir)).unwrap()
+}
+
+fn options(dir: &std::path::Path) -> Options {
+    Options {
         path: dir.to_owned(),
         create: true,
         wait: Duration::from_secs(10),
         index_cache: 16 << 20,
+        compression: None,
         notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
-    };
-    Local::open(&options).unwrap()
+    }
 }
 
 #[test]
@@ -158,6 +219,13 @@ fn a_local_store_conforms_and_remembers() {
     assert_eq!(again.stats().unwrap().messages, 8 + 50 + 8 * 50);
     assert_eq!(again.get_one(Digest::of(b"foo")).unwrap(), Some(b"foo".to_vec()));
     assert!(!again.put(vec![b"foo".to_vec()]).unwrap()[0].new);
+}
+
+#[test]
+fn a_local_store_that_compresses_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { compression: Some(3), ..options(dir.path()) };
+    conforms(&Store::new(Local::open(&options).unwrap(), LIMIT));
 }
 
 #[test]

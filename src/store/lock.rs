@@ -56,7 +56,7 @@ fn holder(file: &mut File) -> String {
 
 /// This program and its verb; never an argument, which may be a message.
 fn command() -> String {
-    let verbs = ["put", "get", "has", "list", "stats", "serve"];
+    let verbs = ["put", "get", "has", "list", "rm", "stats", "verify", "export", "import", "copy", "serve"];
     let verb = std::env::args().skip(1).find(|argument| verbs.contains(&argument.as_str()));
     format!("sha-api {}", verb.unwrap_or_default()).trim_end().to_owned()
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::tree::{Damaged, Mark};
+use super::mark::Mark;
+use super::tree::Damaged;
 use crate::durable;
 
 /// After so many attempts to open the tree that did not come back, no other is made.
@@ -81,7 +82,7 @@ impl Guard {
             let bytes = std::fs::read(self.log(number)).ok()?;
             Some(SealedLog { number, length: bytes.len(), crc32: crc32fast::hash(&bytes) })
         });
-        let seal = Seal { mark: *mark, logs: logs.collect() };
+        let seal = Seal { mark: mark.clone(), logs: logs.collect() };
         if self.read_seal().is_none() {
             // sled does not sync all that it writes when it makes a tree; without this a power cut costs a rebuild.
             let _ = durable::sync_tree(&self.dir).and_then(|()| durable::sync_dir(durable::parent(&self.dir)));

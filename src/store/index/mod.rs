@@ -2,6 +2,7 @@
 //! and nobody who asks it notices more than a pause.
 
 mod guard;
+mod mark;
 mod overlay;
 mod replay;
 mod tree;
@@ -13,8 +14,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use guard::Guard;
+pub use mark::Mark;
 use overlay::{Overlay, Work};
-pub use tree::Mark;
 use tree::{Damaged, Tree};
 
 use super::log::{Log, Point, Position, Tail};
@@ -41,7 +42,7 @@ pub struct Index {
 }
 
 /// What the tree holds, and how much of that is flushed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct State {
     mark: Mark,
     flushed: Mark,
@@ -51,26 +52,33 @@ impl Index {
     /// Opens the index in `dir` and brings it up to date with the log; answers with how the log ends, too.
     pub fn open(dir: &Path, cache: u64, log: Arc<Log>, notes: Notes) -> Result<(Self, Tail), Error> {
         let place = Place { dir: dir.to_owned(), cache, log, notes };
-        let (tree, state, tail) = place.open()?;
+        let (tree, mut state, tail) = place.open()?;
+        place.look_for_segments(&tree, &mut state)?;
         let (tree, state) = (RwLock::new(Arc::new(tree)), Mutex::new(state));
         Ok((Self { place, overlay: Overlay::default(), tree, state }, tail))
     }
 
     /// Where a message stands.
     pub fn get(&self, digest: &Digest) -> Result<Option<Position>, Error> {
+        Ok(self.find(digest)?.filter(Position::is_message))
+    }
+
+    /// Where a digest's last record stands, be it a message or a removal.
+    pub fn find(&self, digest: &Digest) -> Result<Option<Position>, Error> {
         match self.overlay.get(digest) {
-            Some(position) => Ok(Some(position)),
+            Some(position) => Ok(position),
             None => self.with_tree(|tree| tree.get(digest)),
         }
     }
 
-    /// Where a message stands that was committed lately; for the thread that commits.
-    pub fn get_recent(&self, digest: &Digest) -> Option<Position> {
+    /// The same, if it was committed lately; for the thread that commits.
+    #[allow(clippy::option_option, reason = "that nothing will be there is an answer, too")]
+    pub fn find_recent(&self, digest: &Digest) -> Option<Option<Position>> {
         self.overlay.get(digest)
     }
 
-    /// Makes committed messages findable; the log now ends at `end`.
-    pub fn add(&self, entries: impl Iterator<Item = (Digest, Position)>, end: Point) {
+    /// Makes committed records findable, or takes digests out; the log now ends at `end`.
+    pub fn add(&self, entries: impl Iterator<Item = (Digest, Option<Position>)>, end: Point) {
         self.overlay.add(entries, end);
     }
 
@@ -95,7 +103,27 @@ impl Index {
     /// What there is in all.
     pub fn totals(&self) -> Mark {
         self.overlay.settle();
-        self.state().mark
+        self.state().mark.clone()
+    }
+
+    /// Sees to it that after a crash, nothing of the segment is read any more to bring the index up to date.
+    pub fn leave(&self, segment: u32) -> Result<(), Error> {
+        if self.state().flushed.point.segment <= segment {
+            self.overlay.settle();
+            self.flush();
+        }
+        match self.state().flushed.point.segment > segment {
+            true => Ok(()),
+            false => Err(Error::Full(self.place.dir.clone())),
+        }
+    }
+
+    /// Makes the index anew from the log.
+    pub fn renew(&self) -> Result<(), Error> {
+        self.overlay.settle();
+        let tree = self.tree();
+        tree.abandon();
+        self.rebuild(&tree, &Damaged::new("it does not fit it"))
     }
 
     /// The bytes that the index has on disk.
@@ -108,8 +136,8 @@ impl Index {
         loop {
             match self.overlay.take(IDLE) {
                 Work::Insert(entries, end) => {
-                    let mut sorted: Vec<_> = entries.iter().collect();
-                    sorted.sort_unstable_by_key(|(digest, _)| **digest);
+                    let mut sorted: Vec<_> = entries.iter().map(|(digest, position)| (*digest, *position)).collect();
+                    sorted.sort_unstable_by_key(|(digest, _)| *digest);
                     self.insert(&sorted, end);
                     self.overlay.done();
                     if self.is_behind(is_far_ahead) {
@@ -134,13 +162,11 @@ impl Index {
     }
 
     /// Inserts entries; a tree that fails is made anew, however long that takes.
-    fn insert(&self, entries: &[(&Digest, &Position)], end: Point) {
+    fn insert(&self, entries: &[(Digest, Option<Position>)], end: Point) {
         let inserted = self.with_tree(|tree| {
-            let (messages, bytes) = tree.insert(entries.iter().copied())?;
+            let change = tree.insert(entries)?;
             let mut state = self.state();
-            state.mark.messages += messages;
-            state.mark.bytes += bytes;
-            state.mark.newest = entries.iter().map(|(_, position)| position.time).fold(state.mark.newest, u32::max);
+            change.apply(&mut state.mark);
             state.mark.point = end;
             Ok(())
         });
@@ -150,18 +176,15 @@ impl Index {
         }
     }
 
-    fn is_behind(&self, compare: impl Fn(Mark, Mark) -> bool) -> bool {
+    fn is_behind(&self, compare: impl Fn(&Mark, &Mark) -> bool) -> bool {
         let state = self.state();
-        compare(state.mark, state.flushed)
+        compare(&state.mark, &state.flushed)
     }
 
     /// Makes the tree durable, if it is behind and there is room for it.
     fn flush(&self) {
-        let State { mark, flushed } = *self.state();
-        if mark == flushed {
-            return;
-        }
-        if !self.has_room() {
+        let State { mark, flushed } = self.state().clone();
+        if mark == flushed || !self.has_room() {
             return;
         }
         if self.with_tree(|tree| tree.flush(&mark)).is_ok() {
@@ -232,7 +255,7 @@ impl Place {
             }
             return Ok(opened);
         }
-        match replay(&tree, flushed, None, &self.log, &self.notes) {
+        match replay(&tree, flushed.clone(), None, &self.log, &self.notes) {
             Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
             Err(Stopped::Tree(why)) => {
                 tree.abandon();
@@ -240,6 +263,27 @@ impl Place {
             }
             Err(Stopped::Log(why)) => Err(unreadable(why)),
         }
+    }
+
+    /// Says what is lost with segments that are gone. A removal in one of them has nothing left to remove.
+    fn look_for_segments(&self, tree: &Tree, state: &mut State) -> Result<(), Error> {
+        let there = self.log.numbers();
+        let gone: Vec<_> = state.mark.live.keys().copied().filter(|number| !there.contains(number)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let failed = |why: Damaged| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(why));
+        let entries = tree.entries_in(&gone).map_err(failed)?;
+        let removals = entries.iter().filter(|(_, position)| !position.is_message());
+        let removals: Vec<_> = removals.map(|(digest, _)| (*digest, None)).collect();
+        tree.insert(&removals).map_err(failed)?.apply(&mut state.mark);
+        let lost = entries.len() - removals.len();
+        if lost > 0 {
+            let names: Vec<_> = gone.iter().map(|number| format!("{number:08}.log")).collect();
+            let names = names.join(", ");
+            (self.notes)(Note::Said(format!("{names} is missing in the log, and {lost} messages with it")));
+        }
+        Ok(())
     }
 
     /// Opens the tree, on a full disk with what was put by for that.
@@ -276,7 +320,7 @@ impl Place {
 }
 
 /// Whether so much would have to be replayed that a flush is worth its price.
-fn is_far_ahead(mark: Mark, flushed: Mark) -> bool {
+fn is_far_ahead(mark: &Mark, flushed: &Mark) -> bool {
     mark.messages.saturating_sub(flushed.messages) > FLUSH_AFTER.max(flushed.messages / 4)
         || mark.bytes.saturating_sub(flushed.bytes) > FLUSH_AFTER_BYTES.max(flushed.bytes / 4)
 }

@@ -11,8 +11,8 @@ use crate::store::log::{Point, Position};
 /// Entries beyond which commits wait for the tree to catch up.
 const CAPACITY: usize = 1 << 15;
 
-/// Entries on their way into the tree.
-pub type Entries = Arc<HashMap<Digest, Position>>;
+/// Entries on their way into the tree; `None` takes a digest out of it.
+pub type Entries = Arc<HashMap<Digest, Option<Position>>>;
 
 /// What the thread behind the tree has to do next.
 pub enum Work {
@@ -34,7 +34,7 @@ pub struct Overlay {
 
 #[derive(Default)]
 struct Maps {
-    filling: HashMap<Digest, Position>,
+    filling: HashMap<Digest, Option<Position>>,
     moving: Entries,
 }
 
@@ -50,14 +50,15 @@ struct State {
 }
 
 impl Overlay {
-    /// Where a message stands, if it is not in the tree yet.
-    pub fn get(&self, digest: &Digest) -> Option<Position> {
+    /// What the tree will have under a digest, if that is on its way.
+    #[allow(clippy::option_option, reason = "that nothing will be there is an answer, too")]
+    pub fn get(&self, digest: &Digest) -> Option<Option<Position>> {
         let maps = self.maps.read().expect(UNBROKEN);
         maps.filling.get(digest).or_else(|| maps.moving.get(digest)).copied()
     }
 
     /// Adds what was committed; the log now ends at `end`. Waits while there is too much on the way.
-    pub fn add(&self, entries: impl Iterator<Item = (Digest, Position)>, end: Point) {
+    pub fn add(&self, entries: impl Iterator<Item = (Digest, Option<Position>)>, end: Point) {
         let mut state = self.state();
         {
             let mut maps = self.maps.write().expect(UNBROKEN);

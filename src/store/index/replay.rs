@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::tree::{Damaged, Mark, Tree};
+use super::mark::Mark;
+use super::tree::{Damaged, Tree};
 use crate::digest::Digest;
-use crate::store::log::{Found, Header, Log, Point, Position, Tail};
+use crate::store::log::{Found, Log, Point, Position, Tail};
 use crate::store::{Note, Notes};
 
 /// Entries that are inserted at a time.
@@ -40,24 +41,26 @@ pub fn replay(
     log: &Log,
     notes: &Notes,
 ) -> Result<(Mark, Tail), Stopped> {
+    let from = mark.point;
     let mut replay = Replay { tree, mark, batch: Vec::new() };
-    let total = log.length_from(mark.point)?;
+    let total = log.length_from(from)?;
     let mut done = 0;
-    let tail = log.replay(mark.point, |segment, found| {
+    let tail = log.replay(from, |segment, found| {
         let offset = match found {
-            Found::Whole(offset, _) | Found::Corrupt(offset, _) | Found::Gap(offset, _) => offset,
+            Found::Whole(_, position) | Found::Corrupt(_, position) => position.offset,
+            Found::Gap(offset, _) => offset,
         };
         if until.is_some_and(|until| Point { segment, offset } >= until) {
             return Ok(());
         }
         match found {
-            Found::Whole(offset, header) => {
-                replay.add(segment, offset, &header)?;
-                done += header.size();
+            Found::Whole(header, position) => {
+                replay.add(header.digest, position)?;
+                done += position.size();
             }
-            Found::Corrupt(offset, header) => {
+            Found::Corrupt(header, position) => {
                 notes(Note::Said(format!("{} is corrupt in the log (segment {segment}, offset {offset})", header.digest)));
-                replay.add_if_absent(segment, offset, &header)?;
+                replay.add_if_absent(header.digest, position)?;
             }
             Found::Gap(offset, length) => {
                 notes(Note::Said(format!(
@@ -72,7 +75,7 @@ pub fn replay(
     })?;
     replay.insert()?;
     // What was found is known from now on, and a put of what is known is acknowledged as it is.
-    log.sync_from(mark.point)?;
+    log.sync_from(from)?;
     let end = Point { segment: tail.segment, offset: tail.end.offset };
     replay.mark.point = until.unwrap_or(end);
     if total > SHORT {
@@ -84,32 +87,26 @@ pub fn replay(
 struct Replay<'a> {
     tree: &'a Tree,
     mark: Mark,
-    batch: Vec<(Digest, Position)>,
+    batch: Vec<(Digest, Option<Position>)>,
 }
 
 impl Replay<'_> {
-    fn add(&mut self, segment: u32, offset: u64, header: &Header) -> Result<(), Damaged> {
-        let position = Position { segment, offset, length: header.length, time: header.time };
-        self.batch.push((header.digest, position));
+    fn add(&mut self, digest: Digest, position: Position) -> Result<(), Damaged> {
+        self.batch.push((digest, Some(position)));
         if self.batch.len() >= BATCH { self.insert() } else { Ok(()) }
     }
 
     /// What is corrupt must be known, so that asking for it says so; but a whole copy is better.
-    fn add_if_absent(&mut self, segment: u32, offset: u64, header: &Header) -> Result<(), Damaged> {
+    fn add_if_absent(&mut self, digest: Digest, position: Position) -> Result<(), Damaged> {
         self.insert()?;
-        if self.tree.get(&header.digest)?.is_none() {
-            self.add(segment, offset, header)?;
-        }
-        Ok(())
+        let known = self.tree.get(&digest)?;
+        if known.is_some_and(|known| known.is_message()) { Ok(()) } else { self.add(digest, position) }
     }
 
     fn insert(&mut self) -> Result<(), Damaged> {
         // A digest may stand in the log twice: the later record counts.
         self.batch.sort_by_key(|(digest, _)| *digest);
-        let (messages, bytes) = self.tree.insert(self.batch.iter().map(|(digest, position)| (digest, position)))?;
-        self.mark.messages += messages;
-        self.mark.bytes += bytes;
-        self.mark.newest = self.batch.iter().map(|(_, position)| position.time).fold(self.mark.newest, u32::max);
+        self.tree.insert(&self.batch)?.apply(&mut self.mark);
         self.batch.clear();
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! comes out as [`Damaged`], after which this tree is not touched any more: its messages are still in the log.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,11 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::guard::Guard;
+use super::mark::Mark;
 use crate::digest::Digest;
-use crate::store::log::{Point, Position};
+use crate::store::log::{Kind, Position};
 
 /// How many entries share a leaf of the tree: large leaves compress well and make opening fast.
 const LEAF_FANOUT: usize = 1024;
@@ -49,40 +49,38 @@ impl From<&std::io::Error> for Damaged {
     }
 }
 
-/// The sentinel: the index is complete up to a point of the log, with these totals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// All that stands in the log before this is in the index.
-    pub point: Point,
-    /// How many messages.
-    pub messages: u64,
-    /// The sum of their lengths.
-    pub bytes: u64,
-    /// When the newest was stored, in seconds since 1970; 0 for none.
-    pub newest: u32,
+/// What entries change in all.
+#[derive(Debug, Default)]
+pub struct Change {
+    messages: i64,
+    bytes: i64,
+    newest: u32,
+    live: BTreeMap<u32, i64>,
 }
 
-impl Mark {
-    /// Of an empty index.
-    pub const EMPTY: Self = Self { point: Point::START, messages: 0, bytes: 0, newest: 0 };
-
-    /// As it is stored.
-    pub fn encode(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&self.point.offset.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.messages.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.point.segment.to_le_bytes());
-        bytes[28..].copy_from_slice(&self.newest.to_le_bytes());
-        bytes
+impl Change {
+    fn count(&mut self, before: Option<Position>, after: Option<Position>) {
+        for (position, sign) in [(before, -1), (after, 1)] {
+            let Some(position) = position else { continue };
+            *self.live.entry(position.segment).or_default() += sign * i64::try_from(position.size()).unwrap_or(0);
+            if position.is_message() {
+                self.messages += sign;
+                self.bytes += sign * i64::from(position.length);
+            }
+        }
+        self.newest = after.filter(Position::is_message).map_or(self.newest, |after| self.newest.max(after.time));
     }
 
-    /// Reads what [`Mark::encode`] wrote.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 32] = bytes.try_into().ok()?;
-        let long = |at: usize| u64::from(number(bytes, at)) | u64::from(number(bytes, at + 4)) << 32;
-        let point = Point { segment: number(bytes, 24), offset: long(0) };
-        Some(Self { point, messages: long(8), bytes: long(16), newest: number(bytes, 28) })
+    /// Makes the change in the totals.
+    pub fn apply(self, mark: &mut Mark) {
+        mark.messages = mark.messages.saturating_add_signed(self.messages);
+        mark.bytes = mark.bytes.saturating_add_signed(self.bytes);
+        mark.newest = mark.newest.max(self.newest);
+        for (segment, size) in self.live {
+            let live = mark.live.entry(segment).or_default();
+            *live = live.saturating_add_signed(size);
+        }
+        mark.live.retain(|_, live| *live > 0);
     }
 }
 
@@ -135,25 +133,27 @@ impl Tree {
         }
     }
 
-    /// Where a message stands.
+    /// Where a digest's last record stands, be it a message or a removal.
     pub fn get(&self, digest: &Digest) -> Result<Option<Position>, Damaged> {
         self.with(|db| db.get(digest.as_bytes())?.map(|value| decode(&value)).transpose())
     }
 
-    /// Adds entries; answers with how many digests, and how many bytes of messages, are new.
-    pub fn insert<'a>(&self, entries: impl Iterator<Item = (&'a Digest, &'a Position)>) -> Result<(u64, u64), Damaged> {
+    /// Sets entries, or takes them out; answers with what that changes in all.
+    pub fn insert(&self, entries: &[(Digest, Option<Position>)]) -> Result<Change, Damaged> {
         self.with(|db| {
-            let mut new = (0, 0);
+            let mut change = Change::default();
             for (digest, position) in entries {
-                if db.insert(digest.as_bytes(), encode(position).as_slice())?.is_none() {
-                    new = (new.0 + 1, new.1 + u64::from(position.length));
-                }
+                let before = match position {
+                    Some(position) => db.insert(digest.as_bytes(), encode(position))?,
+                    None => db.remove(digest.as_bytes())?,
+                };
+                change.count(before.map(|value| decode(&value)).transpose()?, *position);
             }
-            Ok(new)
+            Ok(change)
         })
     }
 
-    /// At most `limit` entries of a range, in order.
+    /// At most `limit` messages of a range, in order.
     pub fn range(&self, from: Bound<Digest>, to: Digest, limit: usize) -> Result<Vec<(Digest, Position)>, Damaged> {
         let bounds = (from.map(|digest| digest.as_bytes().to_vec()), Bound::Unbounded);
         self.with(|db| {
@@ -161,12 +161,29 @@ impl Tree {
             let within = |entry: &std::io::Result<(sled::InlineArray, _)>| {
                 entry.as_ref().map_or(true, |(key, _)| key.as_ref() <= to.as_bytes().as_slice())
             };
-            let entries = db.range::<Vec<u8>, _>(bounds).take_while(within).take(limit).map(|entry| {
+            let entries = db.range::<Vec<u8>, _>(bounds).take_while(within).map(|entry| {
                 let (key, value) = entry?;
                 let digest = key.as_ref().try_into().map_err(|_| foreign("key"))?;
                 Ok((Digest::from_bytes(digest), decode(&value)?))
             });
-            entries.collect()
+            let is_message = |entry: &std::io::Result<(_, Position)>| entry.as_ref().map_or(true, |e| e.1.is_message());
+            entries.filter(is_message).take(limit).collect()
+        })
+    }
+
+    /// All entries, removals included, that point into one of these segments.
+    pub fn entries_in(&self, segments: &[u32]) -> Result<Vec<(Digest, Position)>, Damaged> {
+        self.with(|db| {
+            let mut found = Vec::new();
+            for entry in db.iter() {
+                let (key, value) = entry?;
+                if let Ok(digest) = key.as_ref().try_into() {
+                    let position = decode(&value)?;
+                    found
+                        .extend(segments.contains(&position.segment).then_some((Digest::from_bytes(digest), position)));
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -179,7 +196,7 @@ impl Tree {
     /// Makes all entries durable, and the sentinel with them.
     pub fn flush(&self, mark: &Mark) -> Result<(), Damaged> {
         self.with(|db| {
-            db.insert(MARK_KEY, mark.encode().as_slice())?;
+            db.insert(MARK_KEY, mark.encode())?;
             db.flush().map(|_| ())
         })?;
         self.guard.after_flush(mark);
@@ -231,20 +248,27 @@ impl Drop for Tree {
     }
 }
 
-fn encode(position: &Position) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&position.segment.to_le_bytes());
+/// A message has 16 bytes, a compressed one its own length behind them, a removal only the first 12.
+fn encode(position: &Position) -> Vec<u8> {
     let offset = u32::try_from(position.offset / 8).expect("a segment is shorter than 32 GiB");
-    bytes[4..8].copy_from_slice(&offset.to_le_bytes());
-    bytes[8..12].copy_from_slice(&position.length.to_le_bytes());
-    bytes[12..].copy_from_slice(&position.time.to_le_bytes());
-    bytes
+    let Position { segment, stored, length, time, .. } = *position;
+    let numbers: &[u32] = match position.kind {
+        Kind::Message => &[segment, offset, time, length],
+        Kind::Compressed => &[segment, offset, time, stored, length],
+        Kind::Removal => &[segment, offset, time],
+    };
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 fn decode(bytes: &[u8]) -> std::io::Result<Position> {
-    let bytes: &[u8; 16] = bytes.try_into().map_err(|_| foreign("position"))?;
-    let [segment, offset, length, time] = [0, 4, 8, 12].map(|at| number(bytes, at));
-    Ok(Position { segment, offset: u64::from(offset) * 8, length, time })
+    let (kind, stored, length) = match bytes.len() {
+        12 => (Kind::Removal, 0, 0),
+        16 => (Kind::Message, number(bytes, 12), number(bytes, 12)),
+        20 => (Kind::Compressed, number(bytes, 12), number(bytes, 16)),
+        _ => return Err(foreign("position")),
+    };
+    let [segment, offset, time] = [0, 4, 8].map(|at| number(bytes, at));
+    Ok(Position { kind, segment, offset: u64::from(offset) * 8, stored, length, time })
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {

@@ -1,7 +1,8 @@
-//! Group commit: what waits is appended together and synced once, before any of it is acknowledged.
+//! Group commit: what waits is appended together and synced once, before any of it is acknowledged. Everything that
+//! changes the store goes through here, one after the other, so that what is looked up here is how things stand.
 //! A failed sync is final: what is on disk is not known then, so nothing is acknowledged any more.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -9,12 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use crate::digest::Digest;
 use crate::messages::Error;
 use crate::store::index::Index;
-use crate::store::log::{AppendError, Appender, Position};
+use crate::store::log::{self, AppendError, Appender, Header, Kind, Log, Position, Record};
 
-/// Bytes after which a group takes no further puts.
+/// Bytes after which a group takes nothing more.
 const GROUP: usize = 16 << 20;
 
-/// Puts that wait, and why there can be no more of them.
+/// Changes that wait, and why there can be no more of them.
 #[derive(Debug)]
 pub struct Commits {
     /// The store, for errors to name.
@@ -26,8 +27,23 @@ pub struct Commits {
 
 #[derive(Debug, Default)]
 struct Queue {
-    puts: Vec<Put>,
+    requests: Vec<Request>,
     closed: bool,
+}
+
+/// A change that is asked for.
+#[derive(Debug)]
+pub enum Change {
+    /// Stores messages; answers which of them were not stored by a put beside this one.
+    Put(Vec<Unknown>),
+    /// Removes messages; answers which of them were stored.
+    Remove(Vec<Digest>),
+    /// Appends records again that stand elsewhere in the log; answers which of them were still needed.
+    Move(Vec<Moved>),
+    /// Forgets removals that stood where nothing is any more.
+    Forget(Vec<(Digest, Position)>),
+    /// Appends nothing more to the last segment.
+    BeginSegment,
 }
 
 /// A message that was not found in the store, or not as it should be.
@@ -35,17 +51,41 @@ struct Queue {
 pub struct Unknown {
     /// Of the message.
     pub digest: Digest,
-    /// The bytes.
-    pub message: Vec<u8>,
+    /// How it is stored.
+    pub kind: Kind,
+    /// The bytes to store.
+    pub stored: Vec<u8>,
     /// Where a copy stands that is corrupt.
     pub corrupt: Option<Position>,
 }
 
-/// Messages of one caller, and where it waits for the answer.
+/// A record that is to stand elsewhere.
 #[derive(Debug)]
-struct Put {
-    batch: Vec<Unknown>,
+pub struct Moved {
+    /// As it is.
+    pub header: Header,
+    /// The bytes behind it, as they are.
+    pub stored: Vec<u8>,
+    /// Where it stands now.
+    pub position: Position,
+}
+
+/// What one caller asks for, and where it waits for the answer.
+#[derive(Debug)]
+struct Request {
+    change: Change,
     done: SyncSender<Result<Vec<bool>, Error>>,
+}
+
+impl Change {
+    /// How many bytes it may append.
+    fn size(&self) -> usize {
+        match self {
+            Self::Put(batch) => batch.iter().map(|unknown| unknown.stored.len()).sum(),
+            Self::Move(batch) => batch.iter().map(|moved| moved.stored.len()).sum(),
+            Self::Remove(_) | Self::Forget(_) | Self::BeginSegment => 0,
+        }
+    }
 }
 
 impl Commits {
@@ -54,12 +94,12 @@ impl Commits {
         Self { dir, queue: Mutex::default(), waiting: Condvar::new(), failed: OnceLock::new() }
     }
 
-    /// Waits until the messages are durable; answers which of them were not stored by a put beside this one.
-    pub fn put(&self, batch: Vec<Unknown>) -> Result<Vec<bool>, Error> {
+    /// Waits until the change is durable; answers as [`Change`] says.
+    pub fn carry_out(&self, change: Change) -> Result<Vec<bool>, Error> {
         let (done, answer) = sync_channel(1);
-        self.queue().puts.push(Put { batch, done });
+        self.queue().requests.push(Request { change, done });
         self.waiting.notify_one();
-        answer.recv().expect("the commit thread answers every put")
+        answer.recv().expect("the commit thread answers every request")
     }
 
     /// Why writing has stopped, if it has.
@@ -74,47 +114,61 @@ impl Commits {
     }
 
     /// Commits until [`Commits::close`]; for a thread of its own.
-    pub fn run(&self, mut appender: Appender, index: &Index) {
-        while let Some(puts) = self.next_group() {
-            let group = Group::of(&puts, index);
-            let committed = match self.failed() {
-                Some(why) => Err(Error::Failed(why)),
-                None if group.messages.is_empty() => Ok(()),
-                None => self.commit(&mut appender, &group.messages, index),
-            };
-            for (put, new) in puts.iter().zip(group.new) {
+    pub fn run(&self, mut appender: Appender, log: &Log, index: &Index) {
+        while let Some(requests) = self.next_group() {
+            let mut group =
+                Group { index, time: log::now(), records: Vec::new(), stored: HashMap::new(), forgotten: Vec::new() };
+            let answers: Vec<_> = requests.iter().map(|request| group.add(&request.change)).collect();
+            let mut committed = self.commit(&mut appender, &group, log);
+            if committed.is_ok() && requests.iter().any(|request| matches!(request.change, Change::BeginSegment)) {
+                committed = appender.begin_segment().map_err(|error| self.explain(error));
+            }
+            for (request, answer) in requests.iter().zip(answers) {
                 // A caller that is gone needs no answer.
-                let _ = put.done.send(committed.clone().map(|()| new));
+                let _ = request.done.send(committed.clone().and(answer));
             }
         }
     }
 
-    fn commit(&self, appender: &mut Appender, group: &[(Digest, &[u8])], index: &Index) -> Result<(), Error> {
-        match appender.append(group) {
-            Ok(positions) => {
-                index.add(group.iter().map(|(digest, _)| *digest).zip(positions), appender.end());
-                Ok(())
-            }
-            Err(AppendError::Full) => Err(Error::Full(self.dir.clone())),
-            Err(AppendError::Failed(error)) => {
+    fn commit(&self, appender: &mut Appender, group: &Group, log: &Log) -> Result<(), Error> {
+        if let Some(why) = self.failed() {
+            return Err(Error::Failed(why));
+        }
+        let Group { records, forgotten, .. } = group;
+        if !records.is_empty() {
+            let positions = appender.append(records).map_err(|error| self.explain(error))?;
+            let digests = records.iter().map(|record| record.header.digest);
+            group.index.add(digests.zip(positions.into_iter().map(Some)), appender.end());
+            log.ends_at(appender.end());
+        }
+        if !forgotten.is_empty() {
+            group.index.add(forgotten.iter().map(|digest| (*digest, None)), appender.end());
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: AppendError) -> Error {
+        match error {
+            AppendError::Full => Error::Full(self.dir.clone()),
+            AppendError::Failed(error) => {
                 let why: Arc<str> = error.to_string().into();
-                Err(Error::Failed(self.failed.get_or_init(|| why).clone()))
+                Error::Failed(self.failed.get_or_init(|| why).clone())
             }
         }
     }
 
-    fn next_group(&self) -> Option<Vec<Put>> {
-        let idle = |queue: &mut Queue| queue.puts.is_empty() && !queue.closed;
+    fn next_group(&self) -> Option<Vec<Request>> {
+        let idle = |queue: &mut Queue| queue.requests.is_empty() && !queue.closed;
         let mut queue = self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN);
         let mut bytes = 0;
-        let taken = queue.puts.iter().take_while(|put| {
+        let taken = queue.requests.iter().take_while(|request| {
             let fits = bytes < GROUP;
-            bytes += put.batch.iter().map(|unknown| unknown.message.len()).sum::<usize>();
+            bytes += request.change.size();
             fits
         });
         let taken = taken.count();
-        let rest = queue.puts.split_off(taken);
-        let group = std::mem::replace(&mut queue.puts, rest);
+        let rest = queue.requests.split_off(taken);
+        let group = std::mem::replace(&mut queue.requests, rest);
         (!group.is_empty()).then_some(group)
     }
 
@@ -125,26 +179,70 @@ impl Commits {
 
 /// What a group appends: each message once, however many put it.
 struct Group<'a> {
-    messages: Vec<(Digest, &'a [u8])>,
-    /// For each put, which of its messages are appended for it.
-    new: Vec<Vec<bool>>,
+    index: &'a Index,
+    time: u32,
+    records: Vec<Record<'a>>,
+    /// Whether a digest is stored once the records so far are.
+    stored: HashMap<Digest, bool>,
+    forgotten: Vec<Digest>,
 }
 
 impl<'a> Group<'a> {
-    fn of(puts: &'a [Put], index: &Index) -> Self {
-        let mut seen = HashSet::new();
-        let mut messages = Vec::new();
-        let mut append = |unknown: &'a Unknown| {
-            // Another put may have stored it since this one looked; but a copy that was seen to be corrupt is none.
-            let stored = index.get_recent(&unknown.digest).filter(|position| Some(*position) != unknown.corrupt);
-            let new = stored.is_none() && seen.insert(unknown.digest);
-            if new {
-                messages.push((unknown.digest, unknown.message.as_slice()));
+    fn add(&mut self, change: &'a Change) -> Result<Vec<bool>, Error> {
+        match change {
+            Change::Put(batch) => Ok(batch.iter().map(|unknown| self.put(unknown)).collect()),
+            Change::Remove(digests) => digests.iter().map(|digest| self.remove(*digest)).collect(),
+            Change::Move(batch) => batch.iter().map(|moved| self.move_record(moved)).collect(),
+            Change::Forget(removals) => {
+                removals.iter().map(|(digest, position)| self.forget(*digest, *position)).collect()
             }
-            new
+            Change::BeginSegment => Ok(Vec::new()),
+        }
+    }
+
+    fn put(&mut self, unknown: &'a Unknown) -> bool {
+        let Unknown { digest, kind, stored, corrupt } = unknown;
+        // Another put may have stored it since this one looked; but a copy that was seen to be corrupt is none.
+        let recent = || self.index.find_recent(digest).flatten();
+        let is_there = |position: Position| position.is_message() && Some(position) != *corrupt;
+        let is_stored = self.stored.get(digest).copied().unwrap_or_else(|| recent().is_some_and(is_there));
+        if !is_stored {
+            let number = u32::try_from(stored.len()).expect("Store refuses longer messages");
+            self.append(Header { kind: *kind, number, time: self.time, digest: *digest }, stored);
+        }
+        !is_stored
+    }
+
+    fn remove(&mut self, digest: Digest) -> Result<bool, Error> {
+        let is_stored = match self.stored.get(&digest) {
+            Some(stored) => *stored,
+            None => self.index.get(&digest)?.is_some(),
         };
-        let new = puts.iter().map(|put| put.batch.iter().map(&mut append).collect()).collect();
-        Self { messages, new }
+        if is_stored {
+            self.append(Header { kind: Kind::Removal, number: 0, time: self.time, digest }, &[]);
+        }
+        Ok(is_stored)
+    }
+
+    /// Only a record that the index points to is needed, and only until this group has another of its digest.
+    fn move_record(&mut self, moved: &'a Moved) -> Result<bool, Error> {
+        let digest = moved.header.digest;
+        let is_needed = !self.stored.contains_key(&digest) && self.index.find(&digest)? == Some(moved.position);
+        if is_needed {
+            self.append(moved.header, &moved.stored);
+        }
+        Ok(is_needed)
+    }
+
+    fn forget(&mut self, digest: Digest, position: Position) -> Result<bool, Error> {
+        let is_there = !self.stored.contains_key(&digest) && self.index.find(&digest)? == Some(position);
+        self.forgotten.extend(is_there.then_some(digest));
+        Ok(is_there)
+    }
+
+    fn append(&mut self, header: Header, bytes: &'a [u8]) {
+        self.stored.insert(header.digest, header.kind != Kind::Removal);
+        self.records.push(Record { header, bytes });
     }
 }
 

@@ -1,7 +1,10 @@
 //! The local backend: the log holds the messages, the index finds them, one thread commits and one keeps the index.
 
 mod commit;
+mod compact;
 mod place;
+mod repair;
+mod verify;
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,14 +13,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use commit::{Commits, Unknown};
+use commit::{Change, Commits, Unknown};
+use compact::Compactions;
 
 use crate::digest::Digest;
 use crate::durable;
 use crate::messages::{Cursor, Damage, Entry, Error, Page, Stats, Verified};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::log::{self, Appender, Log, Position, Tail};
+use crate::store::log::{self, Appender, Kind, Log, Position, Tail};
 use crate::store::{Backend, Note, Notes};
 
 /// How to open a local store.
@@ -31,72 +35,110 @@ pub struct Options {
     pub wait: Duration,
     /// Bytes of memory for the index.
     pub index_cache: u64,
+    /// How hard to compress what is put, as a level of zstd; `None`: not at all.
+    pub compression: Option<i32>,
     /// Where to say what is found.
     pub notes: Notes,
 }
 
 /// Messages in a directory. Dropping it commits what waits and closes the index.
 pub struct Local {
-    path: PathBuf,
-    log: Arc<Log>,
-    index: Arc<Index>,
-    commits: Arc<Commits>,
+    core: Arc<Core>,
+    compression: Option<i32>,
     threads: Vec<JoinHandle<()>>,
     /// Let go last.
     _lock: Lock,
 }
 
+/// What the threads of a store share.
+struct Core {
+    path: PathBuf,
+    log: Arc<Log>,
+    index: Index,
+    commits: Commits,
+    compactions: Compactions,
+    notes: Notes,
+}
+
+/// A message that is stored.
+struct Fetched {
+    position: Position,
+    /// Its bytes, if so many are there.
+    message: Option<Vec<u8>>,
+}
+
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Local").field("path", &self.core.path).finish_non_exhaustive()
     }
 }
 
 impl Local {
     /// Opens the store: afterwards all that was ever acknowledged can be found.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let Options { path, create, wait, index_cache, notes } = options;
+        let Options { path, create, wait, index_cache, compression, notes } = options;
         let (lock, salt) = place::enter(path, *create, *wait, notes)?;
         let failed = |why| Error::io(format!("cannot open the log of {}", path.display()), why);
         let log = Arc::new(Log::open(&path.join("log"), salt).map_err(failed)?);
         let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;
         set_aside(path, &tail, notes).map_err(failed)?;
         let appender = Appender::new(log.clone(), &tail).map_err(failed)?;
-        let (index, commits) = (Arc::new(index), Arc::new(Commits::new(path.clone())));
-        let mut local = Self { path: path.clone(), log, index, commits, threads: Vec::new(), _lock: lock };
-        local.spawn("commit", {
-            let (commits, index) = (local.commits.clone(), local.index.clone());
-            move || commits.run(appender, &index)
-        })?;
-        local.spawn("index", {
-            let index = local.index.clone();
-            move || index.run()
-        })?;
+        let (commits, compactions) = (Commits::new(path.clone()), Compactions::default());
+        let core = Arc::new(Core { path: path.clone(), log, index, commits, compactions, notes: notes.clone() });
+        let mut local = Self { core, compression: *compression, threads: Vec::new(), _lock: lock };
+        local.spawn("commit", move |core| core.commits.run(appender, &core.log, &core.index))?;
+        local.spawn("index", |core| core.index.run())?;
+        local.spawn("compact", |core| core.compactions.run(core))?;
         Ok(local)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    fn spawn(&mut self, name: &str, work: impl FnOnce(&Core) + Send + 'static) -> Result<(), Error> {
+        let core = self.core.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&core));
         self.threads.push(thread.map_err(|why| Error::io(format!("cannot start the {name} thread"), why))?);
         Ok(())
     }
 
     /// `None` if the message is stored as it is given.
     fn unless_known(&self, digest: Digest, message: Vec<u8>) -> Result<Option<Unknown>, Error> {
-        let Some(position) = self.index.get(&digest)? else {
-            return Ok(Some(Unknown { digest, message, corrupt: None }));
-        };
-        // To acknowledge what is corrupt would be to promise what cannot be kept.
-        if self.read(&position)?.as_ref() == Some(&message) {
-            return Ok(None);
+        let mut corrupt = None;
+        if let Some(Fetched { position, message: stored }) = self.core.fetch(&digest)? {
+            // To acknowledge what is corrupt would be to promise what cannot be kept.
+            if stored.as_ref() == Some(&message) {
+                return Ok(None);
+            }
+            corrupt = Some(position);
         }
-        Ok(Some(Unknown { digest, message, corrupt: Some(position) }))
+        let compressed = self.compression.and_then(|level| log::compress(&message, level));
+        let (kind, stored) = compressed.map_or((Kind::Message, message), |stored| (Kind::Compressed, stored));
+        Ok(Some(Unknown { digest, kind, stored, corrupt }))
+    }
+}
+
+impl Core {
+    /// The message of a digest; `None` if it is absent.
+    fn fetch(&self, digest: &Digest) -> Result<Option<Fetched>, Error> {
+        loop {
+            let Some(position) = self.index.get(digest)? else { return Ok(None) };
+            let stored = self.read(&position)?;
+            if stored.is_none() && self.index.get(digest)? != Some(position) {
+                // It was moved in the meantime, and its old segment removed.
+                continue;
+            }
+            let message = match position.kind {
+                Kind::Compressed => stored.and_then(|stored| log::decompress(&stored)),
+                Kind::Message | Kind::Removal => stored,
+            };
+            return Ok(Some(Fetched { position, message }));
+        }
     }
 
     fn read(&self, position: &Position) -> Result<Option<Vec<u8>>, Error> {
-        self.log.read(position).map_err(|why| {
-            Error::io(format!("cannot read segment {} of {}", position.segment, self.path.display()), why)
-        })
+        self.log.read(position).map_err(|why| self.unreadable(position.segment, why))
+    }
+
+    fn unreadable(&self, segment: u32, why: io::Error) -> Error {
+        Error::io(format!("cannot read segment {segment} of {}", self.path.display()), why)
     }
 }
 
@@ -112,7 +154,7 @@ impl Backend for Local {
             }
         }
         if !unknown.is_empty() {
-            for (place, is_new) in places.into_iter().zip(self.commits.put(unknown)?) {
+            for (place, is_new) in places.into_iter().zip(self.core.commits.carry_out(Change::Put(unknown))?) {
                 new[place] = is_new;
             }
         }
@@ -120,17 +162,17 @@ impl Backend for Local {
     }
 
     fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let Some(position) = self.index.get(digest)? else { return Ok(None) };
+        let Some(fetched) = self.core.fetch(digest)? else { return Ok(None) };
         // A segment that is gone or too short has taken the message with it.
-        self.read(&position)?.ok_or(Error::Corrupt(*digest)).map(Some)
+        fetched.message.ok_or(Error::Corrupt(*digest)).map(Some)
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        digests.iter().map(|digest| Ok(self.index.get(digest)?.is_some())).collect()
+        digests.iter().map(|digest| Ok(self.core.index.get(digest)?.is_some())).collect()
     }
 
     fn length(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        Ok(self.index.get(digest)?.map(|position| u64::from(position.length)))
+        Ok(self.core.index.get(digest)?.map(|position| u64::from(position.length)))
     }
 
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
@@ -139,51 +181,58 @@ impl Backend for Local {
             length: u64::from(position.length),
             stored_at: log::time(position.time),
         };
-        Ok(self.index.page(page)?.into_iter().map(entry).collect())
+        Ok(self.core.index.page(page)?.into_iter().map(entry).collect())
     }
 
-    fn remove(&self, _: &[Digest]) -> Result<Vec<bool>, Error> {
-        unimplemented!("comes next")
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        let removed = self.core.commits.carry_out(Change::Remove(digests.to_vec()))?;
+        self.core.compactions.want();
+        Ok(removed)
     }
 
-    fn verify(&self, _: Option<&Cursor>) -> Result<Verified, Error> {
-        unimplemented!("comes next")
+    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error> {
+        verify::step(&self.core, from)
     }
 
-    fn repair(&self, _: &[Damage]) -> Result<(), Error> {
-        unimplemented!("comes next")
+    fn repair(&self, damage: &[Damage]) -> Result<(), Error> {
+        repair::repair(&self.core, damage)
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        let totals = self.index.totals();
-        let disk = self.log.disk().and_then(|log| Ok(log + self.index.disk()?));
+        let Core { path, log, index, .. } = &*self.core;
+        let totals = index.totals();
+        let failed = |why| Error::io(format!("cannot measure {}", path.display()), why);
+        let (log_disk, index_disk) = (log.disk().map_err(failed)?, index.disk().map_err(failed)?);
+        let (verified, damaged) = verify::last(path).map_or((None, 0), |last| (Some(last.time), last.damaged));
         Ok(Stats {
             messages: totals.messages,
             bytes: totals.bytes,
-            disk: disk.map_err(|why| Error::io(format!("cannot measure {}", self.path.display()), why))?,
-            dead: 0,
-            verified: None,
-            damaged: 0,
+            disk: log_disk + index_disk,
+            dead: compact::dead(log, &totals).map_err(failed)?,
             newest: (totals.newest > 0).then(|| log::time(totals.newest)),
+            verified,
+            damaged,
         })
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.commits.failed().map_or(Ok(()), |why| Err(Error::Failed(why)))
+        self.core.commits.failed().map_or(Ok(()), |why| Err(Error::Failed(why)))
     }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
         let mut threads = std::mem::take(&mut self.threads).into_iter();
-        self.commits.close();
-        let commit = threads.next().map(JoinHandle::join);
-        self.index.close();
-        let index = threads.next().map(JoinHandle::join);
-        for ended in [commit, index].into_iter().flatten() {
-            // It has said so itself when it panicked; all that was acknowledged is in the log.
-            let _ = ended;
-        }
+        let [commit, index, compact] = [threads.next(), threads.next(), threads.next()];
+        // One that panicked has said so itself; all that was acknowledged is in the log.
+        let join = |thread: Option<JoinHandle<()>>| drop(thread.map(JoinHandle::join));
+        // Compaction commits, and commits fill the index.
+        self.core.compactions.close();
+        join(compact);
+        self.core.commits.close();
+        join(commit);
+        self.core.index.close();
+        join(index);
     }
 }
 

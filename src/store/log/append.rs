@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::record::{ALIGN, Header, now};
+use super::record::{ALIGN, Header, Kind};
 use super::{FIRST_RECORD, Log, Point, Position, SEGMENT, Tail};
-use crate::digest::Digest;
 
 /// Zeros are written so far ahead of small groups: to sync bytes in space that the file system has allocated
 /// is cheaper than to sync a file that grew.
@@ -32,6 +31,15 @@ pub struct Appender {
     buffer: Vec<u8>,
 }
 
+/// What is appended: a header, and the bytes that follow it.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// Of a removal that is new, the number is made: it speaks of all segments up to its own.
+    pub header: Header,
+    /// As many as the header says.
+    pub bytes: &'a [u8],
+}
+
 /// Why a group was not appended.
 #[derive(Debug)]
 pub enum AppendError {
@@ -47,6 +55,7 @@ impl Appender {
         let file = log.segment(tail.segment);
         let filled = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|data| data.len()))?;
         let end = Point { segment: tail.segment, offset: tail.end.offset };
+        log.ends_at(end);
         Ok(Self { log, file, end, filled, buffer: Vec::new() })
     }
 
@@ -55,8 +64,16 @@ impl Appender {
         self.end
     }
 
-    /// Appends messages and syncs them: when this returns their positions, they survive a power cut.
-    pub fn append(&mut self, group: &[(Digest, &[u8])]) -> Result<Vec<Position>, AppendError> {
+    /// Begins a new segment, so that nothing more is appended to the one before.
+    pub fn begin_segment(&mut self) -> Result<(), AppendError> {
+        match self.file {
+            Some(_) => self.create(self.end.segment + 1),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends records and syncs them: when this returns their positions, they survive a power cut.
+    pub fn append(&mut self, group: &[Record]) -> Result<Vec<Position>, AppendError> {
         let before = (self.end, self.filled, self.file.clone());
         let appended = self.write_group(group);
         if let Err(AppendError::Full) = appended {
@@ -82,25 +99,25 @@ impl Appender {
         Ok(())
     }
 
-    fn write_group(&mut self, group: &[(Digest, &[u8])]) -> Result<Vec<Position>, AppendError> {
-        let time = now();
+    fn write_group(&mut self, group: &[Record]) -> Result<Vec<Position>, AppendError> {
         let mut positions = Vec::with_capacity(group.len());
-        for (digest, message) in group {
-            let length = u32::try_from(message.len()).expect("Store refuses longer messages");
-            let header = Header::message(*digest, length, time);
+        for Record { mut header, bytes } in group.iter().copied() {
             self.make_room(header.size())?;
             let at = self.end.offset + self.buffer.len() as u64;
             let segment = self.end.segment;
-            positions.push(Position { segment, offset: at, length, time });
+            if header.kind == Kind::Removal && header.number == 0 {
+                header.number = segment;
+            }
+            positions.push(Position::of(&header, segment, at, bytes));
             self.buffer.extend_from_slice(&header.encode(&self.log.salt, segment, at));
-            if message.len() >= WRITE {
+            if bytes.len() >= WRITE {
                 self.write_buffer()?;
-                self.write(message)?;
+                self.write(bytes)?;
             } else {
-                self.buffer.extend_from_slice(message);
+                self.buffer.extend_from_slice(bytes);
             }
             // The padding is written too: the log must not end beyond its file.
-            self.buffer.resize(self.buffer.len() + message.len().next_multiple_of(ALIGN) - message.len(), 0);
+            self.buffer.resize(self.buffer.len() + bytes.len().next_multiple_of(ALIGN) - bytes.len(), 0);
             if self.buffer.len() >= WRITE {
                 self.write_buffer()?;
             }
@@ -120,6 +137,10 @@ impl Appender {
             self.finish_segment()?;
             number += 1;
         }
+        self.create(number)
+    }
+
+    fn create(&mut self, number: u32) -> Result<(), AppendError> {
         self.file = Some(self.log.create(number).map_err(sort)?);
         self.end = Point { segment: number, offset: FIRST_RECORD };
         self.filled = FIRST_RECORD;

@@ -2,6 +2,7 @@
 //! Nothing that was synced is ever written over.
 
 mod append;
+mod compression;
 mod record;
 mod scan;
 
@@ -10,11 +11,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
-pub use append::{AppendError, Appender};
-pub use record::{Header, Salt, time};
-pub use scan::{End, Found};
+pub use append::{AppendError, Appender, Record};
+pub use compression::{compress, decompress};
+pub use record::{ALIGN, HEADER, Header, Kind, Salt, now, time};
+pub use scan::{End, Found, is_whole};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,17 +29,48 @@ pub const FIRST_RECORD: u64 = FIRST_BYTES as u64;
 const FIRST_BYTES: usize = 64;
 const MAGIC: &[u8; 16] = b"sha-api segment\n";
 
-/// Where a message stands: a segment, the offset of its record, and the length of its bytes.
+/// Where a record stands, and what is known of it without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// What it says.
+    pub kind: Kind,
     /// The number of the segment.
     pub segment: u32,
     /// Of the record's header; a multiple of 8.
     pub offset: u64,
-    /// Of the message.
+    /// How many bytes follow the header.
+    pub stored: u32,
+    /// The length of the message.
     pub length: u32,
     /// When it was stored, in seconds since 1970.
     pub time: u32,
+}
+
+impl Position {
+    /// Of a record at an offset of a segment, with `bytes` behind its header.
+    pub fn of(header: &Header, segment: u32, offset: u64, bytes: &[u8]) -> Self {
+        let stored = header.stored();
+        let length = match header.kind {
+            Kind::Compressed => compression::length(bytes).unwrap_or(stored),
+            Kind::Message | Kind::Removal => stored,
+        };
+        Self { kind: header.kind, segment, offset, stored, length, time: header.time }
+    }
+
+    /// Whether a message stands there.
+    pub fn is_message(&self) -> bool {
+        self.kind != Kind::Removal
+    }
+
+    /// What the record takes in the log, in bytes.
+    pub fn size(&self) -> u64 {
+        record::size(self.stored)
+    }
+
+    /// Where in the log it stands.
+    pub fn point(&self) -> Point {
+        Point { segment: self.segment, offset: self.offset }
+    }
 }
 
 /// A point between two records.
@@ -60,6 +93,8 @@ pub struct Log {
     dir: PathBuf,
     salt: Salt,
     segments: RwLock<BTreeMap<u32, Arc<File>>>,
+    /// Everything before this is durable, and can be found.
+    end: Mutex<Point>,
 }
 
 impl Log {
@@ -69,18 +104,81 @@ impl Log {
         for number in numbers(dir)? {
             segments.insert(number, Arc::new(File::options().read(true).write(true).open(path(dir, number))?));
         }
-        Ok(Self { dir: dir.to_owned(), salt, segments: RwLock::new(segments) })
+        Ok(Self { dir: dir.to_owned(), salt, segments: RwLock::new(segments), end: Mutex::new(Point::START) })
     }
 
-    /// The bytes at a position, as they are; `None` where there are not so many.
+    /// The bytes behind a record's header, as they are; `None` where there are not so many.
     pub fn read(&self, position: &Position) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.segment(position.segment) else { return Ok(None) };
-        let mut bytes = vec![0; position.length as usize];
+        let mut bytes = vec![0; position.stored as usize];
         match file.read_exact_at(&mut bytes, position.offset + record::HEADER as u64) {
             Ok(()) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The header at a position, if one stands there.
+    pub fn header(&self, position: &Position) -> io::Result<Option<Header>> {
+        let Some(file) = self.segment(position.segment) else { return Ok(None) };
+        let mut bytes = [0; record::HEADER];
+        match file.read_exact_at(&mut bytes, position.offset) {
+            Ok(()) => Ok(Header::decode(&bytes, &self.salt, position.segment, position.offset)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the log ends: everything before is durable, and can be found.
+    pub fn end(&self) -> Point {
+        *self.end.lock().expect(UNBROKEN)
+    }
+
+    /// Says that everything up to `end` is durable, and can be found.
+    pub fn ends_at(&self, end: Point) {
+        *self.end.lock().expect(UNBROKEN) = end;
+    }
+
+    /// The numbers of the segments, in order.
+    pub fn numbers(&self) -> Vec<u32> {
+        self.read_segments().keys().copied().collect()
+    }
+
+    /// The length of a segment's file in bytes; `None` if there is none.
+    pub fn length(&self, number: u32) -> io::Result<Option<u64>> {
+        self.segment(number).map(|file| Ok(file.metadata()?.len())).transpose()
+    }
+
+    /// Calls `visit` for all that a segment holds, damage included.
+    pub fn scan<E: From<io::Error>>(
+        &self,
+        number: u32,
+        mut visit: impl FnMut(Found) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(file) = self.segment(number) else { return Ok(()) };
+        let end = scan::scan(&file, number, &self.salt, FIRST_RECORD, &mut visit)?;
+        end.torn.into_iter().try_for_each(visit)
+    }
+
+    /// Bytes of a segment as they are, fewer at its end; `None` if there is no such segment.
+    pub fn bytes(&self, number: u32, offset: u64, length: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.segment(number) else { return Ok(None) };
+        let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length.min(left)];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(Some(bytes))
+    }
+
+    /// The header that `bytes` begin with, if they stand at this place.
+    pub fn decode(&self, bytes: &[u8], segment: u32, offset: u64) -> Option<Header> {
+        Header::decode(bytes, &self.salt, segment, offset)
+    }
+
+    /// Removes a segment that nothing is needed of any more. Who reads it now still can.
+    pub fn remove(&self, number: u32) -> io::Result<()> {
+        self.segments.write().expect(UNBROKEN).remove(&number);
+        std::fs::remove_file(path(&self.dir, number))?;
+        durable::sync_dir(&self.dir)
     }
 
     /// Reads everything from `from` on; what does not count at the end of the last segment is left in [`Tail::end`].
@@ -109,11 +207,12 @@ impl Log {
         segments.iter().try_for_each(|file| Ok(rustix::fs::fdatasync(file)?))
     }
 
-    /// Whether `point` lies within the log.
+    /// Whether `point` lies within the log. It may lie in a segment that is gone, if others follow.
     pub fn covers(&self, point: Point) -> io::Result<bool> {
         match self.segment(point.segment) {
             Some(file) => Ok(file.metadata()?.len() >= point.offset),
-            None => Ok(point == Point::START && self.read_segments().is_empty()),
+            None if point == Point::START => Ok(true),
+            None => Ok(self.read_segments().keys().any(|number| *number > point.segment)),
         }
     }
 
@@ -135,7 +234,7 @@ impl Log {
     }
 
     fn read_segments(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u32, Arc<File>>> {
-        self.segments.read().expect("nobody panics while holding this")
+        self.segments.read().expect(UNBROKEN)
     }
 
     /// Makes the segment `number`, durably.
@@ -148,19 +247,21 @@ impl Log {
             return Err(error);
         }
         let file = Arc::new(file);
-        self.segments.write().expect("nobody panics while holding this").insert(number, file.clone());
+        self.segments.write().expect(UNBROKEN).insert(number, file.clone());
         Ok(file)
     }
 
     /// Removes the segments from `number` on: those that a group began and could not fill.
     fn remove_from(&self, number: u32) -> io::Result<()> {
-        let mut segments = self.segments.write().expect("nobody panics while holding this");
+        let mut segments = self.segments.write().expect(UNBROKEN);
         for (number, _) in segments.split_off(&number) {
             std::fs::remove_file(path(&self.dir, number))?;
         }
         durable::sync_dir(&self.dir)
     }
 }
+
+const UNBROKEN: &str = "nobody panics while holding this";
 
 /// Where a replay ended.
 #[derive(Debug)]

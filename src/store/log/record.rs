@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 0 | 3 | the mark |
 //! | 3 | 1 | the kind |
-//! | 4 | 4 | the length of the bytes that follow |
+//! | 4 | 4 | the length of the bytes that follow; of a removal, the last segment that may hold what it removes |
 //! | 8 | 4 | when it was stored, in seconds since 1970 |
 //! | 12 | 32 | the digest |
 //! | 44 | 4 | CRC-32 of the store's salt, the segment, the offset and the 44 bytes before |
@@ -26,12 +26,16 @@ const MARK: [u8; 3] = [0xd5, 0x5a, 0xa7];
 /// What keeps the records of one store apart from those of all others; random.
 pub type Salt = [u8; 16];
 
-/// What a record says. 2 (a message, compressed) and 3 (a removal) are kept free.
+/// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// The bytes that follow are the message.
     Message = 1,
+    /// The bytes that follow are the message's length and the message, compressed: see [`super::compression`].
+    Compressed = 2,
+    /// The message is removed. No bytes follow.
+    Removal = 3,
 }
 
 /// A header, read or to be written.
@@ -39,8 +43,8 @@ pub enum Kind {
 pub struct Header {
     /// What the record says.
     pub kind: Kind,
-    /// Of the bytes that follow.
-    pub length: u32,
+    /// Of the bytes that follow; of a removal, the last segment that may hold what it removes.
+    pub number: u32,
     /// Seconds since 1970; enough until 2106.
     pub time: u32,
     /// Of the message.
@@ -48,9 +52,9 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of a message that is stored now.
-    pub fn message(digest: Digest, length: u32, time: u32) -> Self {
-        Self { kind: Kind::Message, length, time, digest }
+    /// How many bytes follow.
+    pub fn stored(&self) -> u32 {
+        if self.kind == Kind::Removal { 0 } else { self.number }
     }
 
     /// The 48 bytes for this place.
@@ -58,7 +62,7 @@ impl Header {
         let mut bytes = [0; HEADER];
         bytes[..3].copy_from_slice(&MARK);
         bytes[3] = self.kind as u8;
-        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.time.to_le_bytes());
         bytes[12..44].copy_from_slice(self.digest.as_bytes());
         let sum = checksum(salt, segment, offset, &bytes[..44]);
@@ -74,22 +78,24 @@ impl Header {
         }
         let kind = match bytes[3] {
             1 => Kind::Message,
+            2 => Kind::Compressed,
+            3 => Kind::Removal,
             _ => return None,
         };
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let digest = *bytes[12..].first_chunk().expect("36 bytes are left");
-        Some(Self { kind, length: number(4), time: number(8), digest: Digest::from_bytes(digest) })
+        Some(Self { kind, number: number(4), time: number(8), digest: Digest::from_bytes(digest) })
     }
 
     /// What the whole record takes, header and padding included.
     pub fn size(&self) -> u64 {
-        size(u64::from(self.length))
+        size(self.stored())
     }
 }
 
-/// What a record of `length` bytes takes in the log.
-pub const fn size(length: u64) -> u64 {
-    (HEADER as u64 + length).next_multiple_of(ALIGN as u64)
+/// What a record takes in the log that stores so many bytes.
+pub fn size(stored: u32) -> u64 {
+    (HEADER as u64 + u64::from(stored)).next_multiple_of(ALIGN as u64)
 }
 
 /// Now, as a record says it. A clock before 1970 or after 2106 counts as the nearest of the two.
@@ -120,18 +126,21 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_at_its_place_and_at_no_other() {
-        let header = Header::message(Digest::of(b"foo"), 3, 1_700_000_000);
-        let bytes = header.encode(&SALT, 7, 64);
-        assert_eq!(Header::decode(&bytes, &SALT, 7, 64), Some(header));
-        assert_eq!(Header::decode(&bytes, &SALT, 8, 64), None);
-        assert_eq!(Header::decode(&bytes, &SALT, 7, 72), None);
-        assert_eq!(Header::decode(&bytes, b"another 16 bytes", 7, 64), None);
-        assert_eq!(Header::decode(&bytes[..47], &SALT, 7, 64), None);
+        for kind in [Kind::Message, Kind::Compressed, Kind::Removal] {
+            let header = Header { kind, number: 3, time: 1_700_000_000, digest: Digest::of(b"foo") };
+            let bytes = header.encode(&SALT, 7, 64);
+            assert_eq!(Header::decode(&bytes, &SALT, 7, 64), Some(header));
+            assert_eq!(Header::decode(&bytes, &SALT, 8, 64), None);
+            assert_eq!(Header::decode(&bytes, &SALT, 7, 72), None);
+            assert_eq!(Header::decode(&bytes, b"another 16 bytes", 7, 64), None);
+            assert_eq!(Header::decode(&bytes[..47], &SALT, 7, 64), None);
+        }
     }
 
     #[test]
     fn any_flipped_bit_is_seen() {
-        let bytes = Header::message(Digest::of(b"foo"), 3, 1).encode(&SALT, 1, 64);
+        let header = Header { kind: Kind::Message, number: 3, time: 1, digest: Digest::of(b"foo") };
+        let bytes = header.encode(&SALT, 1, 64);
         for bit in 0..HEADER * 8 {
             let mut bytes = bytes;
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -5,15 +5,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::record::{ALIGN, HEADER, Header, Salt};
+use super::Position;
+use super::compression;
+use super::record::{ALIGN, HEADER, Header, Kind, Salt};
 
 /// What the scan comes upon, with the offset in the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A record whose bytes hash to its digest.
-    Whole(u64, Header),
+    /// A record whose bytes hash to its digest, or one that has none.
+    Whole(Header, Position),
     /// A record whose header counts, but whose bytes do not hash to its digest.
-    Corrupt(u64, Header),
+    Corrupt(Header, Position),
     /// So many bytes, between records, that are none.
     Gap(u64, u64),
 }
@@ -45,20 +47,32 @@ pub fn scan<E: From<io::Error>>(
         if at > offset {
             torn.push(Found::Gap(offset, at - offset));
         }
-        let bytes = window.read(at + HEADER as u64, header.length as usize)?;
-        if bytes.len() == header.length as usize && header.digest.names(bytes) {
+        let bytes = window.read(at + HEADER as u64, header.stored() as usize)?;
+        let position = Position::of(&header, number, at, bytes);
+        if is_whole(&header, bytes) {
             torn.drain(..).try_for_each(&mut visit)?;
-            visit(Found::Whole(at, header))?;
+            visit(Found::Whole(header, position))?;
             offset = at + header.size();
             end = offset;
         } else {
-            torn.push(Found::Corrupt(at, header));
+            torn.push(Found::Corrupt(header, position));
             // Its length may be right or not; only a search from here misses nothing.
             offset = at + HEADER as u64;
         }
     }
     let clean = torn.is_empty() && window.is_zero_from(end)?;
     Ok(End { offset: end, torn, clean })
+}
+
+/// Whether `bytes`, which stand behind `header`, are what it says.
+pub fn is_whole(header: &Header, bytes: &[u8]) -> bool {
+    let names = |message: &[u8]| header.digest.names(message);
+    bytes.len() == header.stored() as usize
+        && match header.kind {
+            Kind::Message => names(bytes),
+            Kind::Compressed => compression::decompress(bytes).is_some_and(|message| names(&message)),
+            Kind::Removal => true,
+        }
 }
 
 /// The next header at or behind `offset`, and where it stands.

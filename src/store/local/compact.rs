@@ -1,0 +1,232 @@
+//! Compaction gives space back: of a segment that is more than half dead, what is needed is appended again, then its
+//! file is removed. Nothing goes before what takes its place is durable; interrupted anywhere, it just begins again.
+
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::Core;
+use super::commit::{Change, Moved};
+use crate::digest::Digest;
+use crate::durable;
+use crate::messages::Error;
+use crate::store::Note;
+use crate::store::index::Mark;
+use crate::store::log::{FIRST_RECORD, Found, Header, Kind, Log, Position};
+
+/// Less is not worth a compaction, in bytes.
+const LEAST: u64 = 1 << 20;
+/// What is moved at a time: bytes, and records.
+const BATCH: (u64, usize) = (4 << 20, 1 << 12);
+/// After removing something, a store that is closed first finishes what is due, for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After a failure, it is tried again so much later.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// When to compact.
+#[derive(Debug, Default)]
+pub struct Compactions {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// One at a time.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Something was removed since the last look.
+    wanted: bool,
+    /// Something was removed at all.
+    removed: bool,
+    closed: Option<Instant>,
+}
+
+/// Why a compaction ended early.
+enum Stopped {
+    /// The store is being closed.
+    Closed,
+    /// The segment is damaged: what is left of it may be all that is left of a message.
+    Damaged,
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(Error::io("cannot compact the log", error))
+    }
+}
+
+impl Compactions {
+    /// Something was removed.
+    pub fn want(&self) {
+        let mut state = self.state();
+        state.wanted = true;
+        state.removed = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends [`Compactions::run`].
+    pub fn close(&self) {
+        self.state().closed = Some(Instant::now());
+        self.changed.notify_all();
+    }
+
+    /// Compacts what is due, again and again; for a thread of its own.
+    pub fn run(&self, core: &Core) {
+        let mut damaged = Vec::new();
+        let mut said = false;
+        loop {
+            let pause = match self.compact_all(core, &mut damaged) {
+                Ok(()) => Duration::MAX,
+                Err(error) => {
+                    if !said {
+                        (core.notes)(Note::Said(format!("the log cannot be compacted now: {error}")));
+                    }
+                    said = true;
+                    AGAIN
+                }
+            };
+            let idle = |state: &mut State| !state.wanted && state.closed.is_none();
+            let waited = self.changed.wait_timeout_while(self.state(), pause.min(AGAIN * 60), idle);
+            let (mut state, _) = waited.expect(UNBROKEN);
+            if state.closed.is_some() && !state.wanted {
+                return;
+            }
+            state.wanted = false;
+        }
+    }
+
+    fn compact_all(&self, core: &Core, damaged: &mut Vec<u32>) -> Result<(), Error> {
+        while let Some(number) = due(core, damaged)? {
+            let stop = || {
+                let state = self.state();
+                state.closed.is_some_and(|closed| !state.removed || closed.elapsed() > PATIENCE)
+            };
+            match compact(core, number, false, &stop) {
+                Ok(()) => {}
+                Err(Stopped::Closed) => return Ok(()),
+                Err(Stopped::Failed(error)) => return Err(error),
+                Err(Stopped::Damaged) => {
+                    damaged.push(number);
+                    let text = format!("segment {number} is damaged and is not compacted; `verify --repair` mends it");
+                    (core.notes)(Note::Said(text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(UNBROKEN)
+    }
+}
+
+/// Empties a segment whatever there is in it, and keeps what is no record in quarantine.
+pub fn empty(core: &Core, number: u32) -> Result<(), Error> {
+    match compact(core, number, true, &|| false) {
+        Err(Stopped::Failed(error)) => Err(error),
+        Ok(()) | Err(Stopped::Closed | Stopped::Damaged) => Ok(()),
+    }
+}
+
+/// The bytes of the log that nothing points to any more.
+pub fn dead(log: &Log, totals: &Mark) -> io::Result<u64> {
+    log.numbers().into_iter().map(|number| Ok(dead_in(log, totals, number)?.0)).sum()
+}
+
+/// How many bytes of a segment are dead, and how many are not.
+fn dead_in(log: &Log, totals: &Mark, number: u32) -> io::Result<(u64, u64)> {
+    let end = log.end();
+    let used = if number == end.segment { end.offset } else { log.length(number)?.unwrap_or(0) };
+    let live = totals.live.get(&number).copied().unwrap_or(0);
+    Ok((used.saturating_sub(FIRST_RECORD).saturating_sub(live), live))
+}
+
+/// The segment that gives back most, if one is worth it.
+fn due(core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
+    let totals = core.index.totals();
+    let mut best = None;
+    for number in core.log.numbers().into_iter().filter(|number| !damaged.contains(number)) {
+        let (dead, live) = dead_in(&core.log, &totals, number).map_err(|why| core.unreadable(number, why))?;
+        if dead >= LEAST && dead > live {
+            best = best.max(Some((dead, number)));
+        }
+    }
+    Ok(best.map(|(_, number)| number))
+}
+
+fn compact(core: &Core, number: u32, with_damage: bool, stop: &dyn Fn() -> bool) -> Result<(), Stopped> {
+    let _turn = core.compactions.turn.lock().expect(UNBROKEN);
+    if number == core.log.end().segment {
+        core.commits.carry_out(Change::BeginSegment)?;
+    }
+    let others: Vec<_> = core.log.numbers().into_iter().filter(|other| *other != number).collect();
+    let mut evacuation = Evacuation { core, batch: Vec::new(), bytes: 0, forgotten: Vec::new() };
+    core.log.scan(number, |found| match found {
+        _ if stop() => Err(Stopped::Closed),
+        Found::Whole(header, position) => evacuation.take(header, position, &others),
+        Found::Corrupt(header, position) => match core.index.find(&header.digest)? {
+            Some(known) if known == position => Err(Stopped::Damaged),
+            _ => Ok(()),
+        },
+        Found::Gap(..) if !with_damage => Err(Stopped::Damaged),
+        Found::Gap(offset, length) => Ok(keep_gap(core, number, offset, length)?),
+    })?;
+    evacuation.move_batch()?;
+    let forgotten = evacuation.forgotten;
+    core.index.leave(number)?;
+    core.log.remove(number)?;
+    // Only now: as long as the segment was there, it could have brought back what they remove.
+    core.commits.carry_out(Change::Forget(forgotten))?;
+    Ok(())
+}
+
+/// Records on their way to the end of the log.
+struct Evacuation<'a> {
+    core: &'a Core,
+    batch: Vec<Moved>,
+    bytes: u64,
+    /// Removals that have nothing left to remove.
+    forgotten: Vec<(Digest, Position)>,
+}
+
+impl Evacuation<'_> {
+    /// `others`: the segments that stay.
+    fn take(&mut self, header: Header, position: Position, others: &[u32]) -> Result<(), Stopped> {
+        if self.core.index.find(&header.digest)? != Some(position) {
+            return Ok(());
+        }
+        if header.kind == Kind::Removal && !others.iter().any(|other| *other <= header.number) {
+            self.forgotten.push((header.digest, position));
+            return Ok(());
+        }
+        let stored = self.core.read(&position)?.ok_or(Stopped::Damaged)?;
+        self.batch.push(Moved { header, stored, position });
+        self.bytes += position.size();
+        if self.bytes >= BATCH.0 || self.batch.len() >= BATCH.1 { self.move_batch() } else { Ok(()) }
+    }
+
+    fn move_batch(&mut self) -> Result<(), Stopped> {
+        self.bytes = 0;
+        self.core.commits.carry_out(Change::Move(std::mem::take(&mut self.batch)))?;
+        Ok(())
+    }
+}
+
+/// Keeps bytes that are no record: what they were can still be looked for.
+fn keep_gap(core: &Core, number: u32, offset: u64, length: u64) -> io::Result<()> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let bytes = core.log.bytes(number, offset, length)?.unwrap_or_default();
+    let dir = core.path.join("quarantine");
+    std::fs::create_dir_all(&dir)?;
+    durable::write_whole(&dir.join(format!("{number:08}-{offset}.gap")), 0o600, |file| file.write_all(&bytes))?;
+    durable::sync_dir(&core.path)
+}
+
+const UNBROKEN: &str = "nobody panics while holding this";
