@@ -3,6 +3,7 @@
 #![allow(clippy::struct_excessive_bools, reason = "a switch is a bool")]
 #![allow(missing_docs, reason = "the doc comments here are the help texts")]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
@@ -110,7 +111,12 @@ pub enum Command {
     Get(Get),
     Has(Has),
     List(List),
+    Rm(Rm),
     Stats(Stats),
+    Verify(Verify),
+    Export(Export),
+    Import(Import),
+    Copy(Copy),
     Serve(Box<Serve>),
     Health(Health),
     Token(Token),
@@ -125,7 +131,7 @@ pub enum Command {
 pub struct Put {
     /// The message; none or `-`: all of stdin, the exact bytes
     #[arg(conflicts_with_all = ["file", "lines", "null"], allow_hyphen_values = false)]
-    pub message: Option<std::ffi::OsString>,
+    pub message: Option<OsString>,
     /// Each FILE is one message; prints lines that `sha256sum -c` can check
     #[arg(long, short, num_args = 1.., value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["lines", "null"])]
     pub file: Vec<PathBuf>,
@@ -164,6 +170,66 @@ pub struct Has {
     /// Digests; `-`: from stdin, one a line
     #[arg(required = true, value_name = "DIGEST")]
     pub digests: Vec<String>,
+}
+
+/// Remove messages
+///
+/// Their space is used again. Exits with 1 if any was absent.
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Digests; `-`: from stdin, one a line
+    #[arg(required = true, value_name = "DIGEST")]
+    pub digests: Vec<String>,
+}
+
+/// Read everything and hash it again
+///
+/// Prints what is wrong, and exits with 4 if there is anything.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Move what is corrupt into quarantine, and make the index anew if it does not fit the log
+    #[arg(long)]
+    pub repair: bool,
+    /// Where to fetch messages from that are corrupt or lost here
+    #[arg(long, value_name = "LOCATION", requires = "repair", value_hint = ValueHint::DirPath)]
+    pub from: Option<OsString>,
+}
+
+/// Write all messages as JSON, one a line
+///
+/// In the order of their digests: {"digest", "message"}, or "base64" in place of "message" where it is not UTF-8.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Where to, whole or not at all, compressed if it ends in .zst; none or `-`: stdout
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+}
+
+/// Store the messages that `export` wrote
+///
+/// Each must hash to its digest. What is stored already is passed over, so an import that was broken off can be begun
+/// again.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Where from; none or `-`: stdin. It may be compressed with zstd
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Stop at the first bad line
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Bring one store up to date with another
+///
+/// Only what is missing is sent, and all of it is verified on the way. Nothing is removed.
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// Where the messages are
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub from: OsString,
+    /// Where they shall be, too
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub to: OsString,
 }
 
 /// Print the digests of all that is stored, in order

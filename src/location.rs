@@ -1,5 +1,6 @@
 //! A location becomes a `Messages`: a directory, the server that holds it, or a URL.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,11 +23,11 @@ pub fn open(global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Mess
     }
 }
 
-/// Opens what `text` names, a URL or a directory.
-pub fn named(text: &str, global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
-    if !Address::is_meant(text) {
-        return open_dir(Path::new(text), global, create, notes);
-    }
+/// Opens any location, a directory or a URL.
+pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+    let Some(text) = location.to_str().filter(|text| Address::is_meant(text)) else {
+        return open_dir(Path::new(location), global, create, notes);
+    };
     let address = text.parse::<Address>().map_err(|why| Error::Unusable(why.to_string()))?;
     Ok(Arc::new(Client::new(&[address], &options(global))?))
 }

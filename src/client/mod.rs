@@ -21,6 +21,7 @@ use serde_json::json;
 pub use address::{Address, Url};
 use exchange::{Ask, Reply, Servers};
 pub use tls::Trust;
+pub use unix::SOCKET;
 
 use crate::digest::Digest;
 use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
@@ -70,7 +71,7 @@ impl Client {
 
     /// The messages of the store at `dir`, if a server holds it.
     pub fn beside(dir: &Path, options: &Options) -> Option<Self> {
-        let socket = dir.join(unix::SOCKET);
+        let socket = dir.join(SOCKET);
         // Who left a socket and is dead refuses; whatever else is wrong shows when the store is opened.
         let stream: UnixStream = unix::connect(&socket, options.timeout).ok()?;
         let servers = Servers::beside(dir.to_owned(), socket, stream, options);

@@ -16,7 +16,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBu
 use ureq::{Error, Timeout};
 
 /// What the socket of a store that is served is called.
-pub(super) const SOCKET: &str = "sha-api.sock";
+pub const SOCKET: &str = "sha-api.sock";
 
 /// Connects to `socket`, waiting no longer than `time` for room in its queue.
 pub(super) fn connect(socket: &Path, time: Duration) -> io::Result<UnixStream> {

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::Usage;
 use super::records::{Records, read_ahead};
+use crate::digest::Digest;
 
 /// The longest line that can hold a digest and some space around it.
 const LINE: u64 = 128;
@@ -34,4 +35,9 @@ pub fn each_batch(digests: &[String], mut work: impl FnMut(&[String]) -> anyhow:
         }
     }
     Ok(())
+}
+
+/// A digest that is given in full.
+pub fn whole(text: &str) -> Result<Digest, Usage> {
+    text.parse().map_err(|why| Usage(format!("`{text}` is no digest: {why}")))
 }

@@ -34,7 +34,7 @@ pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
                 }
             };
             let messages = context.open_once(&mut opened)?;
-            outcome = worse(outcome, fetch(context, &*messages, texts, answer)?);
+            outcome = outcome.or(fetch(context, &*messages, texts, answer)?);
             Ok(context.output.flush()?)
         })?;
         return Ok(outcome);
@@ -45,7 +45,7 @@ pub fn run(context: &mut Context, get: &cli::Get) -> anyhow::Result<Outcome> {
             let answer =
                 |_: &mut Context, _, message: &[u8]| Ok(file.write_all(message).and_then(|()| file.write_all(end))?);
             let messages = context.open_once(&mut opened)?;
-            outcome = worse(outcome, fetch(context, &*messages, texts, answer)?);
+            outcome = outcome.or(fetch(context, &*messages, texts, answer)?);
             Ok(())
         });
         match (got, outcome) {
@@ -77,7 +77,7 @@ fn fetch(
             Some(digest) => wanted.push(digest),
             None => {
                 output::say(&format!("absent: {text}"), context.output.is_json());
-                outcome = worse(outcome, Outcome::Absent);
+                outcome = outcome.or(Outcome::Absent);
             }
         }
     }
@@ -86,11 +86,11 @@ fn fetch(
             Ok(Some(message)) => answer(context, *digest, &message)?,
             Ok(None) => {
                 output::say(&format!("absent: {digest}"), context.output.is_json());
-                outcome = worse(outcome, Outcome::Absent);
+                outcome = outcome.or(Outcome::Absent);
             }
             Err(error @ Error::Corrupt(_)) => {
                 output::say(&error.to_string(), context.output.is_json());
-                outcome = worse(outcome, Outcome::Reported(4));
+                outcome = outcome.or(Outcome::Reported(4));
             }
             Err(error) => return Err(error.into()),
         }
@@ -134,16 +134,6 @@ fn write_to(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
         Ok(data) if !data.is_file() => write(&mut File::options().write(true).open(path)?),
         _ => durable::write_whole(path, 0o666, write),
     }
-}
-
-/// Corrupt is worse than absent, and absent worse than done.
-fn worse(one: Outcome, other: Outcome) -> Outcome {
-    let rank = |outcome| match outcome {
-        Outcome::Done => 0,
-        Outcome::Absent => 1,
-        Outcome::Reported(code) => code,
-    };
-    if rank(other) > rank(one) { other } else { one }
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::{Context, Outcome, Usage, digests};
+use super::{Context, Outcome, digests};
 use crate::cli;
-use crate::digest::Digest;
 
 /// Prints the absent ones; with `--json` a line for each.
 pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<Outcome> {
@@ -12,7 +11,7 @@ pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::Done;
     digests::each_batch(&has.digests, |texts| {
         let messages = context.open_once(&mut opened)?;
-        let digests = texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let digests = texts.iter().map(|text| digests::whole(text)).collect::<Result<Vec<_>, _>>()?;
         for (digest, stored) in digests.iter().zip(messages.has(&digests)?) {
             if !stored {
                 outcome = Outcome::Absent;
@@ -24,8 +23,4 @@ pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<Outcome> {
         Ok(context.output.flush()?)
     })?;
     Ok(outcome)
-}
-
-fn parse(text: &str) -> Result<Digest, Usage> {
-    text.parse().map_err(|why| Usage(format!("`{text}` is no digest: {why}")))
 }

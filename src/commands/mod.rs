@@ -1,21 +1,26 @@
 //! One verb a file: what happens between stdin, stdout and a `Messages`.
 
 mod completions;
+mod copy;
 mod digests;
+mod export;
 mod get;
 mod has;
 mod health;
+mod import;
 mod list;
 mod man;
 mod output;
 mod progress;
 mod put;
 mod records;
+mod rm;
 mod serve;
 mod stats;
 mod token;
+mod verify;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,6 +40,18 @@ pub enum Outcome {
     Absent,
     /// Something failed, and has been reported already; the rest was done.
     Reported(u8),
+}
+
+impl Outcome {
+    /// The one that a caller has to know of, if it can know of one only.
+    fn or(self, other: Self) -> Self {
+        let weight = |outcome| match outcome {
+            Self::Done => 0,
+            Self::Absent => 1,
+            Self::Reported(code) => code,
+        };
+        if weight(other) > weight(self) { other } else { self }
+    }
 }
 
 impl From<Outcome> for ExitCode {
@@ -65,6 +82,11 @@ impl Context {
         location::open(&self.global, create, &self.progress.notes())
     }
 
+    /// Opens another store than the one that `--store` names.
+    fn open_at(&self, location: &OsStr, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
+        location::open_at(&self.global, location, create, &self.progress.notes())
+    }
+
     /// Opens the store at the first call: what feeds a pipe may need the store before its first line comes.
     fn open_once(&self, opened: &mut Option<Arc<dyn Messages>>) -> Result<Arc<dyn Messages>, messages::Error> {
         match opened {
@@ -87,7 +109,12 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Get(get) => get::run(&mut context, &get),
         Command::Has(has) => has::run(&mut context, &has),
         Command::List(list) => list::run(&mut context, &list),
+        Command::Rm(rm) => rm::run(&mut context, &rm),
         Command::Stats(_) => stats::run(&mut context),
+        Command::Verify(verify) => verify::run(&mut context, &verify),
+        Command::Export(export) => export::run(&mut context, &export),
+        Command::Import(import) => import::run(&mut context, &import),
+        Command::Copy(copy) => copy::run(&mut context, &copy),
         Command::Serve(serve) => serve::run(&mut context, &serve),
         Command::Health(health) => health::run(&mut context, &health),
         Command::Token(token) => token::run(&mut context, &token),

@@ -43,16 +43,25 @@ impl Progress {
 
     /// How far something is, in bytes; done, it goes away.
     pub fn show(&self, what: &'static str, done: u64, total: Option<u64>) {
-        if !self.loud || self.json || !stderr().is_terminal() {
-            return;
-        }
-        let mut slot = self.bar.lock().expect("nobody panics while holding this");
-        let bar = slot.get_or_insert_with(|| new_bar(what, total));
-        bar.set_position(done);
+        let form = match total {
+            Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+            None => "{msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
+        };
+        self.draw(done, || new_bar(what, total, form));
         if Some(done) == total {
-            bar.finish_and_clear();
-            *slot = None;
+            self.clear();
         }
+    }
+
+    fn draw(&self, done: u64, begin: impl FnOnce() -> ProgressBar) {
+        if self.loud && !self.json && stderr().is_terminal() {
+            self.bar.lock().expect("nobody panics while holding this").get_or_insert_with(begin).set_position(done);
+        }
+    }
+
+    /// How far something is that is counted in messages.
+    pub fn count(&self, what: &'static str, done: u64, total: u64) {
+        self.draw(done, || new_bar(what, Some(total), "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}"));
     }
 
     /// Takes the bar away.
@@ -63,11 +72,7 @@ impl Progress {
     }
 }
 
-fn new_bar(what: &'static str, total: Option<u64>) -> ProgressBar {
-    let form = match total {
-        Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-        None => "{msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
-    };
+fn new_bar(what: &'static str, total: Option<u64>, form: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(form).expect("the template is sound");
     ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10)).with_style(style).with_message(what)
 }

@@ -1,6 +1,7 @@
 //! `serve`: turns flags into what the server needs.
 
 use super::{Context, Outcome};
+use crate::client::SOCKET;
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
 use crate::{cli, config, location};
 
@@ -15,6 +16,8 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         (None, false) => Tls::SelfSigned(location::path(&context.global)?.join("tls")),
     };
     let options = Options {
+        local: Some(location::path(&context.global)?.join(SOCKET)),
+        max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
         client_ca: serve.tls_client_ca.clone(),

@@ -1,5 +1,7 @@
 //! `stats`: what there is, counted.
 
+use std::time::SystemTime;
+
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -10,21 +12,23 @@ use crate::messages::Stats;
 /// Prints a figure a line.
 pub fn run(context: &mut Context) -> anyhow::Result<Outcome> {
     let opened = context.open(false)?;
-    let Stats { messages, bytes, disk, newest, .. } = opened.stats()?;
+    let Stats { messages, bytes, disk, dead, newest, verified, damaged } = opened.stats()?;
     let ratio = (bytes > 0).then(|| as_float(disk) / as_float(bytes));
-    let newest = newest.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose()?;
+    let say = |time: Option<SystemTime>| time.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose();
+    let (newest, verified) = (say(newest)?, say(verified)?);
     let health = opened.health().err().map_or("ok".to_owned(), |why| why.to_string());
     if context.output.is_json() {
         context.output.object(&json!({
-            "messages": messages, "bytes": bytes, "disk": disk, "ratio": ratio, "newest": newest, "health": health,
+            "messages": messages, "bytes": bytes, "disk": disk, "ratio": ratio, "dead": dead, "newest": newest,
+            "verified": verified, "damaged": damaged, "health": health,
         }))?;
         return Ok(Outcome::Done);
     }
     let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-    let newest = newest.as_deref().unwrap_or("-");
+    let [newest, verified] = [&newest, &verified].map(|time| time.as_deref().unwrap_or("-"));
     let out = context.output.raw();
-    writeln!(out, "messages  {messages}\nbytes     {bytes}\ndisk      {disk}\nratio     {ratio}")?;
-    writeln!(out, "newest    {newest}\nhealth    {health}")?;
+    writeln!(out, "messages  {messages}\nbytes     {bytes}\ndisk      {disk}\nratio     {ratio}\ndead      {dead}")?;
+    writeln!(out, "newest    {newest}\nverified  {verified}\ndamaged   {damaged}\nhealth    {health}")?;
     Ok(Outcome::Done)
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -12,7 +11,7 @@ use super::api::{self, Health, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
 use super::engine::{self, Engine};
-use super::log::{AccessLog, Entry};
+use super::log::{AccessLog, Entry, Peer};
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
 use super::turns::{self, Turn, Turns};
@@ -45,6 +44,8 @@ pub(super) enum Side {
     Public,
     /// Where only the metrics and the probes are.
     Metrics,
+    /// Where those come who have the store's files anyway: they may do all that is done.
+    Local,
 }
 
 /// What is written down of a request.
@@ -157,7 +158,7 @@ impl Service {
     }
 
     /// A request is over: it is counted and written down.
-    pub(super) fn observe(&self, trace: &Trace, peer: Option<IpAddr>, status: u16, bytes: u64) {
+    pub(super) fn observe(&self, trace: &Trace, peer: Peer, status: u16, bytes: u64) {
         let &Trace { ref id, ref user, began, method, route, ref path, .. } = trace;
         let time = began.elapsed();
         self.metrics.request(route, method, status, time);
@@ -202,7 +203,7 @@ impl Service {
         let scope = api::scope(request, self.rights.offered())?;
         let own = api::own(request);
         match (side, own) {
-            (Side::Metrics, Some(_)) => return Ok(None),
+            (Side::Local, _) | (Side::Metrics, Some(_)) => return Ok(None),
             (Side::Public, Some(Own::Metrics)) if !self.metrics_apart => {
                 // What the server counts is for everyone where nobody has to show a token.
                 if self.rights.tokens().is_none() {

@@ -1,0 +1,89 @@
+//! `export`: all messages as JSON, one a line, in the order of their digests. Memory stays flat.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context as _;
+use zstd::stream::write::Encoder;
+
+use super::{Context, Outcome, output};
+use crate::digest::Prefix;
+use crate::durable;
+use crate::messages::{Error, Messages, Page};
+use crate::wire::Outgoing;
+use crate::{cli, commands::progress::Progress};
+
+/// Digests that are asked for at a time.
+const PAGE: usize = 1000;
+/// As `zstd` does without flags.
+const LEVEL: i32 = 3;
+
+/// Writes to a file or to stdout.
+pub fn run(context: &mut Context, export: &cli::Export) -> anyhow::Result<Outcome> {
+    let messages = context.open(false)?;
+    let (json, progress) = (context.output.is_json(), context.progress.clone());
+    let Some(path) = export.file.as_deref().filter(|path| *path != Path::new("-")) else {
+        return write(&*messages, context.output.raw(), &progress, json);
+    };
+    let mut written = Ok(Outcome::Done);
+    let mut fill = |file: &mut dyn Write| -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, file);
+        written = match path.extension().is_some_and(|end| end == "zst") {
+            true => {
+                let mut encoder = Encoder::new(&mut out, LEVEL)?;
+                let written = write(&*messages, &mut encoder, &progress, json);
+                encoder.finish()?;
+                written
+            }
+            false => write(&*messages, &mut out, &progress, json),
+        };
+        match &written {
+            Ok(_) => out.flush(),
+            Err(_) => Err(io::Error::other("it is not whole")),
+        }
+    };
+    let to = || format!("cannot write {}", path.display());
+    // A device or a pipe is written as it is.
+    let whole = match path.metadata().is_ok_and(|data| !data.is_file()) {
+        true => File::options().write(true).open(path).and_then(|mut file| fill(&mut file)),
+        false => durable::write_whole(path, 0o600, &mut fill),
+    };
+    match (written, whole) {
+        (Ok(outcome), Ok(())) => Ok(outcome),
+        (Err(error), _) => Err(error).with_context(to),
+        (Ok(_), Err(error)) => Err(error).with_context(to),
+    }
+}
+
+/// Goes through everything; says what is corrupt and goes on.
+fn write(messages: &dyn Messages, out: &mut dyn Write, progress: &Progress, json: bool) -> anyhow::Result<Outcome> {
+    let total = messages.stats()?.bytes;
+    let (mut outcome, mut bytes) = (Outcome::Done, 0);
+    let mut page = Page { prefix: Prefix::ALL, after: None, limit: PAGE };
+    loop {
+        let digests: Vec<_> = messages.list(&page)?.iter().map(|entry| entry.digest).collect();
+        let Some(last) = digests.last() else { break };
+        page.after = Some(*last);
+        for (digest, got) in digests.iter().zip(messages.get(&digests)) {
+            match got {
+                Ok(Some(message)) => {
+                    bytes += message.len() as u64;
+                    serde_json::to_writer(&mut *out, &Outgoing::new(Some(*digest), &message))
+                        .map_err(io::Error::from)?;
+                    out.write_all(b"\n")?;
+                }
+                // It was removed after it was listed.
+                Ok(None) => {}
+                Err(error @ Error::Corrupt(_)) => {
+                    output::say(&error.to_string(), json);
+                    outcome = Outcome::Reported(4);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        progress.show("exporting", bytes.min(total.saturating_sub(1)), Some(total));
+    }
+    progress.clear();
+    Ok(outcome)
+}

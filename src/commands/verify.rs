@@ -1,0 +1,84 @@
+//! `verify`: everything is read and hashed again; what is wrong is printed and, if asked for, put right.
+
+use serde_json::json;
+
+use super::{Context, Outcome};
+use crate::cli;
+use crate::messages::{Damage, Messages};
+
+/// Verifies step by step, so that it can be broken off and others get their turn.
+pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<Outcome> {
+    let messages = context.open(false)?;
+    let source = verify.from.as_deref().map(|from| context.open_at(from, false)).transpose()?;
+    let (mut whole, mut bytes, mut all) = (0, 0, Vec::new());
+    let mut from = None;
+    loop {
+        let step = messages.verify(from.as_ref())?;
+        whole += step.messages;
+        bytes += step.bytes;
+        for damage in &step.damage {
+            print(context, damage)?;
+        }
+        context.output.flush()?;
+        all.extend(step.damage);
+        context.progress.show("verifying", step.done.min(step.total.saturating_sub(1)), Some(step.total));
+        from = step.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    context.progress.clear();
+    let mended = if verify.repair { repair(context, &*messages, source.as_deref(), &all)? } else { 0 };
+    let object = json!({ "messages": whole, "bytes": bytes, "damaged": all.len(), "mended": mended });
+    let damaged = match (all.len(), verify.repair) {
+        (0, _) => String::new(),
+        (damaged, false) => format!("; damaged: {damaged}"),
+        (damaged, true) => format!("; damaged: {damaged}, of these mended: {mended}"),
+    };
+    let text = format!("{whole} messages, {bytes} bytes: whole{damaged}");
+    context.output.line(text.as_bytes(), &object)?;
+    Ok(if mended < all.len() { Outcome::Reported(4) } else { Outcome::Done })
+}
+
+/// Fetches what is to be had elsewhere and puts the rest out of the way; answers how much is as it was.
+fn repair(
+    context: &Context,
+    messages: &dyn Messages,
+    source: Option<&dyn Messages>,
+    all: &[Damage],
+) -> anyhow::Result<usize> {
+    let (mut mended, mut left) = (0, Vec::new());
+    for damage in all {
+        let digest = match damage {
+            Damage::Corrupt { digest } | Damage::Lost { digest } => Some(*digest),
+            Damage::Unindexed { .. } | Damage::Gap { .. } => None,
+        };
+        match (digest, source) {
+            (Some(digest), Some(source)) => match source.get_one(digest) {
+                Ok(Some(message)) => {
+                    messages.put(vec![message])?;
+                    mended += 1;
+                    continue;
+                }
+                Ok(None) => context.progress.note(&format!("{digest} is not there either")),
+                Err(error) => context.progress.note(&format!("{digest} is not to be had there: {error}")),
+            },
+            _ => mended += usize::from(matches!(damage, Damage::Unindexed { .. })),
+        }
+        left.push(damage.clone());
+    }
+    messages.repair(&left)?;
+    Ok(mended)
+}
+
+fn print(context: &mut Context, damage: &Damage) -> std::io::Result<()> {
+    let text = match damage {
+        Damage::Corrupt { digest } => format!("corrupt    {digest}"),
+        Damage::Lost { digest } => format!("lost       {digest}"),
+        Damage::Unindexed { digest } => format!("unindexed  {digest}"),
+        Damage::Gap { segment, offset, length } => {
+            format!("damaged    {length} bytes of segment {segment}, from offset {offset}")
+        }
+    };
+    context.output.line(text.as_bytes(), damage)
+}
