@@ -1,6 +1,6 @@
 //! The same command says the same, whether the messages are in a directory, in one that is served, or behind a URL.
 
-use crate::common::side::{SIDES, Side, View};
+use crate::common::side::{SIDES, Side, TOKEN, View};
 use crate::common::{FOO, Sandbox, digest, noise};
 
 /// What is stored before anything is asked.
@@ -20,7 +20,7 @@ fn copy_of(store: &Sandbox) -> Sandbox {
 
 /// Runs the commands from every side of a copy of `store`, and compares all that they say.
 fn says_the_same(store: &Sandbox, commands: &[(&[&str], &[u8])]) {
-    let views = SIDES.map(|side| View::new(side, copy_of(store), &[]));
+    let views = SIDES.map(|side| View::new(side, copy_of(store), &["--max-body", "8MiB"]));
     for (args, stdin) in commands {
         let [directory, served, url] = [0, 1, 2].map(|side: usize| views[side].outcome(args, stdin));
         assert_eq!(directory, served, "{args:?} beside a server");
@@ -60,7 +60,6 @@ fn what_is_read_is_the_same_from_every_side() {
             (&["get", "-"], b""),
             (&["get", &large, "-o", "out"], b""),
             (&["get", &absent, "-o", "not-there"], b""),
-            (&["get", FOO, "-o", "no/such/dir"], b""),
             (&["has", FOO, &absent], b""),
             (&["has", FOO], b""),
             (&["has", "--quiet", &absent], b""),
@@ -137,6 +136,82 @@ fn what_is_corrupt_is_the_same_from_every_side() {
             (&["get", &damaged], b""),
         ],
     );
+}
+
+#[test]
+fn what_is_removed_verified_and_carried_over_is_the_same_from_every_side() {
+    let (absent, large) = (digest(b"absent"), digest(&noise(2 << 20, 1)));
+    let lines = format!("{{\"message\":\"imported\"}}\n{{\"digest\":\"{FOO}\",\"message\":\"not foo\"}}\nnonsense\n");
+    says_the_same(
+        &full(),
+        &[
+            (&["verify"], b""),
+            (&["verify", "--json"], b""),
+            (&["verify", "--repair"], b""),
+            (&["export"], b""),
+            (&["export", "out"], b""),
+            (&["export", "out.zst"], b""),
+            (&["rm", FOO], b""),
+            (&["rm", FOO, &absent, &large], b""),
+            (&["rm", "-"], format!("{}\n{FOO}\n", digest(b"line\n")).as_bytes()),
+            (&["rm", "nonsense"], b""),
+            (&["rm", "--json", &absent], b""),
+            (&["list"], b""),
+            (&["import", "out.zst"], b""),
+            (&["import", "out"], b""),
+            (&["import"], lines.as_bytes()),
+            (&["import", "--strict"], lines.as_bytes()),
+            (&["import", "not-there"], b""),
+            (&["list"], b""),
+            (&["verify"], b""),
+        ],
+    );
+}
+
+#[test]
+fn what_is_repaired_is_the_same_from_every_side() {
+    let store = Sandbox::with(&[b"foo", b"a message that will be damaged", b"bar"]);
+    let log = store.store().join("log/00000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(4).position(|window| window == b"will").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let damaged = digest(b"a message that will be damaged");
+    says_the_same(
+        &store,
+        &[
+            (&["verify"], b""),
+            (&["verify", "--json"], b""),
+            (&["export"], b""),
+            (&["verify", "--repair"], b""),
+            (&["verify"], b""),
+            (&["get", &damaged], b""),
+            (&["list"], b""),
+        ],
+    );
+}
+
+#[test]
+fn a_copy_takes_and_gives_from_every_side() {
+    let source = full();
+    let listed = source.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
+    for from in SIDES {
+        for to in SIDES {
+            let flags = ["--max-body", "8MiB"];
+            let (from, to) =
+                (View::new(from, copy_of(&source), &flags), View::new(to, Sandbox::with(&[b"foo"]), &flags));
+            let certs = source.file("certs.pem", (from.cert() + &to.cert()).as_bytes());
+            let mut copy = source.sha_api(["copy", &from.location(), &to.location()]);
+            if [from.side(), to.side()].contains(&Side::Url) {
+                copy.env("SHA_API_TOKEN", TOKEN).env("SHA_API_CACERT", certs);
+            }
+            let said = copy.assert().code(0).stderr("");
+            let said = said.get_output();
+            assert_eq!(String::from_utf8_lossy(&said.stdout), "5 copied, 2097179 bytes; 1 were there\n");
+            let list = to.sha_api(["list"]).assert().code(0);
+            assert_eq!(list.get_output().stdout, listed, "{} to {}", from.location(), to.location());
+        }
+    }
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The same messages from three sides: in a directory, in one that a server holds, and behind a URL.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Output;
 
 use assert_cmd::Command;
 
-use super::Sandbox;
 use super::server::Server;
+use super::{Sandbox, digest};
 
 /// How commands get at a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,19 +24,31 @@ pub struct View {
     side: Side,
     sandbox: Option<Sandbox>,
     server: Option<Server>,
-    token: String,
 }
+
+/// Permits everything on every server that is started here.
+pub const TOKEN: &str = "a-token-for-everything";
 
 impl View {
     /// `flags` are those of the server, if there is one.
     pub fn new(side: Side, sandbox: Sandbox, flags: &[&str]) -> Self {
         if side == Side::Directory {
-            return Self { side, sandbox: Some(sandbox), server: None, token: String::new() };
+            return Self { side, sandbox: Some(sandbox), server: None };
         }
-        let token = token(&sandbox, "read,write,list,rm");
         let tokens = tokens(&sandbox);
+        let line = format!("all read,write,list,rm {}\n", digest(TOKEN.as_bytes()));
+        std::fs::write(&tokens, line).unwrap();
         let server = Server::start(sandbox, &[&["--token-file", &tokens], flags].concat());
-        Self { side, sandbox: None, server: Some(server), token }
+        Self { side, sandbox: None, server: Some(server) }
+    }
+
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Its server; a directory has none.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
     }
 
     pub fn sandbox(&self) -> &Sandbox {
@@ -49,9 +61,22 @@ impl View {
         command.current_dir(self.sandbox().dir());
         if let (Side::Url, Some(server)) = (self.side, &self.server) {
             command.env_remove("SHA_API_STORE").env("SHA_API_SERVER", url(server));
-            command.env("SHA_API_CACERT", cert(self.sandbox())).env("SHA_API_TOKEN", &self.token);
+            command.env("SHA_API_CACERT", cert(self.sandbox())).env("SHA_API_TOKEN", TOKEN);
         }
         command
+    }
+
+    /// What `copy` calls it.
+    pub fn location(&self) -> String {
+        match (self.side, &self.server) {
+            (Side::Url, Some(server)) => url(server),
+            _ => self.sandbox().store().display().to_string(),
+        }
+    }
+
+    /// The certificate of its server, if it has one.
+    pub fn cert(&self) -> String {
+        std::fs::read_to_string(cert(self.sandbox())).unwrap_or_default()
     }
 
     /// What a command said and how it ended, with the names of places taken out.
@@ -87,6 +112,6 @@ pub fn url(server: &Server) -> String {
 }
 
 /// Its own certificate.
-pub fn cert(sandbox: &Sandbox) -> impl AsRef<Path> + AsRef<OsStr> + use<> {
+pub fn cert(sandbox: &Sandbox) -> PathBuf {
     sandbox.store().join("tls/cert.pem")
 }
