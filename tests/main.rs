@@ -20,6 +20,7 @@ mod operations;
 mod power;
 mod put;
 mod rights;
+mod rm;
 mod serve;
 mod settings;
 mod soak;
