@@ -180,6 +180,11 @@ fn compact(core: &Core, number: u32, with_damage: bool, stop: &dyn Fn() -> bool)
     })?;
     evacuation.move_batch()?;
     let forgotten = evacuation.forgotten;
+    let needed: u64 = forgotten.iter().map(|(_, position)| position.size()).sum();
+    if core.index.totals().live.get(&number).is_some_and(|live| *live > needed) {
+        // The index knows messages in it that the scan did not find.
+        return Err(Stopped::Damaged);
+    }
     core.index.leave(number)?;
     core.log.remove(number)?;
     // Only now: as long as the segment was there, it could have brought back what they remove.

@@ -104,7 +104,7 @@ impl Local {
         let mut corrupt = None;
         if let Some(Fetched { position, message: stored }) = self.core.fetch(&digest)? {
             // To acknowledge what is corrupt would be to promise what cannot be kept.
-            if stored.as_ref() == Some(&message) {
+            if stored.as_ref() == Some(&message) && self.core.has_header(&digest, &position)? {
                 return Ok(None);
             }
             corrupt = Some(position);
@@ -131,6 +131,13 @@ impl Core {
             };
             return Ok(Some(Fetched { position, message }));
         }
+    }
+
+    /// Whether the record at a position can be found in the log without the index.
+    fn has_header(&self, digest: &Digest, position: &Position) -> Result<bool, Error> {
+        let header = self.log.header(position).map_err(|why| self.unreadable(position.segment, why))?;
+        let Position { kind, stored, .. } = *position;
+        Ok(header.is_some_and(|header| (header.digest, header.kind, header.stored()) == (*digest, kind, stored)))
     }
 
     fn read(&self, position: &Position) -> Result<Option<Vec<u8>>, Error> {

@@ -228,12 +228,8 @@ fn verify_entries(core: &Core, after: Option<Digest>) -> Result<(Verified, Optio
     entries.sort_unstable_by_key(|(_, position)| position.point());
     let mut damage = Vec::new();
     for (digest, position) in entries {
-        let header = core.log.header(&position).map_err(|why| core.unreadable(position.segment, why))?;
-        let is_there = header.is_some_and(|header| {
-            (header.digest, header.kind, header.stored()) == (digest, position.kind, position.stored)
-        });
         // It may have been moved or removed in the meantime.
-        if !is_there && core.index.find(&digest)? == Some(position) {
+        if !core.has_header(&digest, &position)? && core.index.find(&digest)? == Some(position) {
             damage.push(Damage::Lost { digest });
         }
     }
