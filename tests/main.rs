@@ -5,6 +5,7 @@
 mod common;
 
 mod attacks;
+mod compaction;
 mod conformance;
 mod contract;
 mod documented;
