@@ -50,6 +50,7 @@ fn store(dir: &Path) -> Store<Local> {
         create: true,
         wait: Duration::ZERO,
         index_cache: 128 << 20,
+        segment_size: 1 << 30,
         compression: None,
         notes: Arc::new(|note| println!("{note:?}")),
     };

@@ -119,7 +119,7 @@ _sha__api() {
 
     case "${cmd}" in
         sha__api)
-            opts="-q -h -V --store --config --json --quiet --wait --max-message --index-cache --compression --help --version put get has list rm stats verify export import copy man completions serve token health help"
+            opts="-q -h -V --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help --version put get has list rm stats verify export import copy man completions serve token health help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -159,6 +159,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -171,7 +175,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__completions)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --compression --help bash elvish fish powershell zsh"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -208,6 +212,10 @@ _sha__api() {
                     return 0
                     ;;
                 --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -223,7 +231,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__copy)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -260,6 +268,10 @@ _sha__api() {
                     return 0
                     ;;
                 --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -275,7 +287,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__export)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -315,6 +327,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -327,7 +343,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__get)
-            opts="-o -l -0 -q -h --output --lines --null --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-o -l -0 -q -h --output --lines --null --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -397,6 +413,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -409,7 +429,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__has)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -449,6 +469,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -461,7 +485,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__health)
-            opts="-q -h --cacert --listen --http --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --cacert --listen --http --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -517,6 +541,10 @@ _sha__api() {
                     return 0
                     ;;
                 --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -770,7 +798,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__import)
-            opts="-q -h --strict --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --strict --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -810,6 +838,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -822,7 +854,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__list)
-            opts="-q -h --after --limit --prefix --long --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --after --limit --prefix --long --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -874,6 +906,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -886,7 +922,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__man)
-            opts="-q -h --dir --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --dir --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -933,6 +969,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -945,7 +985,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__put)
-            opts="-f -l -0 -q -h --file --lines --null --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-f -l -0 -q -h --file --lines --null --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1015,6 +1055,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1027,7 +1071,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__rm)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1067,6 +1111,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1079,7 +1127,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__serve)
-            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --max-body --max-connections --max-connections-per-address --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --drain-timeout --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --max-body --max-connections --max-connections-per-address --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --drain-timeout --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1254,6 +1302,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1266,7 +1318,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__stats)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1306,6 +1358,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1318,7 +1374,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__token)
-            opts="-q -h --scope --token-file --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --scope --token-file --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1377,6 +1433,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1389,7 +1449,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__verify)
-            opts="-q -h --repair --from --store --config --json --quiet --wait --max-message --index-cache --compression --help"
+            opts="-q -h --repair --from --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1433,6 +1493,10 @@ _sha__api() {
                     return 0
                     ;;
                 --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

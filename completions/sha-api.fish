@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sha_api_global_optspecs
-    string join \n store= config= json q/quiet wait= max-message= index-cache= compression= h/help V/version
+    string join \n store= config= json q/quiet wait= max-message= index-cache= segment-size= compression= h/help V/version
 end
 
 function __fish_sha_api_needs_command
@@ -29,6 +29,7 @@ complete -c sha-api -n "__fish_sha_api_needs_command" -l config -d 'Settings, as
 complete -c sha-api -n "__fish_sha_api_needs_command" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_needs_command" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -56,6 +57,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s l -l lines -d 'Each line of stdin is one message, without its newline'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s 0 -l null -d 'Each NUL-ended record of stdin is one message, without its NUL'
@@ -68,6 +70,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s l -l lines -d 'End each message with a newline; without digests, read them from stdin'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s 0 -l null -d 'End each message with a NUL; without digests, read them from stdin'
@@ -79,6 +82,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -91,6 +95,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l config -d 'Sett
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l long -d 'Also the length in bytes, and when it was stored'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l json -d 'Print every result and every error as one JSON object a line'
@@ -101,6 +106,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l config -d 'Settin
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -110,6 +116,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l config -d 'Set
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -120,6 +127,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l config -d 'Se
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l repair -d 'Move what is corrupt into quarantine, and make the index anew if it does not fit the log'
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l json -d 'Print every result and every error as one JSON object a line'
@@ -130,6 +138,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l config -d 'Se
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -139,6 +148,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l config -d 'Se
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l strict -d 'Stop at the first bad line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l json -d 'Print every result and every error as one JSON object a line'
@@ -149,6 +159,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l config -d 'Sett
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -159,6 +170,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -168,6 +180,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l config -
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -198,6 +211,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l config -d 'Set
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l http -d 'Plain HTTP, for use behind a proxy that does TLS'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l check -d 'Print each setting, its value and where that comes from, and serve nothing'
@@ -213,6 +227,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l config -d 'Set
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
@@ -224,6 +239,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l config -d 'Se
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l http -d 'The server speaks plain HTTP'
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l json -d 'Print every result and every error as one JSON object a line'

@@ -54,6 +54,9 @@ pub struct Global {
     /// Memory for the pages of the index
     #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB")]
     pub index_cache: ByteSize,
+    /// How long the files of the log grow; a compaction needs room for one of them
+    #[arg(long, global = true, value_name = "SIZE", default_value = "1GiB")]
+    pub segment_size: ByteSize,
     /// How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is
     #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
     pub compression: Compression,

@@ -26,6 +26,7 @@ fn open_path(global: &Global, path: PathBuf, create: bool, notes: Notes) -> Resu
         create,
         wait: global.wait.into(),
         index_cache: global.index_cache.as_u64(),
+        segment_size: global.segment_size.as_u64(),
         compression: global.compression.level(),
         notes,
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha_api::digest::{Digest, Prefix};
@@ -22,6 +23,7 @@ fn open(dir: &Path) -> Store<Local> {
         create: true,
         wait: Duration::from_secs(10),
         index_cache: 16 << 20,
+        segment_size: 1 << 18,
         compression: None,
         notes: Arc::new(|_| ()),
     };
@@ -90,4 +92,33 @@ fn puts_gets_and_removals_beside_compactions_leave_what_they_should() {
             }
         }
     }
+}
+
+#[test]
+fn a_message_is_found_at_every_moment_of_its_moves() {
+    const READERS: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("store"));
+    let kept: Vec<_> = (0..20).map(|seed| noise(500, seed + 1)).collect();
+    store.put(kept.clone()).unwrap();
+    let (store, kept, done) = (&store, &kept, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for reader in 0..READERS {
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let message = &kept[reader % kept.len()];
+                    assert!(store.get_one(Digest::of(message)).unwrap().as_ref() == Some(message));
+                }
+            });
+        }
+        // What comes and goes makes segments die, and what is kept move on.
+        let mut random = Random(1);
+        for _ in 0..200 {
+            let digests: Vec<_> = (0..10).map(|_| noise(8000, random.next())).collect();
+            let receipts = store.put(digests).unwrap();
+            let digests: Vec<_> = receipts.iter().map(|receipt| receipt.digest).collect();
+            assert_eq!(store.remove(&digests).unwrap(), [true; 10]);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }

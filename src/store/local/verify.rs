@@ -254,6 +254,7 @@ mod tests {
             create: true,
             wait: Duration::ZERO,
             index_cache: 1 << 20,
+            segment_size: 1 << 30,
             compression: None,
             notes: Arc::new(|_| ()),
         };
