@@ -23,76 +23,145 @@ fn ask(mut client: Client, method: &str, path: &str, fields: &str, body: &str) -
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
+/// One thing that can be done: where, how, with which fields and body, and with a token for what.
+struct Operation {
+    route: &'static str,
+    method: &'static str,
+    fields: &'static str,
+    body: &'static str,
+    scope: &'static str,
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const LINES: &str = "Content-Type: application/x-ndjson\r\n";
+const ONE: &str = "/messages/{digest}";
+
+const fn operation(
+    route: &'static str,
+    method: &'static str,
+    fields: &'static str,
+    body: &'static str,
+    scope: &'static str,
+) -> Operation {
+    Operation { route, method, fields, body, scope }
+}
+
+/// All that is done with the store.
+const OPERATIONS: [Operation; 14] = [
+    operation("/messages", "POST", JSON, "{\"message\": \"foo\"}", "write"),
+    operation("/messages", "GET", "", "", "list"),
+    operation("/messages", "HEAD", "", "", "list"),
+    operation("/messages/missing", "POST", LINES, "", "read"),
+    operation("/messages/get", "POST", LINES, "", "read"),
+    operation("/messages/remove", "POST", LINES, "", "rm"),
+    operation(ONE, "GET", "", "", "read"),
+    operation(ONE, "HEAD", "", "", "read"),
+    operation(ONE, "PUT", "", "foo", "write"),
+    operation(ONE, "DELETE", "", "", "rm"),
+    operation("/stats", "GET", "", "", "list"),
+    operation("/stats", "HEAD", "", "", "list"),
+    operation("/verify", "POST", JSON, "{\"from\": null}", "list"),
+    operation("/repair", "POST", JSON, "{\"damage\": []}", "rm"),
+];
+
+/// Tokens that permit one scope each, and are called as it is.
+fn tokens(sandbox: &Sandbox) -> String {
+    let line = |scope: &&str| format!("{scope} {scope} {}\n", digest(scope.as_bytes()));
+    let lines: String = ["read", "write", "list", "rm"].iter().map(line).collect();
+    sandbox.file("tokens", lines.as_bytes()).to_str().unwrap().to_owned()
+}
+
+fn token(scope: &str) -> String {
+    format!("Authorization: Bearer {scope}\r\n")
+}
+
 #[test]
 fn every_status_that_is_documented_can_be_had() {
     let sandbox = Sandbox::with(&[b"foo", b"\xff"]);
-    let open =
-        Server::start(sandbox, &["--http", "--max-body", "1000", "--head-timeout", "300ms", "--body-timeout", "300ms"]);
-    let sandbox = Sandbox::new();
-    let tokens = sandbox.file("tokens", format!("a rm {}\n", digest(b"secret")).as_bytes());
-    let shut = Server::start(sandbox, &["--http", "--read-only", "--token-file", tokens.to_str().unwrap()]);
-    let apart = Server::http(&["--metrics-listen", "127.0.0.1:0"]);
+    let file = tokens(&sandbox);
+    let common = ["--http", "--token-file", &file];
+    let flags = ["--max-body", "1000", "--head-timeout", "300ms", "--body-timeout", "300ms"];
+    let server = Server::start(sandbox, &[&common[..], &flags].concat());
+    let shut = Server::start(Sandbox::new(), &[&common[..], &["--read-only"]].concat());
     let waiting = Sandbox::new();
-    std::os::unix::fs::symlink(open.sandbox.store(), waiting.store()).unwrap();
-    let waiting = Server::begin(waiting, &["--http"]);
-    let json = "Content-Type: application/json\r\n";
+    std::os::unix::fs::symlink(server.sandbox.store(), waiting.store()).unwrap();
+    let waiting = Server::begin(waiting, &common);
+    let apart = Server::http(&["--metrics-listen", "127.0.0.1:0"]);
     let mut had: BTreeSet<(String, String, u64)> = BTreeSet::new();
     let mut see = |route: &str, method: &str, server: &Server, path: &str, fields: &str, body: &str| {
         let (status, body) = ask(server.client(), method, path, fields, body);
         assert!(status < 400 || method == "HEAD" || body.starts_with("{\"err_msg\": \""), "{status} {body}");
         had.insert((route.to_owned(), method.to_owned(), status));
+        status
     };
-    let put = r#"{"message": "foo"}"#;
+    let foo = format!("/messages/{FOO}");
     let long = format!("X: {}\r\n", "y".repeat(20_000));
-    for (server, fields, body) in [
-        (&open, json, put),
-        (&open, json, "[]"),
-        (&open, json, &" ".repeat(1001)),
-        (&open, "Expect: x\r\n", ""),
-        (&open, &long, ""),
-        (&shut, json, put),
-        (&waiting, json, put),
-    ] {
-        see("/messages", "POST", server, "/messages", fields, body);
-    }
-    see("/messages", "POST", &open, "/messages", &format!("{json}Content-Length: 9\r\n"), "");
-    let (one, foo) = ("/messages/{digest}", format!("/messages/{FOO}"));
-    let tag = format!("If-None-Match: \"{FOO}-json\"\r\n");
-    let absent = format!("/messages/{}", "a".repeat(64));
-    let binary = format!("/messages/{}", digest(b"\xff"));
-    let token = "Authorization: Bearer secret\r\n";
-    for method in ["GET", "HEAD"] {
-        for (server, path, fields) in [
-            (&open, &foo, ""),
-            (&open, &foo, &tag),
-            (&open, &foo, "Bad : x\r\n"),
-            (&open, &absent, ""),
-            (&open, &binary, ""),
-            (&open, &foo, "Content-Length: 9\r\n"),
-            (&open, &foo, &long),
-            (&shut, &foo, ""),
-            (&shut, &foo, token),
-            (&waiting, &foo, ""),
-        ] {
-            see(one, method, server, path, fields, "");
+    for Operation { route, method, fields, body, scope } in OPERATIONS {
+        let path = if route == ONE { foo.as_str() } else { route };
+        let with = |more: &str| [fields, &token(scope), more].concat();
+        let mut see = |server, fields: &str, body, status| {
+            assert_eq!(see(route, method, server, path, fields, body), status, "{method} {route} {fields}");
+        };
+        let other = if scope == "read" { "write" } else { "read" };
+        see(&server, fields, body, 401);
+        see(&server, &[fields, &token(other)].concat(), body, 403);
+        see(&server, &with("Bad : x\r\n"), body, 400);
+        see(&server, &with(&long), body, 431);
+        see(&server, &with("Content-Length: 9\r\n"), "", 408);
+        see(&waiting, &with(""), body, 503);
+        if ["write", "rm"].contains(&scope) {
+            see(&shut, &with(""), body, 405);
         }
-        for path in ["/livez", "/readyz", "/openapi.json", "/metrics"] {
-            see(path, method, &open, path, "", "");
+        if ["POST", "PUT"].contains(&method) {
+            see(&server, &with("Content-Length: 1001\r\n"), "", 413);
+            see(&server, &with("Expect: x\r\n"), "", 417);
+        }
+    }
+    let (tag, bytes) = (format!("If-None-Match: \"{FOO}-json\"\r\n"), "Accept: application/octet-stream\r\n");
+    let absent = format!("/messages/{}", "a".repeat(64));
+    let bar = format!("/messages/{}", digest(b"bar"));
+    for Operation { route, method, fields, body, scope } in OPERATIONS {
+        let token = token(scope);
+        let mut see = |path: &str, more: &str, body, status| {
+            let fields = [fields, &token, more].concat();
+            assert_eq!(see(route, method, &server, path, &fields, body), status, "{method} {path} {more}");
+        };
+        match (route, method) {
+            (ONE, "GET" | "HEAD") => {
+                see(&foo, "", "", 200);
+                see(&foo, &tag, "", 304);
+                see(&absent, "", "", 404);
+                see(&format!("/messages/{}", digest(b"\xff")), "", "", 406);
+                if method == "GET" {
+                    see(&foo, &format!("{bytes}Range: bytes=1-\r\n"), "", 206);
+                    see(&foo, &format!("{bytes}Range: bytes=3-\r\n"), "", 416);
+                }
+            }
+            (ONE, "PUT") => {
+                see(&foo, "", "foo", 200);
+                see(&bar, "", "bar", 201);
+                see(&bar, "", "baz", 409);
+            }
+            (ONE, _) => {
+                see(&bar, "", "", 204);
+                see(&bar, "", "", 404);
+            }
+            ("/repair", _) => see(route, "", body, 204),
+            _ => see(route, "", body, 200),
+        }
+    }
+    for method in ["GET", "HEAD"] {
+        for path in ["/livez", "/readyz", "/openapi.json"] {
+            see(path, method, &server, path, "", "");
         }
         see("/readyz", method, &waiting, "/readyz", "", "");
-        for (server, fields) in [(&shut, ""), (&shut, token), (&apart, "")] {
+        for (server, fields) in [(&server, ""), (&server, &token("rm")), (&server, &token("list")), (&apart, "")] {
             see("/metrics", method, server, "/metrics", fields, "");
         }
     }
-    // A server that takes messages, but not from everyone.
-    let sandbox = Sandbox::new();
-    let tokens = sandbox.file("tokens", format!("a rm {}\n", digest(b"secret")).as_bytes());
-    let strict = Server::start(sandbox, &["--http", "--token-file", tokens.to_str().unwrap()]);
-    see("/messages", "POST", &strict, "/messages", json, put);
-    see("/messages", "POST", &strict, "/messages", &[json, token].concat(), put);
 
     let mut documented = BTreeSet::new();
-    for (path, methods) in description(&open)["paths"].as_object().unwrap() {
+    for (path, methods) in description(&server)["paths"].as_object().unwrap() {
         for (method, about) in methods.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters") {
             let statuses = about["responses"].as_object().unwrap().keys().map(|status| status.parse().unwrap());
             documented.extend(statuses.map(|status: u64| (path.clone(), method.to_uppercase(), status)));

@@ -15,6 +15,8 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         (None, false) => Tls::SelfSigned(location::path(&context.global)?.join("tls")),
     };
     let options = Options {
+        local: Some(location::path(&context.global)?.join("sha-api.sock")),
+        max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
         client_ca: serve.tls_client_ca.clone(),

@@ -99,15 +99,7 @@ impl Engine {
     fn proved(&self, way: &Way) -> io::Result<Arc<UnixStream>> {
         let line = Arc::new(way.connect()?);
         line.set_read_timeout(Some(PATIENCE))?;
-        let proof = Request {
-            method: Method::Get,
-            path: "/livez".to_owned(),
-            query: None,
-            accept: None,
-            content_type: None,
-            if_none_match: None,
-            body: Vec::new(),
-        };
+        let proof = Request::new(Method::Get, "/livez");
         match self.exchange(&line, proof, &Budget::new(u64::MAX))? {
             Some((reply, _)) if reply.status == 200 => Ok(line),
             _ => Err(io::Error::other("a new connection was not answered as it should be")),
@@ -164,12 +156,13 @@ impl Engine {
 
     fn serve(&self, mut raw: tiny_http::Request) {
         let Ok(request) = understand(&mut raw) else { return };
-        let reply = catch_unwind(AssertUnwindSafe(|| api::answer(&request, &*self.messages)))
+        let method = request.method;
+        let reply = catch_unwind(AssertUnwindSafe(|| api::answer(request, &*self.messages)))
             .unwrap_or_else(|_| Reply::error(500, "Internal server error").because("a request's handler panicked"));
         if let Some(cause) = &reply.cause {
             note(cause);
         }
-        if reply.body.len() <= FITS || request.method == Method::Head {
+        if reply.body.len() <= FITS || method == Method::Head {
             respond(raw, reply);
             return;
         }
@@ -183,8 +176,8 @@ impl Engine {
 }
 
 /// Writes `request`; what might not fit is written by a thread of its own, for the same reason as long replies are.
-fn send(line: &Arc<UnixStream>, request: Request) -> io::Result<()> {
-    let mut bytes = wire::head(&request);
+fn send(line: &Arc<UnixStream>, mut request: Request) -> io::Result<()> {
+    let mut bytes = wire::head(&mut request);
     if request.body.len() <= FITS {
         bytes.extend_from_slice(&request.body);
         return (&mut &**line).write_all(&bytes);
@@ -198,23 +191,15 @@ fn send(line: &Arc<UnixStream>, request: Request) -> io::Result<()> {
 
 /// Reads a request off tiny_http, whole.
 fn understand(raw: &mut tiny_http::Request) -> io::Result<Request> {
-    let field = |name: &'static str| {
-        let found = raw.headers().iter().find(|header| header.field.equiv(name));
-        found.map(|header| header.value.as_str().to_owned())
-    };
     let (path, query) = match raw.url().split_once('?') {
-        Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-        None => (raw.url().to_owned(), None),
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (raw.url(), None),
     };
-    let mut request = Request {
-        method: Method::named(raw.method().as_str()),
-        path,
-        query,
-        accept: field("Accept"),
-        content_type: field("Content-Type"),
-        if_none_match: field("If-None-Match"),
-        body: Vec::new(),
-    };
+    let mut request = Request { query, ..Request::new(Method::named(raw.method().as_str()), path) };
+    for (name, value) in request.fields_mut() {
+        let found = raw.headers().iter().find(|header| header.field.equiv(name));
+        *value = found.map(|header| header.value.as_str().to_owned());
+    }
     let length = raw.body_length().unwrap_or(0);
     request.body.reserve_exact(length);
     raw.as_reader().read_to_end(&mut request.body)?;

@@ -31,22 +31,33 @@ pub struct Limits {
     pub idle: Duration,
 }
 
+/// Connections at the local door at a time; more wait.
+const LOCAL_CONNECTIONS: usize = 256;
+/// What a local body may take beside twice the longest message.
+const LOCAL_ROOM: u64 = 1 << 20;
 /// For the store's files and what else a process has open.
 const OTHER_FILES: usize = 256;
 /// Memory for bodies, unless a few of the longest need more.
 const MEMORY: u64 = 256 << 20;
 
 impl Limits {
-    /// The bytes that all bodies may take at a time, requests and replies together.
-    pub(super) fn memory(&self) -> u64 {
-        MEMORY.max(self.body.saturating_mul(8))
+    /// What holds at the local door, for a store that takes messages of up to `max_message` bytes.
+    pub(super) fn local(&self, max_message: u64) -> Self {
+        let body = max_message.saturating_mul(2).saturating_add(LOCAL_ROOM).max(self.body);
+        Self { body, connections: LOCAL_CONNECTIONS, ..self.clone() }
+    }
+
+    /// The bytes that all bodies may take at a time, requests and replies together, at this door and the `other`.
+    pub(super) fn memory(&self, other: &Self) -> u64 {
+        MEMORY.max(self.body.saturating_mul(8)).max(other.body.saturating_mul(2))
     }
 }
 
 /// Sees to it that `connections` can be open at a time, raising the soft limit if the hard one allows it.
 pub(super) fn raise_descriptors(connections: usize, listeners: usize) -> Result<(), Error> {
-    let needed =
-        connections.saturating_add(listeners).saturating_add(engine::DESCRIPTORS + door::TURNED_AWAY + OTHER_FILES);
+    let needed = connections
+        .saturating_add(listeners)
+        .saturating_add(LOCAL_CONNECTIONS + engine::DESCRIPTORS + door::TURNED_AWAY + OTHER_FILES);
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {

@@ -1,7 +1,7 @@
 //! The access log: one line a request. It never holds a message, a token or a digest: who has a digest has the message,
 //! so of a digest its first eight hex digits are logged, and of a path that is none of ours nothing.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -34,10 +34,28 @@ pub(super) struct AccessLog {
     file: Mutex<Option<File>>,
 }
 
+/// Whose request it was.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Peer {
+    /// Someone's at this address.
+    Address(IpAddr),
+    /// Someone's who came by the local door.
+    Local,
+}
+
+impl Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => Display::fmt(&address.to_canonical(), f),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
+
 /// What is known of a request when it is over.
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
-    pub(super) peer: Option<IpAddr>,
+    pub(super) peer: Peer,
     /// The name of the token.
     pub(super) user: Option<&'a str>,
     pub(super) method: &'a str,
@@ -53,7 +71,7 @@ pub(super) struct Entry<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
-    peer: Option<String>,
+    peer: String,
     user: Option<&'a str>,
     method: &'a str,
     path: &'a str,
@@ -98,13 +116,13 @@ fn append_to(path: &std::path::Path) -> io::Result<File> {
 }
 
 fn line(format: Format, entry: &Entry, now: OffsetDateTime) -> String {
-    let peer = entry.peer.map(|peer| peer.to_canonical().to_string());
+    let peer = entry.peer.to_string();
     let seconds = entry.time.as_secs_f64();
     let &Entry { user, method, path, status, bytes, id, .. } = entry;
     let mut line = match format {
         Format::Combined => {
             let time = now.format(COMBINED_TIME).unwrap_or_default();
-            let (peer, user) = (peer.as_deref().unwrap_or("-"), user.unwrap_or("-"));
+            let user = user.unwrap_or("-");
             let mut line = String::new();
             // What a client says of itself (referrer, agent) may hold anything, so it is left out.
             let start = format_args!("{peer} - {user} [{time}] \"{method} {path} HTTP/1.1\" {status} {bytes}");
@@ -128,7 +146,7 @@ mod tests {
     #[test]
     fn a_line_has_the_form_that_was_asked_for() {
         let entry = Entry {
-            peer: Some("::ffff:192.0.2.1".parse().unwrap()),
+            peer: Peer::Address("::ffff:192.0.2.1".parse().unwrap()),
             user: None,
             method: "GET",
             path: "/messages/2c26b46b",

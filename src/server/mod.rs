@@ -19,7 +19,7 @@ mod watch;
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,6 +57,11 @@ pub struct Options {
     pub client_ca: Option<PathBuf>,
     /// Who may do what, if not everyone: see [`tokens`].
     pub token_file: Option<PathBuf>,
+    /// Where those come who have the store's files anyway, and may do everything: a socket that is made once the store
+    /// is open.
+    pub local: Option<PathBuf>,
+    /// The longest message that the store takes, in bytes.
+    pub max_message: u64,
     /// Where the metrics are shown, in plain HTTP, if not where the messages are.
     pub metrics_listen: Option<String>,
     /// How requests are written down, if they are.
@@ -130,7 +135,7 @@ enum Event {
     Opened(Result<(), Error>),
     /// A signal came.
     Signal(i32),
-    /// All connections have ended.
+    /// All connections at a door have ended.
     Empty,
 }
 
@@ -152,17 +157,20 @@ pub fn run(
     let log = open_log(options)?;
     let listeners = listen(options, out)?;
     let metrics_listener = listen_for_metrics(options)?;
-    let budget = Budget::new(options.limits.memory());
+    let local_limits = options.limits.local(options.max_message);
+    let budget = Budget::new(options.limits.memory(&local_limits));
     let service = {
         let rights = Rights::new(options.offered, tokens);
         Arc::new(Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some()))
     };
-    let open_door = |listeners, tls, side| {
-        let opened = Door::open(listeners, options.limits.clone(), tls, Arc::clone(&service), side);
+    let open_door = |listeners, limits: &Limits, tls, side| {
+        let opened = Door::open(listeners, limits.clone(), tls, Arc::clone(&service), side);
         opened.map_err(|error| Error::Io("starting to accept connections".into(), error))
     };
-    let mut door = open_door(listeners, tls, Side::Public)?;
-    let metrics_door = metrics_listener.map(|listener| open_door(vec![listener], None, Side::Metrics)).transpose()?;
+    let public = open_door(listeners, &options.limits, tls, Side::Public)?;
+    let open_metrics = |listener| open_door(vec![listener], &options.limits, None, Side::Metrics);
+    let metrics_door = metrics_listener.map(open_metrics).transpose()?;
+    let mut doors = vec![public];
 
     open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
     let mut warned: Option<Instant> = None;
@@ -177,26 +185,40 @@ pub fn run(
         }
         service.refresh(always);
     };
-    wait(&happens, refresh)?;
+    wait(&happens, refresh, || {
+        // Only now: whoever left a socket there does not have the store any more.
+        if let Some(listener) = options.local.as_deref().and_then(listen_locally) {
+            doors.push(open_door(vec![listener], &local_limits, None, Side::Local)?);
+        }
+        Ok(())
+    })?;
 
     systemd::notify("STOPPING=1");
     service.drain();
     // Who watches may see the end coming; nobody waits for who watches.
     drop(metrics_door);
-    door.close(move || drop(events.send(Event::Empty)));
-    drain(&happens, options.drain_timeout);
+    for door in &mut doors {
+        let events = events.clone();
+        door.close(move || drop(events.send(Event::Empty)));
+    }
+    drain(&happens, options.drain_timeout, doors.len());
     Ok(())
 }
 
 /// Waits for the time to stop. An error if the store would not open.
 ///
-/// `refresh` reads again the files that have changed, or all of them.
-fn wait(happens: &mpsc::Receiver<Event>, mut refresh: impl FnMut(bool)) -> Result<(), Error> {
+/// `refresh` reads again the files that have changed, or all of them; `opened` is called once the store is open.
+fn wait(
+    happens: &mpsc::Receiver<Event>,
+    mut refresh: impl FnMut(bool),
+    mut opened: impl FnMut() -> Result<(), Error>,
+) -> Result<(), Error> {
     refresh(false);
     loop {
         match happens.recv_timeout(WATCH) {
             Ok(Event::Opened(outcome)) => {
                 outcome?;
+                opened()?;
                 systemd::notify("READY=1");
             }
             Ok(Event::Signal(SIGHUP)) => refresh(true),
@@ -206,13 +228,13 @@ fn wait(happens: &mpsc::Receiver<Event>, mut refresh: impl FnMut(bool)) -> Resul
     }
 }
 
-/// Waits until the last connection has ended, the time is up, or a second signal comes.
-fn drain(happens: &mpsc::Receiver<Event>, time: Duration) {
+/// Waits until the last connection at each of the doors has ended, the time is up, or a second signal comes.
+fn drain(happens: &mpsc::Receiver<Event>, time: Duration, mut doors: usize) {
     let start = Instant::now();
-    loop {
+    while doors > 0 {
         match happens.recv_timeout(time.saturating_sub(start.elapsed())) {
             Ok(Event::Opened(_) | Event::Signal(SIGHUP)) => {}
-            Ok(Event::Empty) => return,
+            Ok(Event::Empty) => doors -= 1,
             Ok(Event::Signal(_)) => return note("stopped before the last requests were finished: asked twice"),
             Err(_) => return note("stopped before the last requests were finished: they took too long"),
         }
@@ -270,6 +292,12 @@ fn listen(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error
     // Nobody may be reading; that is no reason not to serve.
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
     Ok(listeners)
+}
+
+/// Makes the socket of the local door. Without it the server serves all the same, which is noted.
+fn listen_locally(path: &Path) -> Option<Listener> {
+    let failed = |error| note(format_args!("no commands beside this server: {}: {error}", path.display()));
+    Listener::local(path).map_err(failed).ok()
 }
 
 /// Binds where the metrics are shown, and says so.

@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -12,7 +11,7 @@ use super::api::{self, Health, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
 use super::engine::{self, Engine};
-use super::log::{AccessLog, Entry};
+use super::log::{AccessLog, Entry, Peer};
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
 use super::turns::{self, Turn, Turns};
@@ -45,6 +44,8 @@ pub(super) enum Side {
     Public,
     /// Where only the metrics and the probes are.
     Metrics,
+    /// Where those come who have the store's files anyway: they may do all that is done.
+    Local,
 }
 
 /// What is written down of a request.
@@ -157,7 +158,7 @@ impl Service {
     }
 
     /// A request is over: it is counted and written down.
-    pub(super) fn observe(&self, trace: &Trace, peer: Option<IpAddr>, status: u16, bytes: u64) {
+    pub(super) fn observe(&self, trace: &Trace, peer: Peer, status: u16, bytes: u64) {
         let &Trace { ref id, ref user, began, method, route, ref path, .. } = trace;
         let time = began.elapsed();
         self.metrics.request(route, method, status, time);
@@ -202,7 +203,7 @@ impl Service {
         let scope = api::scope(request, self.rights.offered())?;
         let own = api::own(request);
         match (side, own) {
-            (Side::Metrics, Some(_)) => return Ok(None),
+            (Side::Local, _) | (Side::Metrics, Some(_)) => return Ok(None),
             (Side::Public, Some(Own::Metrics)) if !self.metrics_apart => {
                 // What the server counts is for everyone where nobody has to show a token.
                 if self.rights.tokens().is_none() {
@@ -218,12 +219,19 @@ impl Service {
         }
     }
 
-    /// The reply that `request` gets whatever its body, if that can be told before the body is read.
-    pub(super) fn refusal(&self, request: &Request) -> Option<Reply> {
-        api::refusal(request).or_else(|| {
-            let needs_store = api::own(request).is_none();
-            (self.open.get().is_none() && needs_store).then(api::not_yet)
-        })
+    /// The reply that `request` gets without its body, if it can be told before the body is read. `length` is how long
+    /// the client says that it is.
+    pub(super) fn settle(&self, request: &Request, length: Option<u64>) -> Option<Reply> {
+        if let Some(reply) = api::refusal(request) {
+            return Some(reply);
+        }
+        let Some(open) = self.open.get() else { return api::own(request).is_none().then(api::not_yet) };
+        let mut memory = self.budget.nothing();
+        if request.method != Method::Put || !memory.grow(turns::LONG) {
+            return None;
+        }
+        let known = || api::known(request, length, turns::LONG, &*open.messages);
+        catch_unwind(AssertUnwindSafe(known)).ok().flatten()
     }
 
     /// The reply to `request`.
@@ -243,10 +251,15 @@ impl Service {
             return Answer { reply, _held: None };
         }
         let asked = self.cache.now();
+        let removals = api::removals(&request);
         let is_get = request.method == Method::Get;
         let Ok(_turn) = self.turn(&request, open) else { return busy().into() };
         let engine = open.engine();
         let asked_for = engine.ask(request, &self.budget);
+        // Whatever came of it, and before it is said: who reads from now on reads what the store has.
+        for digest in removals {
+            self.cache.forget(digest);
+        }
         if !engine.is_sound() {
             open.replace(&engine);
         }
@@ -266,17 +279,12 @@ impl Service {
         }
     }
 
-    /// No reply is given from memory for `digest` any more. Call it when the message is gone from the store.
-    #[allow(dead_code, reason = "comes into use with DELETE")]
-    pub(super) fn forget(&self, digest: Digest) {
-        self.cache.forget(digest);
-    }
-
     /// The turn that `request` takes if it reads something long; an error if none came free.
     fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
-        match api::target(request) {
-            Some(digest) if open.length(digest) > turns::LONG => self.turns.take().map(Some).ok_or(()),
-            _ => Ok(None),
+        let is_long = |digest| open.length(digest) > turns::LONG;
+        match api::is_heavy(request) || api::target(request).is_some_and(is_long) {
+            true => self.turns.take().map(Some).ok_or(()),
+            false => Ok(None),
         }
     }
 

@@ -11,12 +11,25 @@ use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Sta
 #[derive(Default)]
 pub(in crate::server) struct Memory {
     kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
+    corrupt: Mutex<Vec<Digest>>,
+    limit: Option<u64>,
     failing: Option<Error>,
 }
 
 impl Memory {
     pub(in crate::server) fn failing(error: Error) -> Self {
         Self { failing: Some(error), ..Self::default() }
+    }
+
+    /// Takes messages of up to `limit` bytes.
+    pub(in crate::server) fn taking(limit: u64) -> Self {
+        Self { limit: Some(limit), ..Self::default() }
+    }
+
+    /// Keeps something under the digest of `message` that does not hash to it.
+    pub(in crate::server) fn spoil(&self, message: &[u8]) {
+        self.put(vec![message.to_vec()]).unwrap();
+        self.corrupt.lock().unwrap().push(Digest::of(message));
     }
 
     fn try_all(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<Digest, Vec<u8>>>, Error> {
@@ -27,6 +40,10 @@ impl Memory {
 impl Messages for Memory {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
         let mut kept = self.try_all()?;
+        let lengths = batch.iter().map(|message| message.len() as u64);
+        if let Some((limit, length)) = self.limit.zip(lengths.max()).filter(|(limit, length)| length > limit) {
+            return Err(Error::TooLarge { length, limit });
+        }
         let put_one = |message: Vec<u8>| {
             let digest = Digest::of(&message);
             Receipt { digest, new: kept.insert(digest, message).is_none() }
@@ -35,7 +52,10 @@ impl Messages for Memory {
     }
 
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a> {
-        Box::new(digests.iter().map(|digest| Ok(self.try_all()?.get(digest).cloned())))
+        Box::new(digests.iter().map(|digest| match self.corrupt.lock().unwrap().contains(digest) {
+            true => Err(Error::Corrupt(*digest)),
+            false => Ok(self.try_all()?.get(digest).cloned()),
+        }))
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {

@@ -25,6 +25,10 @@ pub(in crate::server) struct Request {
     pub(in crate::server) accept: Option<String>,
     pub(in crate::server) content_type: Option<String>,
     pub(in crate::server) if_none_match: Option<String>,
+    pub(in crate::server) range: Option<String>,
+    pub(in crate::server) if_range: Option<String>,
+    pub(in crate::server) content_digest: Option<String>,
+    pub(in crate::server) repr_digest: Option<String>,
     pub(in crate::server) body: Vec<u8>,
 }
 
@@ -64,6 +68,38 @@ impl Method {
             Self::Delete => "DELETE",
             Self::Other => "OTHER",
         }
+    }
+}
+
+impl Request {
+    /// One without a query, fields and body.
+    pub(in crate::server) fn new(method: Method, path: &str) -> Self {
+        Self {
+            method,
+            path: path.to_owned(),
+            query: None,
+            accept: None,
+            content_type: None,
+            if_none_match: None,
+            range: None,
+            if_range: None,
+            content_digest: None,
+            repr_digest: None,
+            body: Vec::new(),
+        }
+    }
+
+    /// The fields that count, by their names: these go on from the door to the api, and no others.
+    pub(in crate::server) const fn fields_mut(&mut self) -> [(&'static str, &mut Option<String>); 7] {
+        [
+            ("Accept", &mut self.accept),
+            ("Content-Type", &mut self.content_type),
+            ("If-None-Match", &mut self.if_none_match),
+            ("Range", &mut self.range),
+            ("If-Range", &mut self.if_range),
+            ("Content-Digest", &mut self.content_digest),
+            ("Repr-Digest", &mut self.repr_digest),
+        ]
     }
 }
 
@@ -107,20 +143,5 @@ impl Reply {
     /// Whether it may be sent again as it is.
     pub(in crate::server) fn is_immutable(&self) -> bool {
         self.status == 200 && self.each_field().any(|field| field == ("Cache-Control", Self::IMMUTABLE))
-    }
-}
-
-#[cfg(test)]
-impl Request {
-    pub(in crate::server) fn new(method: Method, path: &str) -> Self {
-        Self {
-            method,
-            path: path.to_owned(),
-            query: None,
-            accept: None,
-            content_type: None,
-            if_none_match: None,
-            body: Vec::new(),
-        }
     }
 }

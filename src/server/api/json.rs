@@ -1,12 +1,16 @@
 //! JSON in and out: strict when it is read, spelled as the ancestor spelled it (a space after the colon) when written.
 //! Depth is bounded, so that no body can exhaust a thread's stack.
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::io::{self, Write};
 
-/// Whether a content type is `application/json`, in UTF-8 if it says so.
-pub(super) fn is_json(content_type: Option<&str>) -> bool {
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::ser::{Formatter, Serializer};
+
+/// Whether a content type is `kind`, in UTF-8 if it says so.
+pub(super) fn is(kind: &str, content_type: Option<&str>) -> bool {
     let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
-    if !parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+    if !parts.next().is_some_and(|given| given.eq_ignore_ascii_case(kind)) {
         return false;
     }
     parts.all(|part| match part.split_once('=') {
@@ -21,6 +25,49 @@ pub(super) fn is_json(content_type: Option<&str>) -> bool {
 /// The `message` of a body `{"message": "…"}`; other keys are skipped, a second `message` is an error.
 pub(super) fn message(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<Put>(body).ok().map(|put| put.0)
+}
+
+/// The object that `text` is, and nothing else; keys that are not known are skipped.
+pub(super) fn object_in<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    // serde would take an array for a struct as well.
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    serde_json::from_slice(text).ok()
+}
+
+/// The JSON of `value`, which can be JSON.
+pub(super) fn of(value: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::new();
+    add(&mut out, value);
+    out
+}
+
+/// Adds the JSON of `value` as a line.
+pub(super) fn add_line(out: &mut Vec<u8>, value: &impl Serialize) {
+    add(out, value);
+    out.push(b'\n');
+}
+
+fn add(out: &mut Vec<u8>, value: &impl Serialize) {
+    value.serialize(&mut Serializer::with_formatter(out, Spaced)).expect("plain values can be written to memory");
+}
+
+/// A space after each colon and comma.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
 }
 
 /// `{"key": "value"}`.

@@ -12,14 +12,14 @@ fn post(content_type: &str, body: &[u8]) -> Reply {
         body: body.to_vec(),
         ..Request::new(Method::Post, "/messages")
     };
-    answer(&request, &Memory::default())
+    answer(request, &Memory::default())
 }
 
 fn get_with(accept: Option<&str>, message: &[u8]) -> Reply {
     let memory = Memory::default();
     let receipts = memory.put(vec![message.to_vec()]).unwrap();
     let path = format!("/messages/{}", receipts[0].digest);
-    answer(&Request { accept: accept.map(str::to_owned), ..Request::new(Method::Get, &path) }, &memory)
+    answer(Request { accept: accept.map(str::to_owned), ..Request::new(Method::Get, &path) }, &memory)
 }
 
 fn said(reply: &Reply) -> (u16, &str) {
@@ -142,11 +142,11 @@ fn a_message_that_is_not_utf8_is_406_as_json_with_the_way_out() {
 fn what_is_absent_and_what_is_no_digest_is_404() {
     let memory = Memory::default();
     for name in [FOO, "foo", "", "../livez", "%2e%2e", &FOO[1..], &format!("{FOO}/"), &format!("{FOO}%00")] {
-        let reply = answer(&Request::new(Method::Get, &format!("/messages/{name}")), &memory);
+        let reply = answer(Request::new(Method::Get, &format!("/messages/{name}")), &memory);
         assert_eq!(said(&reply), (404, r#"{"err_msg": "Message not found"}"#), "{name}");
     }
     for path in ["/", "/foo", "/messages2", "//messages", "/MESSAGES", "/%6dessages"] {
-        let reply = answer(&Request::new(Method::Get, path), &memory);
+        let reply = answer(Request::new(Method::Get, path), &memory);
         assert_eq!(said(&reply), (404, r#"{"err_msg": "Not found"}"#), "{path}");
     }
 }
@@ -155,7 +155,7 @@ fn what_is_absent_and_what_is_no_digest_is_404() {
 fn either_case_of_a_digest_finds_its_message() {
     let memory = Memory::default();
     memory.put(vec![b"foo".to_vec()]).unwrap();
-    let reply = answer(&Request::new(Method::Get, &format!("/messages/{}", FOO.to_uppercase())), &memory);
+    let reply = answer(Request::new(Method::Get, &format!("/messages/{}", FOO.to_uppercase())), &memory);
     assert_eq!(said(&reply), (200, r#"{"message": "foo"}"#));
 }
 
@@ -167,27 +167,32 @@ fn a_known_entity_tag_is_answered_with_304_and_only_for_what_is_there() {
         ..Request::new(Method::Get, &format!("/messages/{FOO}"))
     };
     let tag = format!("\"{FOO}-json\"");
-    assert_eq!(answer(&ask(&tag), &memory).status, 404);
+    assert_eq!(answer(ask(&tag), &memory).status, 404);
     memory.put(vec![b"foo".to_vec()]).unwrap();
     for known in [tag.clone(), format!("W/{tag}"), format!("\"a\", {tag}"), "*".to_owned()] {
-        let reply = answer(&ask(&known), &memory);
+        let reply = answer(ask(&known), &memory);
         assert_eq!((reply.status, reply.body.len()), (304, 0), "{known}");
         assert_eq!(field(&reply, "ETag"), Some(tag.as_str()));
     }
     for other in [format!("\"{FOO}-bytes\""), FOO.to_owned(), "\"\"".to_owned()] {
-        assert_eq!(answer(&ask(&other), &memory).status, 200, "{other}");
+        assert_eq!(answer(ask(&other), &memory).status, 200, "{other}");
     }
 }
 
 #[test]
 fn a_method_that_does_not_fit_is_405_and_says_which_does() {
     for (method, path, allowed) in [
-        (Method::Get, "/messages", "POST"),
-        (Method::Delete, "/messages/foo", "GET, HEAD"),
-        (Method::Other, "/messages", "POST"),
+        (Method::Put, "/messages", "GET, HEAD, POST"),
+        (Method::Post, "/messages/foo", "GET, HEAD, PUT, DELETE"),
+        (Method::Get, "/messages/missing", "POST"),
+        (Method::Delete, "/messages/get", "POST"),
+        (Method::Get, "/messages/remove", "POST"),
+        (Method::Post, "/stats", "GET, HEAD"),
+        (Method::Get, "/verify", "POST"),
+        (Method::Other, "/messages", "GET, HEAD, POST"),
         (Method::Post, "/livez", "GET, HEAD"),
     ] {
-        let reply = answer(&Request::new(method, path), &Memory::default());
+        let reply = answer(Request::new(method, path), &Memory::default());
         assert_eq!(said(&reply), (405, r#"{"err_msg": "Method not allowed"}"#));
         assert_eq!(field(&reply, "Allow"), Some(allowed));
     }
@@ -206,7 +211,7 @@ fn a_store_that_fails_is_told_by_the_status_and_never_by_the_cause() {
         (messages::Error::Unusable("secret".into()), 500, "Internal server error", true),
     ] {
         let memory = Memory::failing(error);
-        let get = answer(&Request::new(Method::Get, &format!("/messages/{FOO}")), &memory);
+        let get = answer(Request::new(Method::Get, &format!("/messages/{FOO}")), &memory);
         assert_eq!(said(&get), (status, format!("{{\"err_msg\": \"{words}\"}}").as_str()));
         assert_eq!(get.cause.is_some(), noted);
         assert!(!get.cause.unwrap_or_default().contains(FOO), "a digest is a capability");
@@ -215,14 +220,14 @@ fn a_store_that_fails_is_told_by_the_status_and_never_by_the_cause() {
 
 #[test]
 fn what_is_described_is_what_is_served() {
-    let description: serde_json::Value = serde_json::from_str(DESCRIPTION).unwrap();
+    let description: serde_json::Value = serde_json::from_str(own::DESCRIPTION).unwrap();
     let described: Vec<(String, String)> =
         description["paths"].as_object().unwrap().iter().fold(vec![], |mut all, path| {
             let methods = path.1.as_object().unwrap().keys().filter(|key| *key != "parameters");
             all.extend(methods.map(|method| (path.0.clone(), method.to_uppercase())));
             all
         });
-    let served: Vec<_> = ROUTES
+    let served: Vec<_> = routes::ROUTES
         .iter()
         .flat_map(|(path, methods)| methods.iter().map(|(method, _)| ((*path).to_owned(), method.as_str().to_owned())))
         .collect();
@@ -237,11 +242,11 @@ fn what_is_described_is_what_is_served() {
 #[test]
 fn the_probes_say_what_the_store_can() {
     let memory = Memory::default();
-    assert_eq!(answer(&Request::new(Method::Get, "/livez"), &memory).status, 200);
-    assert_eq!(answer(&Request::new(Method::Get, "/readyz"), &memory).status, 200);
+    assert_eq!(answer(Request::new(Method::Get, "/livez"), &memory).status, 200);
+    assert_eq!(answer(Request::new(Method::Get, "/readyz"), &memory).status, 200);
     let failing = Memory::failing(messages::Error::Failed("disk".into()));
-    assert_eq!(answer(&Request::new(Method::Get, "/livez"), &failing).status, 200);
-    assert_eq!(answer(&Request::new(Method::Get, "/readyz"), &failing).status, 503);
+    assert_eq!(answer(Request::new(Method::Get, "/livez"), &failing).status, 200);
+    assert_eq!(answer(Request::new(Method::Get, "/readyz"), &failing).status, 503);
     for (health, status) in
         [(Health::Opening, 503), (Health::Draining, 503), (Health::Failed, 503), (Health::Ready, 200)]
     {

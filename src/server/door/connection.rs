@@ -13,6 +13,7 @@ use super::stream::Stream;
 use crate::server::Limits;
 use crate::server::api::{Method, Reply, Request};
 use crate::server::budget::Reservation;
+use crate::server::log::Peer;
 use crate::server::service::{Answer, Service, Side, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
@@ -105,7 +106,7 @@ impl<'a> Connection<'a> {
         let keep = keep && may_keep && !self.guest.is_last_call();
         let sent = self.reply(&answer, method, keep, &trace.id);
         let bytes = if method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
-        self.service.observe(&trace, self.guest.peer(), answer.reply.status, bytes);
+        self.service.observe(&trace, self.guest.peer().map_or(Peer::Local, Peer::Address), answer.reply.status, bytes);
         sent?;
         Ok(keep)
     }
@@ -143,7 +144,11 @@ impl<'a> Connection<'a> {
             Err(refusal) => return refused(refusal.into()),
         };
         if head.expects_continue && !body.is_whole() && self.inbox.is_empty() {
-            if let Some(reply) = self.service.refusal(&head.request) {
+            let length = match head.framing {
+                Framing::Length(length) => Some(length),
+                Framing::Chunked => None,
+            };
+            if let Some(reply) = self.service.settle(&head.request, length) {
                 return refused(reply);
             }
             self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_pace())?;

@@ -143,7 +143,7 @@ impl Acceptor {
     }
 
     fn receive(&mut self, socket: Arc<Socket>) {
-        let Some(guest) = self.house.roster.admit(&socket) else {
+        let Some(guest) = self.admit(&socket) else {
             self.house.service.metrics().refusal();
             self.turn_away(socket);
             return;
@@ -152,6 +152,16 @@ impl Acceptor {
         let builder = thread::Builder::new().name("connection".into()).stack_size(STACK);
         if let Err(error) = builder.spawn(move || attend(house, socket, guest)) {
             self.pause(&error);
+        }
+    }
+
+    /// A place for a connection, if there is one; at the local door it is waited for.
+    fn admit(&self, socket: &Arc<Socket>) -> Option<Guest> {
+        loop {
+            let guest = self.house.roster.admit(socket);
+            if guest.is_some() || self.house.side != Side::Local || self.is_woken_within(BACK_OFF.0) {
+                return guest;
+            }
         }
     }
 
@@ -178,9 +188,14 @@ impl Acceptor {
         if self.back_off == BACK_OFF.0 {
             note(format_args!("cannot take a connection, trying on: {error}"));
         }
-        let waker = &mut [PollFd::new(&self.wakened, PollFlags::IN)];
-        let _ = poll(waker, Some(&timespec(self.back_off)));
+        self.is_woken_within(self.back_off);
         self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+    }
+
+    /// Waits for so long, or until it is time to stop, and tells whether it is.
+    fn is_woken_within(&self, time: Duration) -> bool {
+        let waker = &mut [PollFd::new(&self.wakened, PollFlags::IN)];
+        poll(waker, Some(&timespec(time))).is_ok_and(|woken| woken > 0)
     }
 }
 

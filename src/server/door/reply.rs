@@ -47,7 +47,7 @@ impl Writer {
         add("X-Request-Id: ");
         add(id);
         add("\r\n");
-        if reply.status != 304 {
+        if !matches!(reply.status, 204 | 304) {
             add("Content-Length: ");
             add(&reply.length.to_string());
             add("\r\n");
@@ -76,6 +76,7 @@ const fn reason(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        206 => "Partial Content",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -87,6 +88,7 @@ const fn reason(status: u16) -> &'static str {
         409 => "Conflict",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",

@@ -12,6 +12,9 @@ const MAX_HEAD: usize = 16 << 10;
 /// Of the fields in a head.
 const MAX_FIELDS: usize = 100;
 
+/// Fields that are lists, so that they may come in several lines.
+const LISTS: [&str; 4] = ["Accept", "If-None-Match", "Content-Digest", "Repr-Digest"];
+
 /// Why a request is not taken. What follows it on the connection has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -130,15 +133,7 @@ fn request_line(line: &[u8]) -> Result<(Request, Minor), Refusal> {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    let request = Request {
-        method: Method::named(method),
-        path: path.to_owned(),
-        query,
-        accept: None,
-        content_type: None,
-        if_none_match: None,
-        body: Vec::new(),
-    };
+    let request = Request { query, ..Request::new(Method::named(method), path) };
     Ok((request, minor))
 }
 
@@ -232,12 +227,13 @@ fn take<'a>(
         }
     } else if is("X-Request-Id") {
         seen.id = Some(field.value);
-    } else if is("Accept") {
-        join(&mut request.accept, text(field.value)?);
-    } else if is("If-None-Match") {
-        join(&mut request.if_none_match, text(field.value)?);
-    } else if is("Content-Type") && request.content_type.replace(text(field.value)?.to_owned()).is_some() {
-        return Err(Refusal::bad("More than one Content-Type"));
+    } else if let Some((name, value)) = request.fields_mut().into_iter().find(|(name, _)| is(name)) {
+        let text = text(field.value)?;
+        match value {
+            Some(list) if LISTS.contains(&name) => list.extend([", ", text]),
+            Some(_) => return Err(Refusal::bad("A field that may stand once stands twice")),
+            None => *value = Some(text.to_owned()),
+        }
     }
     Ok(())
 }
@@ -267,17 +263,6 @@ fn text(value: &[u8]) -> Result<&str, Refusal> {
     match std::str::from_utf8(value) {
         Ok(value) if value.is_ascii() => Ok(value),
         _ => Err(Refusal::bad("Header field is not ASCII")),
-    }
-}
-
-/// Fields that are lists may come in several lines.
-fn join(list: &mut Option<String>, more: &str) {
-    match list {
-        Some(list) => {
-            list.push_str(", ");
-            list.push_str(more);
-        }
-        None => *list = Some(more.to_owned()),
     }
 }
 

@@ -1,18 +1,38 @@
-//! The sockets of clients and the listeners that they come from: TCP now, with room for the local door.
+//! The sockets of clients and the listeners that they come from: TCP, and the local door beside a store.
 
+use std::fs::{self, Permissions};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Clients that may wait to be let in.
+const BACKLOG: i32 = 4096;
+/// The longest path that a socket's address can hold, in bytes.
+const LONGEST: usize = 107;
 
 /// What connections come from.
 pub(in crate::server) enum Listener {
     Tcp(TcpListener),
+    Unix(Named),
+}
+
+/// A listener with a name among the files, which goes with it.
+pub(in crate::server) struct Named {
+    listener: UnixListener,
+    path: PathBuf,
 }
 
 /// A connection to a client.
 pub(super) enum Socket {
-    Tcp(TcpStream, Option<IpAddr>),
+    Tcp(TcpStream, IpAddr),
+    Unix(UnixStream),
 }
 
 impl Listener {
@@ -27,10 +47,26 @@ impl Listener {
         Ok(Self::Tcp(listener))
     }
 
-    /// Where it listens.
+    /// Listens at `path`, for the owner only. What is there is taken away: only who has the store may call this.
+    pub(in crate::server) fn local(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        bind_to(&socket, path)?;
+        // Nobody gets in before this: it does not listen yet.
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(Self::Unix(Named { listener: UnixListener::from(socket), path: path.to_owned() }))
+    }
+
+    /// Where it listens, if that is an address.
     pub(in crate::server) fn address(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr(),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -43,9 +79,34 @@ impl Listener {
                 // A reply is written at once, or in long runs: waiting for more to send only costs time.
                 // It fails only when the connection is gone again, which shows when it is read.
                 let _ = stream.set_nodelay(true);
-                Ok(Socket::Tcp(stream, Some(peer.ip())))
+                Ok(Socket::Tcp(stream, peer.ip()))
+            }
+            Self::Unix(Named { listener, .. }) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                Ok(Socket::Unix(stream))
             }
         }
+    }
+}
+
+/// Gives `socket` the name `path`: by way of its directory, if the path is too long for an address.
+fn bind_to(socket: impl AsFd, path: &Path) -> io::Result<()> {
+    if path.as_os_str().len() <= LONGEST {
+        return Ok(rustix::net::bind(socket, &SocketAddrUnix::new(path)?)?);
+    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    Ok(rustix::net::bind(socket, &SocketAddrUnix::new(&short)?)?)
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // What stays behind is taken away by who opens the store next.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -53,27 +114,31 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(Named { listener, .. }) => listener.as_fd(),
         }
     }
 }
 
 impl Socket {
-    /// Whom to count it with.
+    /// Whom to count it with; `None`: it came by the local door.
     pub(super) const fn peer(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(_, peer) => *peer,
+            Self::Tcp(_, peer) => Some(*peer),
+            Self::Unix(_) => None,
         }
     }
 
     pub(super) fn set_read_timeout(&self, time: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream, _) => stream.set_read_timeout(Some(time)),
+            Self::Unix(stream) => stream.set_read_timeout(Some(time)),
         }
     }
 
     pub(super) fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream, _) => stream.set_write_timeout(Some(time)),
+            Self::Unix(stream) => stream.set_write_timeout(Some(time)),
         }
     }
 
@@ -90,23 +155,24 @@ impl Socket {
     /// Writes what can be written at once, and throws away what has come.
     pub(super) fn dismiss(&self, words: &[u8]) -> io::Result<()> {
         match self {
-            Self::Tcp(stream, _) => {
-                stream.set_nonblocking(true)?;
-                let _ = (&mut &*stream).read(&mut [0; 4096]);
-                if (&mut &*stream).write(words)? < words.len() {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-            }
+            Self::Tcp(stream, _) => stream.set_nonblocking(true)?,
+            Self::Unix(stream) => stream.set_nonblocking(true)?,
+        }
+        let mut socket = self;
+        let _ = socket.read(&mut [0; 4096]);
+        if socket.write(words)? < words.len() {
+            return Err(io::ErrorKind::WriteZero.into());
         }
         self.stop_writing();
         Ok(())
     }
 
     fn shut(&self, how: Shutdown) {
-        match self {
-            // It fails only when the connection is gone, which is as good.
-            Self::Tcp(stream, _) => drop(stream.shutdown(how)),
-        }
+        // It fails only when the connection is gone, which is as good.
+        let _ = match self {
+            Self::Tcp(stream, _) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        };
     }
 }
 
@@ -114,6 +180,7 @@ impl Read for &Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream, _) => (&mut &*stream).read(buf),
+            Socket::Unix(stream) => (&mut &*stream).read(buf),
         }
     }
 }
@@ -122,12 +189,14 @@ impl Write for &Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream, _) => (&mut &*stream).write(buf),
+            Socket::Unix(stream) => (&mut &*stream).write(buf),
         }
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream, _) => (&mut &*stream).write_vectored(bufs),
+            Socket::Unix(stream) => (&mut &*stream).write_vectored(bufs),
         }
     }
 

@@ -100,7 +100,7 @@ fn what_was_asked_reaches_the_api_as_it_was() {
     let memory = Arc::new(Memory::default());
     let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
     let (reply, _held) = Engine::start(memory).unwrap().ask(request, &Budget::new(1 << 20)).unwrap();
-    assert_eq!(reply, Reply::error(405, "Method not allowed").with("Allow", "POST"));
+    assert_eq!(reply, Reply::error(405, "Method not allowed").with("Allow", "GET, HEAD, POST"));
 }
 
 /// Panics when it is asked.

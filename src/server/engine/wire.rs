@@ -13,7 +13,7 @@ const MAX_FIELDS: usize = 32;
 const STEP: usize = 8 << 10;
 
 /// The head of `request`, with its exact length.
-pub(super) fn head(request: &Request) -> Vec<u8> {
+pub(super) fn head(request: &mut Request) -> Vec<u8> {
     let mut out = Vec::with_capacity(256 + request.path.len());
     let mut add = |part: &str| out.extend_from_slice(part.as_bytes());
     add(request.method.as_str());
@@ -24,12 +24,7 @@ pub(super) fn head(request: &Request) -> Vec<u8> {
         add(query);
     }
     add(" HTTP/1.1\r\n");
-    let fields = [
-        ("Accept", &request.accept),
-        ("Content-Type", &request.content_type),
-        ("If-None-Match", &request.if_none_match),
-    ];
-    for (name, value) in fields {
+    for (name, value) in request.fields_mut() {
         if let Some(value) = value {
             add(name);
             add(": ");

@@ -1,0 +1,162 @@
+//! Many messages in one request: a line of JSON for each, in and out, in the same order. What comes out is bounded:
+//! the lines are counted, and a reply with messages ends when it is long enough.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Reply, json};
+use crate::digest::Digest;
+use crate::messages::{Error, Messages};
+use crate::wire::{Incoming, Outgoing};
+
+/// The type of bodies that are lines of JSON.
+pub(super) const KIND: &str = "application/x-ndjson";
+/// The most lines of a request: a short line in can be a long one out.
+const LINES: usize = 100_000;
+/// How long a reply with messages gets, in bytes, unless its first line is longer.
+const FULL: usize = 8 << 20;
+/// The longest message that goes with others, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+struct Named {
+    digest: Digest,
+}
+
+#[derive(Default, Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    absent: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    corrupt: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    large: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    err_msg: Option<&'a str>,
+}
+
+/// Stores what the good lines hold, all in one commit; answers each line.
+pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Reply, Error> {
+    let lines = match lines(body) {
+        Ok(lines) => lines,
+        Err(reply) => return Ok(reply),
+    };
+    let mut limit = u64::MAX;
+    loop {
+        let (mut batch, mut outcomes) = (Vec::new(), Vec::with_capacity(lines.len()));
+        for line in &lines {
+            outcomes.push(message(line, limit).map(|message| batch.push(message)));
+        }
+        match messages.put(batch) {
+            // Only the store knows how much is too much, and it says so before it stores any.
+            Err(Error::TooLarge { limit: known, .. }) if known < limit => limit = known,
+            Err(error) => return Err(error),
+            Ok(receipts) => {
+                let mut receipts = receipts.into_iter();
+                return Ok(reply(outcomes.into_iter().map(|outcome| match outcome {
+                    Ok(()) => {
+                        let receipt = receipts.next().expect("a receipt for each message");
+                        Line { digest: Some(receipt.digest), new: Some(receipt.new), ..Line::default() }
+                    }
+                    Err(why) => Line { err_msg: Some(why), ..Line::default() },
+                })));
+            }
+        }
+    }
+}
+
+/// Answers with those that are not stored.
+pub(super) fn missing(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
+    let stored = messages.has(digests)?;
+    let missing = digests.iter().zip(stored).filter(|(_, stored)| !stored);
+    Ok(reply(missing.map(|(digest, _)| Line { digest: Some(*digest), ..Line::default() })))
+}
+
+/// Removes them all, and answers which of them were stored.
+pub(super) fn remove(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
+    let removed = messages.remove(digests)?;
+    let line =
+        |(digest, removed): (&Digest, bool)| Line { digest: Some(*digest), removed: Some(removed), ..Line::default() };
+    Ok(reply(digests.iter().zip(removed).map(line)))
+}
+
+/// Answers with the messages, as many as fit.
+pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
+    let mut out = Vec::new();
+    for &digest in digests {
+        let start = out.len();
+        get_one(digest, messages, &mut out)?;
+        if start > 0 && out.len() > FULL {
+            out.truncate(start);
+            break;
+        }
+    }
+    Ok(Reply::new(200, KIND, out))
+}
+
+/// The digests that a body names, a line each; else a 400 that says which line names none.
+pub(super) fn digests(body: &[u8]) -> Result<Vec<Digest>, Reply> {
+    let digest = |(at, line): (usize, &[u8])| match json::object_in::<Named>(line) {
+        Some(named) => Ok(named.digest),
+        None => Err(Reply::error(400, &format!("Line {} is no JSON object with a digest", at + 1))),
+    };
+    lines(body)?.into_iter().enumerate().map(digest).collect()
+}
+
+fn get_one(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result<(), Error> {
+    let mut line = Line { digest: Some(digest), ..Line::default() };
+    match messages.length(digest)? {
+        None => line.absent = true,
+        Some(length) if length > LONGEST => line.large = true,
+        Some(_) => match messages.get_one(digest) {
+            Ok(Some(message)) => {
+                json::add_line(out, &Outgoing::new(Some(digest), &message));
+                return Ok(());
+            }
+            Ok(None) => line.absent = true,
+            Err(Error::Corrupt(_)) => line.corrupt = true,
+            Err(error) => return Err(error),
+        },
+    }
+    json::add_line(out, &line);
+    Ok(())
+}
+
+/// The lines of `body`; the last may end with it.
+fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Reply> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = || body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n');
+    if lines().take(LINES + 1).count() > LINES {
+        return Err(Reply::error(413, &format!("Too many lines, at most {LINES}")));
+    }
+    Ok(lines().collect())
+}
+
+/// The message of a line, or what is wrong with it.
+fn message(line: &[u8], limit: u64) -> Result<Vec<u8>, &'static str> {
+    let Incoming { digest, message } =
+        json::object_in(line).ok_or("Invalid line, expected a JSON object with a message or base64")?;
+    if digest.is_some_and(|digest| !digest.names(&message)) {
+        return Err("The message does not hash to its digest");
+    }
+    if message.len() as u64 > limit { Err("Message is too large") } else { Ok(message) }
+}
+
+fn reply<'a>(lines: impl Iterator<Item = Line<'a>>) -> Reply {
+    let mut out = Vec::new();
+    for line in lines {
+        json::add_line(&mut out, &line);
+    }
+    Reply::new(200, KIND, out)
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;
