@@ -51,6 +51,7 @@ fn store(dir: &Path) -> Store<Local> {
         wait: Duration::ZERO,
         me: "a bench".to_owned(),
         index_cache: 128 << 20,
+        segment_size: 1 << 30,
         compression: None,
         notes: Arc::new(|note| println!("{note:?}")),
     };

@@ -19,6 +19,12 @@ _sha__api() {
             sha__api,completions)
                 cmd="sha__api__subcmd__completions"
                 ;;
+            sha__api,copy)
+                cmd="sha__api__subcmd__copy"
+                ;;
+            sha__api,export)
+                cmd="sha__api__subcmd__export"
+                ;;
             sha__api,get)
                 cmd="sha__api__subcmd__get"
                 ;;
@@ -31,6 +37,9 @@ _sha__api() {
             sha__api,help)
                 cmd="sha__api__subcmd__help"
                 ;;
+            sha__api,import)
+                cmd="sha__api__subcmd__import"
+                ;;
             sha__api,list)
                 cmd="sha__api__subcmd__list"
                 ;;
@@ -39,6 +48,9 @@ _sha__api() {
                 ;;
             sha__api,put)
                 cmd="sha__api__subcmd__put"
+                ;;
+            sha__api,rm)
+                cmd="sha__api__subcmd__rm"
                 ;;
             sha__api,serve)
                 cmd="sha__api__subcmd__serve"
@@ -49,8 +61,17 @@ _sha__api() {
             sha__api,token)
                 cmd="sha__api__subcmd__token"
                 ;;
+            sha__api,verify)
+                cmd="sha__api__subcmd__verify"
+                ;;
             sha__api__subcmd__help,completions)
                 cmd="sha__api__subcmd__help__subcmd__completions"
+                ;;
+            sha__api__subcmd__help,copy)
+                cmd="sha__api__subcmd__help__subcmd__copy"
+                ;;
+            sha__api__subcmd__help,export)
+                cmd="sha__api__subcmd__help__subcmd__export"
                 ;;
             sha__api__subcmd__help,get)
                 cmd="sha__api__subcmd__help__subcmd__get"
@@ -64,6 +85,9 @@ _sha__api() {
             sha__api__subcmd__help,help)
                 cmd="sha__api__subcmd__help__subcmd__help"
                 ;;
+            sha__api__subcmd__help,import)
+                cmd="sha__api__subcmd__help__subcmd__import"
+                ;;
             sha__api__subcmd__help,list)
                 cmd="sha__api__subcmd__help__subcmd__list"
                 ;;
@@ -72,6 +96,9 @@ _sha__api() {
                 ;;
             sha__api__subcmd__help,put)
                 cmd="sha__api__subcmd__help__subcmd__put"
+                ;;
+            sha__api__subcmd__help,rm)
+                cmd="sha__api__subcmd__help__subcmd__rm"
                 ;;
             sha__api__subcmd__help,serve)
                 cmd="sha__api__subcmd__help__subcmd__serve"
@@ -82,6 +109,9 @@ _sha__api() {
             sha__api__subcmd__help,token)
                 cmd="sha__api__subcmd__help__subcmd__token"
                 ;;
+            sha__api__subcmd__help,verify)
+                cmd="sha__api__subcmd__help__subcmd__verify"
+                ;;
             *)
                 ;;
         esac
@@ -89,7 +119,7 @@ _sha__api() {
 
     case "${cmd}" in
         sha__api)
-            opts="-q -h -V --store --config --json --quiet --wait --max-message --index-cache --help --version put get has list stats man completions serve token health help"
+            opts="-q -h -V --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help --version put get has list rm stats verify export import copy man completions serve token health help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -129,6 +159,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -137,7 +175,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__completions)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --help bash elvish fish powershell zsh"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -177,6 +215,126 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__copy)
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__export)
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -185,7 +343,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__get)
-            opts="-o -l -0 -q -h --output --lines --null --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-o -l -0 -q -h --output --lines --null --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -255,6 +413,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -263,7 +429,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__has)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -303,6 +469,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -311,7 +485,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__health)
-            opts="-q -h --cacert --listen --http --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --cacert --listen --http --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -370,6 +544,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -378,7 +560,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__help)
-            opts="put get has list stats man completions serve token health help"
+            opts="put get has list rm stats verify export import copy man completions serve token health help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -392,6 +574,34 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__help__subcmd__copy)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__help__subcmd__export)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -461,6 +671,20 @@ _sha__api() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sha__subcmd__api__subcmd__help__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sha__subcmd__api__subcmd__help__subcmd__list)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -490,6 +714,20 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__help__subcmd__put)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__help__subcmd__rm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -545,8 +783,78 @@ _sha__api() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sha__subcmd__api__subcmd__help__subcmd__verify)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__import)
+            opts="-q -h --strict --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sha__subcmd__api__subcmd__list)
-            opts="-q -h --after --limit --prefix --long --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --after --limit --prefix --long --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -598,6 +906,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -606,7 +922,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__man)
-            opts="-q -h --dir --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --dir --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -653,6 +969,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -661,7 +985,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__put)
-            opts="-f -l -0 -q -h --file --lines --null --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-f -l -0 -q -h --file --lines --null --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -731,6 +1055,70 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__rm)
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -739,7 +1127,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__serve)
-            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --max-body --max-connections --max-connections-per-address --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --drain-timeout --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --max-body --max-connections --max-connections-per-address --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -876,6 +1264,10 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --scrub-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -914,6 +1306,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -922,7 +1322,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__stats)
-            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -962,6 +1362,14 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -970,7 +1378,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__token)
-            opts="-q -h --scope --token-file --store --config --json --quiet --wait --max-message --index-cache --help"
+            opts="-q -h --scope --token-file --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1026,6 +1434,77 @@ _sha__api() {
                     return 0
                     ;;
                 --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sha__subcmd__api__subcmd__verify)
+            opts="-q -h --repair --from --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --segment-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --compression)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

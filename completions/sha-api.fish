@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sha_api_global_optspecs
-    string join \n store= config= json q/quiet wait= max-message= index-cache= h/help V/version
+    string join \n store= config= json q/quiet wait= max-message= index-cache= segment-size= compression= h/help V/version
 end
 
 function __fish_sha_api_needs_command
@@ -29,6 +29,8 @@ complete -c sha-api -n "__fish_sha_api_needs_command" -l config -d 'Settings, as
 complete -c sha-api -n "__fish_sha_api_needs_command" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_needs_command" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -37,7 +39,12 @@ complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "put" -d 'Store mess
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "get" -d 'Print the messages of digests'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "has" -d 'Tell whether digests are stored'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "list" -d 'Print the digests of all that is stored, in order'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "rm" -d 'Remove messages'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "stats" -d 'Count what is stored'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "verify" -d 'Read everything and hash it again'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "export" -d 'Write all messages as JSON, one a line'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "import" -d 'Store the messages that `export` wrote'
+complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "copy" -d 'Bring one store up to date with another'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "man" -d 'Print the manual page, as roff'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "completions" -d 'Print the completions for a shell'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "serve" -d 'Serve the store over HTTPS'
@@ -50,6 +57,8 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s l -l lines -d 'Each line of stdin is one message, without its newline'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s 0 -l null -d 'Each NUL-ended record of stdin is one message, without its NUL'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l json -d 'Print every result and every error as one JSON object a line'
@@ -61,6 +70,8 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s l -l lines -d 'End each message with a newline; without digests, read them from stdin'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s 0 -l null -d 'End each message with a NUL; without digests, read them from stdin'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l json -d 'Print every result and every error as one JSON object a line'
@@ -71,6 +82,8 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l config -d 'Setti
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -82,24 +95,83 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l config -d 'Sett
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l long -d 'Also the length in bytes, and when it was stored'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s h -l help -d 'Print help'
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s h -l help -d 'Print help'
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l from -d 'Where to fetch messages from that are corrupt or lost here' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l repair -d 'Move what is corrupt into quarantine, and make the index anew if it does not fit the log'
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l strict -d 'Stop at the first bad line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l max-message -d 'The longest message that is taken' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l json -d 'Print every result and every error as one JSON object a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l dir -d 'Write sha-api.1 and a page a command into DIR' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -108,6 +180,8 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l config -
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -s h -l help -d 'Print help'
@@ -131,12 +205,15 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l body-timeout -
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l write-timeout -d 'For taking the reply, and more as long as --min-rate is kept' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l min-rate -d 'The slowest that a body may come and a reply be taken, a second' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l idle-timeout -d 'How long a connection may idle between requests' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l scrub-interval -d 'Verify everything so often, gently [default: never]' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l drain-timeout -d 'How long requests in flight may take to finish at the end' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l http -d 'Plain HTTP, for use behind a proxy that does TLS'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l check -d 'Print each setting, its value and where that comes from, and serve nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l read-only -d 'Take no messages and remove none'
@@ -151,6 +228,8 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l config -d 'Set
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -161,18 +240,25 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l config -d 'Se
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l wait -d 'How long to wait for a store that another process holds' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l index-cache -d 'Memory for the pages of the index' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l compression -d 'How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l http -d 'The server speaks plain HTTP'
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "put" -d 'Store messages and print their digests'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "get" -d 'Print the messages of digests'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "has" -d 'Tell whether digests are stored'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "list" -d 'Print the digests of all that is stored, in order'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "stats" -d 'Count what is stored'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "man" -d 'Print the manual page, as roff'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "completions" -d 'Print the completions for a shell'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "serve" -d 'Serve the store over HTTPS'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "token" -d 'Make a token for `serve`, and print it'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "health" -d 'Ask a server whether it is ready'
-complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list stats man completions serve token health help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "put" -d 'Store messages and print their digests'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "get" -d 'Print the messages of digests'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "has" -d 'Tell whether digests are stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "list" -d 'Print the digests of all that is stored, in order'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "rm" -d 'Remove messages'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "stats" -d 'Count what is stored'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "verify" -d 'Read everything and hash it again'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "export" -d 'Write all messages as JSON, one a line'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "import" -d 'Store the messages that `export` wrote'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "copy" -d 'Bring one store up to date with another'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "man" -d 'Print the manual page, as roff'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "completions" -d 'Print the completions for a shell'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "serve" -d 'Serve the store over HTTPS'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "token" -d 'Make a token for `serve`, and print it'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "health" -d 'Ask a server whether it is ready'
+complete -c sha-api -n "__fish_sha_api_using_subcommand help; and not __fish_seen_subcommand_from put get has list rm stats verify export import copy man completions serve token health help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -70,6 +70,9 @@ pub struct Global {
     /// Memory for the pages of the index
     #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB")]
     pub index_cache: ByteSize,
+    /// How long the files of the log grow; a compaction needs room for one of them
+    #[arg(long, global = true, value_name = "SIZE", default_value = "1GiB")]
+    pub segment_size: ByteSize,
     /// How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is
     #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
     pub compression: Compression,
@@ -327,6 +330,9 @@ pub struct Serve {
     /// How long a connection may idle between requests
     #[arg(long, value_name = "TIME", default_value = "15s")]
     pub idle_timeout: Duration,
+    /// Verify everything so often, gently [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub scrub_interval: Option<Duration>,
     /// How long requests in flight may take to finish at the end
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub drain_timeout: Duration,

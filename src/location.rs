@@ -81,6 +81,7 @@ fn local(
         wait,
         me: format!("sha-api {}", global.verb),
         index_cache: global.index_cache.as_u64(),
+        segment_size: global.segment_size.as_u64(),
         compression: global.compression.level(),
         notes: notes.clone(),
     };

@@ -210,6 +210,7 @@ fn options(dir: &std::path::Path) -> Options {
         wait: Duration::from_secs(10),
         me: "a test".to_owned(),
         index_cache: 16 << 20,
+        segment_size: 1 << 30,
         compression: None,
         notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
     }

@@ -147,3 +147,77 @@ fn who_listens_beyond_the_machine_is_warned_only_where_everyone_may() {
     let server = Server::http(&["--listen", "0.0.0.0:0", "--read-only"]);
     assert!(server.stderr().contains("may read: there are no tokens"), "{}", server.stderr());
 }
+
+/// Every path and method with the scope that it takes; `None`: nobody can do that.
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"];
+const MATRIX: [(&str, [Option<&str>; 6]); 9] = [
+    ("/messages", [Some("list"), Some("list"), Some("write"), None, None, None]),
+    ("/messages/missing", [None, None, Some("read"), None, None, None]),
+    ("/messages/get", [None, None, Some("read"), None, None, None]),
+    ("/messages/remove", [None, None, Some("rm"), None, None, None]),
+    (ONE, [Some("read"), Some("read"), None, Some("write"), Some("rm"), None]),
+    ("/stats", [Some("list"), Some("list"), None, None, None, None]),
+    ("/verify", [None, None, Some("list"), None, None, None]),
+    ("/repair", [None, None, Some("rm"), None, None, None]),
+    ("/metrics", [Some("list"), Some("list"), None, None, None, None]),
+];
+const ONE: &str = "/messages/2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+const SCOPES: [&str; 4] = ["read", "write", "list", "rm"];
+
+/// The status of a request whose body is announced, and sent only if it is asked for.
+fn status_before_the_body(server: &Server, method: &str, path: &str, fields: &str) -> (u16, String) {
+    let mut client = server.client();
+    client.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n{fields}\r\n"
+    ));
+    let head = client.head();
+    (head[9..12].parse().unwrap(), head)
+}
+
+#[test]
+fn each_method_on_each_path_takes_its_scope_and_no_other_will_do_before_the_body_is_sent() {
+    let offered: [(&str, &[&str]); 3] =
+        [("", &SCOPES), ("--read-only", &["read", "list"]), ("--append-only", &["read", "write", "list"])];
+    for (flag, offered) in offered {
+        let sandbox = Sandbox::new();
+        let line = |scope: &&str| format!("{scope} {scope} {}\n", crate::common::digest(scope.as_bytes()));
+        let lines: String = SCOPES.iter().map(line).collect();
+        let tokens = sandbox.file("tokens", lines.as_bytes()).to_str().unwrap().to_owned();
+        let flags: Vec<_> =
+            ["--http", "--token-file", &tokens, flag].into_iter().filter(|one| !one.is_empty()).collect();
+        let server = Server::start(sandbox, &flags);
+        for (path, scopes) in MATRIX {
+            let done = |scope: &Option<&str>| scope.is_some_and(|scope| offered.contains(&scope));
+            let allow = METHODS.iter().zip(&scopes).filter(|(_, scope)| done(scope)).map(|(method, _)| *method);
+            let allow = format!("Allow: {}\r\n", allow.collect::<Vec<_>>().join(", "));
+            for (method, needed) in METHODS.iter().zip(&scopes) {
+                for held in SCOPES.iter().copied().map(Some).chain([None]) {
+                    let fields = held.map_or_else(String::new, bearer);
+                    let (status, head) = status_before_the_body(&server, method, path, &fields);
+                    let case = format!("{flag} {method} {path} {held:?}: {head}");
+                    match (done(needed), held) {
+                        (false, _) => assert!(status == 405 && head.contains(&allow), "{case}"),
+                        (true, None) => assert_eq!(status, 401, "{case}"),
+                        (true, held) if held != *needed => assert_eq!(status, 403, "{case}"),
+                        (true, _) => assert!(![401, 403, 405].contains(&status), "{case}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_tokens_everyone_reads_and_writes_and_nobody_lists_or_removes() {
+    let server = Server::http(&[]);
+    for (path, scopes) in MATRIX.into_iter().filter(|(path, _)| *path != "/metrics") {
+        for (method, needed) in METHODS.iter().zip(scopes) {
+            let (status, head) = status_before_the_body(&server, method, path, "");
+            match needed {
+                None => assert_eq!(status, 405, "{method} {path}: {head}"),
+                Some("read" | "write") => assert!(![401, 403, 405].contains(&status), "{method} {path}: {head}"),
+                Some(_) => assert_eq!(status, 403, "{method} {path}: {head}"),
+            }
+        }
+    }
+}

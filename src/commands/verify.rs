@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Context, Outcome};
 use crate::cli;
+use crate::digest::Digest;
 use crate::messages::{Damage, Messages};
 
 /// Verifies step by step, so that it can be broken off and others get their turn.
@@ -40,7 +41,7 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<Outcom
     Ok(if mended < all.len() { Outcome::Reported(4) } else { Outcome::Done })
 }
 
-/// Fetches what is to be had elsewhere and puts the rest out of the way; answers how much is as it was.
+/// Stores again what is to be had, and puts the rest out of the way; answers how much is as it was.
 fn repair(
     context: &Context,
     messages: &dyn Messages,
@@ -49,26 +50,31 @@ fn repair(
 ) -> anyhow::Result<usize> {
     let (mut mended, mut left) = (0, Vec::new());
     for damage in all {
-        let digest = match damage {
-            Damage::Corrupt { digest } | Damage::Lost { digest } => Some(*digest),
+        let message = match damage {
+            Damage::Corrupt { digest } | Damage::Lost { digest } => find(context, *digest, messages, source),
             Damage::Unindexed { .. } | Damage::Gap { .. } => None,
         };
-        match (digest, source) {
-            (Some(digest), Some(source)) => match source.get_one(digest) {
-                Ok(Some(message)) => {
-                    messages.put(vec![message])?;
-                    mended += 1;
-                    continue;
-                }
-                Ok(None) => context.progress.note(&format!("{digest} is not there either")),
-                Err(error) => context.progress.note(&format!("{digest} is not to be had there: {error}")),
-            },
-            _ => mended += usize::from(matches!(damage, Damage::Unindexed { .. })),
+        mended += usize::from(message.is_some() || matches!(damage, Damage::Unindexed { .. }));
+        match message {
+            Some(message) => drop(messages.put(vec![message])?),
+            None => left.push(damage.clone()),
         }
-        left.push(damage.clone());
     }
     messages.repair(&left)?;
     Ok(mended)
+}
+
+/// A message that is damaged here: its bytes may be sound though its record is not, or another store has it.
+fn find(context: &Context, digest: Digest, here: &dyn Messages, there: Option<&dyn Messages>) -> Option<Vec<u8>> {
+    if let Ok(Some(message)) = here.get_one(digest) {
+        return Some(message);
+    }
+    match there?.get_one(digest) {
+        Ok(Some(message)) => return Some(message),
+        Ok(None) => context.progress.note(&format!("{digest} is not there either")),
+        Err(error) => context.progress.note(&format!("{digest} is not to be had there: {error}")),
+    }
+    None
 }
 
 fn print(context: &mut Context, damage: &Damage) -> std::io::Result<()> {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,6 +114,21 @@ impl Server {
         }
     }
 
+    /// Waits until the local door is open, and says where.
+    pub fn socket(&self) -> PathBuf {
+        let path = self.sandbox.store().join("sha-api.sock");
+        until("the local door is open", || path.exists() && UnixStream::connect(&path).is_ok());
+        path
+    }
+
+    /// A connection to the local door.
+    pub fn local(&self) -> Client {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client(Box::new(stream))
+    }
+
     /// A bare socket.
     pub fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
@@ -209,7 +225,7 @@ impl Client {
     }
 
     /// Sends a request that is not HEAD and reads the reply.
-    pub fn ask(&mut self, request: &str) -> Reply {
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Reply {
         self.send(request);
         self.reply()
     }
@@ -267,6 +283,13 @@ pub fn post(message: &str, fields: &str) -> String {
     format!(
         "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{fields}\r\n{body}"
     )
+}
+
+/// A request with a body, on a connection that may go on.
+pub fn request(method: &str, path: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
+    [head.as_bytes(), body].concat()
 }
 
 /// Waits until something is so.

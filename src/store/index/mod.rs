@@ -106,13 +106,15 @@ impl Index {
         self.state().mark.clone()
     }
 
-    /// Sees to it that after a crash, nothing of the segment is read any more to bring the index up to date.
+    /// Sees to it that after a crash, nothing of a segment is needed to bring the index up to date. Nothing must be
+    /// appended to it any more.
     pub fn leave(&self, segment: u32) -> Result<(), Error> {
-        if self.state().flushed.point.segment <= segment {
-            self.overlay.settle();
-            self.flush();
+        if self.state().flushed.point.segment > segment {
+            return Ok(());
         }
-        match self.state().flushed.point.segment > segment {
+        let reached = self.totals().point;
+        self.flush();
+        match self.state().flushed.point >= reached {
             true => Ok(()),
             false => Err(Error::Full(self.place.dir.clone())),
         }

@@ -14,7 +14,7 @@ use crate::store::Note;
 use crate::store::index::Mark;
 use crate::store::log::{FIRST_RECORD, Found, Header, Kind, Log, Position};
 
-/// Less is not worth a compaction, in bytes.
+/// Less is not worth a compaction, in bytes, unless that is most of a segment.
 const LEAST: u64 = 1 << 20;
 /// What is moved at a time: bytes, and records.
 const BATCH: (u64, usize) = (4 << 20, 1 << 12);
@@ -151,10 +151,11 @@ fn dead_in(log: &Log, totals: &Mark, number: u32) -> io::Result<(u64, u64)> {
 /// The segment that gives back most, if one is worth it.
 fn due(core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
     let totals = core.index.totals();
+    let least = LEAST.min(core.log.segment_size() / 2);
     let mut best = None;
     for number in core.log.numbers().into_iter().filter(|number| !damaged.contains(number)) {
         let (dead, live) = dead_in(&core.log, &totals, number).map_err(|why| core.unreadable(number, why))?;
-        if dead >= LEAST && dead > live {
+        if dead >= least && dead > live {
             best = best.max(Some((dead, number)));
         }
     }
@@ -180,6 +181,11 @@ fn compact(core: &Core, number: u32, with_damage: bool, stop: &dyn Fn() -> bool)
     })?;
     evacuation.move_batch()?;
     let forgotten = evacuation.forgotten;
+    let needed: u64 = forgotten.iter().map(|(_, position)| position.size()).sum();
+    if core.index.totals().live.get(&number).is_some_and(|live| *live > needed) {
+        // The index knows messages in it that the scan did not find.
+        return Err(Stopped::Damaged);
+    }
     core.index.leave(number)?;
     core.log.remove(number)?;
     // Only now: as long as the segment was there, it could have brought back what they remove.

@@ -24,6 +24,9 @@ use crate::store::lock::Lock;
 use crate::store::log::{self, Appender, Kind, Log, Position, Tail};
 use crate::store::{Backend, Note, Notes};
 
+/// The index counts offsets in eights, in 32 bits.
+const LONGEST_SEGMENT: u64 = 31 << 30;
+
 /// How to open a local store.
 #[derive(Clone)]
 pub struct Options {
@@ -37,6 +40,8 @@ pub struct Options {
     pub me: String,
     /// Bytes of memory for the index.
     pub index_cache: u64,
+    /// The length of a segment of the log in bytes, less than 32 GiB.
+    pub segment_size: u64,
     /// How hard to compress what is put, as a level of zstd; `None`: not at all.
     pub compression: Option<i32>,
     /// Where to say what is found.
@@ -78,10 +83,10 @@ impl fmt::Debug for Local {
 impl Local {
     /// Opens the store: afterwards all that was ever acknowledged can be found.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let Options { path, index_cache, compression, notes, .. } = options;
+        let Options { path, index_cache, segment_size, compression, notes, .. } = options;
         let (lock, salt) = place::enter(options)?;
         let failed = |why| Error::io(format!("cannot open the log of {}", path.display()), why);
-        let log = Arc::new(Log::open(&path.join("log"), salt).map_err(failed)?);
+        let log = Arc::new(Log::open(&path.join("log"), salt, (*segment_size).min(LONGEST_SEGMENT)).map_err(failed)?);
         let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;
         set_aside(path, &tail, notes).map_err(failed)?;
         let appender = Appender::new(log.clone(), &tail).map_err(failed)?;
@@ -106,7 +111,7 @@ impl Local {
         let mut corrupt = None;
         if let Some(Fetched { position, message: stored }) = self.core.fetch(&digest)? {
             // To acknowledge what is corrupt would be to promise what cannot be kept.
-            if stored.as_ref() == Some(&message) {
+            if stored.as_ref() == Some(&message) && self.core.has_header(&digest, &position)? {
                 return Ok(None);
             }
             corrupt = Some(position);
@@ -133,6 +138,13 @@ impl Core {
             };
             return Ok(Some(Fetched { position, message }));
         }
+    }
+
+    /// Whether the record at a position can be found in the log without the index.
+    fn has_header(&self, digest: &Digest, position: &Position) -> Result<bool, Error> {
+        let header = self.log.header(position).map_err(|why| self.unreadable(position.segment, why))?;
+        let Position { kind, stored, .. } = *position;
+        Ok(header.is_some_and(|header| (header.digest, header.kind, header.stored()) == (*digest, kind, stored)))
     }
 
     fn read(&self, position: &Position) -> Result<Option<Vec<u8>>, Error> {

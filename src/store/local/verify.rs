@@ -228,14 +228,49 @@ fn verify_entries(core: &Core, after: Option<Digest>) -> Result<(Verified, Optio
     entries.sort_unstable_by_key(|(_, position)| position.point());
     let mut damage = Vec::new();
     for (digest, position) in entries {
-        let header = core.log.header(&position).map_err(|why| core.unreadable(position.segment, why))?;
-        let is_there = header.is_some_and(|header| {
-            (header.digest, header.kind, header.stored()) == (digest, position.kind, position.stored)
-        });
         // It may have been moved or removed in the meantime.
-        if !is_there && core.index.find(&digest)? == Some(position) {
+        if !core.has_header(&digest, &position)? && core.index.find(&digest)? == Some(position) {
             damage.push(Damage::Lost { digest });
         }
     }
     Ok((Verified { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage }, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Backend;
+    use crate::store::local::commit::Change;
+    use crate::store::local::{Local, Options};
+
+    #[test]
+    fn a_message_that_the_index_does_not_know_is_found_and_made_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            path: dir.path().to_owned(),
+            create: true,
+            wait: Duration::ZERO,
+            me: "a test".to_owned(),
+            index_cache: 1 << 20,
+            segment_size: 1 << 30,
+            compression: None,
+            notes: Arc::new(|_| ()),
+        };
+        let local = Local::open(&options).unwrap();
+        let messages = [b"foo".to_vec(), b"bar".to_vec()];
+        local.put(messages.iter().map(|message| (Digest::of(message), message.clone())).collect()).unwrap();
+        let digest = Digest::of(b"foo");
+        let position = local.core.index.get(&digest).unwrap().unwrap();
+        local.core.commits.carry_out(Change::Forget(vec![(digest, position)])).unwrap();
+        assert_eq!(local.get(&digest).unwrap(), None);
+        let found = local.verify(None).unwrap();
+        assert_eq!((found.messages, found.damage.as_slice()), (1, [Damage::Unindexed { digest }].as_slice()));
+        local.repair(&found.damage).unwrap();
+        assert_eq!(local.get(&digest).unwrap(), Some(b"foo".to_vec()));
+        assert_eq!(local.verify(None).unwrap().damage, []);
+        assert_eq!(local.stats().unwrap().messages, 2);
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::record::{ALIGN, Header, Kind};
-use super::{FIRST_RECORD, Log, Point, Position, SEGMENT, Tail};
+use super::{FIRST_RECORD, Log, Point, Position, Tail};
 
 /// Zeros are written so far ahead of small groups: to sync bytes in space that the file system has allocated
 /// is cheaper than to sync a file that grew.
@@ -129,7 +129,7 @@ impl Appender {
     /// Sees to it that there is a segment with room for `size` bytes.
     fn make_room(&mut self, size: u64) -> Result<(), AppendError> {
         let end = self.end.offset + self.buffer.len() as u64;
-        if self.file.is_some() && (end == FIRST_RECORD || end + size <= SEGMENT) {
+        if self.file.is_some() && (end == FIRST_RECORD || end + size <= self.log.segment_size) {
             return Ok(());
         }
         let mut number = self.end.segment;

@@ -22,8 +22,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-/// A segment is closed before it grows beyond this, unless one record alone is larger.
-const SEGMENT: u64 = 1 << 30;
 /// The first record of a segment begins here; before it stand the magic, the number and the salt.
 pub const FIRST_RECORD: u64 = FIRST_BYTES as u64;
 const FIRST_BYTES: usize = 64;
@@ -92,19 +90,32 @@ impl Point {
 pub struct Log {
     dir: PathBuf,
     salt: Salt,
+    /// A segment is closed before it grows beyond this, unless one record alone is larger.
+    segment_size: u64,
     segments: RwLock<BTreeMap<u32, Arc<File>>>,
     /// Everything before this is durable, and can be found.
     end: Mutex<Point>,
 }
 
 impl Log {
+    /// The length in bytes that a segment is meant to have.
+    pub fn segment_size(&self) -> u64 {
+        self.segment_size
+    }
+
     /// Opens the segments that are in `dir`, which must exist.
-    pub fn open(dir: &Path, salt: Salt) -> io::Result<Self> {
+    pub fn open(dir: &Path, salt: Salt, segment_size: u64) -> io::Result<Self> {
         let mut segments = BTreeMap::new();
         for number in numbers(dir)? {
             segments.insert(number, Arc::new(File::options().read(true).write(true).open(path(dir, number))?));
         }
-        Ok(Self { dir: dir.to_owned(), salt, segments: RwLock::new(segments), end: Mutex::new(Point::START) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            salt,
+            segment_size,
+            segments: RwLock::new(segments),
+            end: Mutex::new(Point::START),
+        })
     }
 
     /// The bytes behind a record's header, as they are; `None` where there are not so many.

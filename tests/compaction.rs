@@ -1,0 +1,125 @@
+//! While the log is compacted, nothing is lost and nothing that was removed comes back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sha_api::digest::{Digest, Prefix};
+use sha_api::messages::{Messages, Page};
+use sha_api::store::Store;
+use sha_api::store::local::{Local, Options};
+
+use crate::common::{Random, noise};
+
+const THREADS: u64 = 4;
+const STEPS: u64 = 400;
+const MESSAGES: u64 = 100;
+
+fn open(dir: &Path) -> Store<Local> {
+    let options = Options {
+        path: dir.to_owned(),
+        create: true,
+        wait: Duration::from_secs(10),
+        me: "a test".to_owned(),
+        index_cache: 16 << 20,
+        segment_size: 1 << 18,
+        compression: None,
+        notes: Arc::new(|_| ()),
+    };
+    Store::new(Local::open(&options).unwrap(), 1 << 20)
+}
+
+/// A message of a thread's own.
+fn message(thread: u64, number: u64) -> Vec<u8> {
+    noise(usize::try_from(10_000 + number * 300).unwrap(), thread * MESSAGES + number + 1)
+}
+
+/// Puts and removes at random, and asks for what should be there and what should not. Answers with what is left.
+fn come_and_go(store: &Store<Local>, thread: u64) -> BTreeSet<Digest> {
+    let mut random = Random(thread + 1);
+    let mut stored = BTreeSet::new();
+    for _ in 0..STEPS {
+        let message = message(thread, random.below(MESSAGES));
+        let digest = Digest::of(&message);
+        match random.below(3) {
+            0 => assert_eq!(store.remove(&[digest]).unwrap(), [stored.remove(&digest)]),
+            1 => {
+                assert_eq!(store.put(vec![message]).unwrap()[0].new, stored.insert(digest));
+            }
+            _ => assert_eq!(store.get_one(digest).unwrap(), stored.contains(&digest).then_some(message)),
+        }
+    }
+    stored
+}
+
+fn list(store: &Store<Local>) -> BTreeSet<Digest> {
+    let page = Page { prefix: Prefix::ALL, after: None, limit: usize::MAX };
+    store.list(&page).unwrap().iter().map(|entry| entry.digest).collect()
+}
+
+#[test]
+fn puts_gets_and_removals_beside_compactions_leave_what_they_should() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("store");
+    let store = open(&dir);
+    let stored: BTreeSet<_> = std::thread::scope(|scope| {
+        let store = &store;
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || come_and_go(store, thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(list(&store) == stored);
+    drop(store);
+    assert!(!dir.join("log/00000001.log").exists(), "nothing was compacted");
+    for damage in ["nothing", "index"] {
+        let _ = std::fs::remove_dir_all(dir.join(damage));
+        let store = open(&dir);
+        assert!(list(&store) == stored, "without {damage}");
+        for thread in 0..THREADS {
+            for number in 0..MESSAGES {
+                let message = message(thread, number);
+                let digest = Digest::of(&message);
+                assert_eq!(store.get_one(digest).unwrap(), stored.contains(&digest).then_some(message));
+            }
+        }
+        let mut from = None;
+        loop {
+            let step = store.verify(from.as_ref()).unwrap();
+            assert_eq!(step.damage, []);
+            from = step.next;
+            if from.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_is_found_at_every_moment_of_its_moves() {
+    const READERS: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("store"));
+    let kept: Vec<_> = (0..20).map(|seed| noise(500, seed + 1)).collect();
+    store.put(kept.clone()).unwrap();
+    let (store, kept, done) = (&store, &kept, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for reader in 0..READERS {
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let message = &kept[reader % kept.len()];
+                    assert!(store.get_one(Digest::of(message)).unwrap().as_ref() == Some(message));
+                }
+            });
+        }
+        // What comes and goes makes segments die, and what is kept move on.
+        let mut random = Random(1);
+        for _ in 0..200 {
+            let digests: Vec<_> = (0..10).map(|_| noise(8000, random.next())).collect();
+            let receipts = store.put(digests).unwrap();
+            let digests: Vec<_> = receipts.iter().map(|receipt| receipt.digest).collect();
+            assert_eq!(store.remove(&digests).unwrap(), [true; 10]);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}

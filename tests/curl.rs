@@ -1,0 +1,97 @@
+//! What the contract promises, said by the client that most people have.
+
+use std::process::{Command, Stdio};
+
+use crate::common::server::Server;
+use crate::common::{FOO, digest, has_tool, noise};
+
+/// What `curl` printed, with `{}` in its arguments for where the server is.
+fn curl(server: &Server, args: &[&str]) -> String {
+    let base = format!("https://localhost:{}", server.address.port());
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--max-time", "20", "--cacert"]).arg(server.sandbox.store().join("tls/cert.pem"));
+    command.args(args.iter().map(|arg| arg.replace("{}", &base))).current_dir(server.sandbox.dir());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A server, if there is a curl to ask it with.
+fn server() -> Option<Server> {
+    has_tool("curl").then(|| Server::https(&["--max-body", "8MiB"]))
+}
+
+#[test]
+fn a_file_is_uploaded_once_and_the_second_time_not_a_byte_of_it_is_sent() {
+    let Some(server) = server() else { return };
+    let message = noise(900_000, 1);
+    server.sandbox.file("message", &message);
+    let url = format!("{{}}/messages/{}", digest(&message));
+    let put = ["-T", "message", "-H", "Expect: 100-continue", "-o", "/dev/null", "-w", "%{http_code} %{size_upload}"];
+    let put = |url: &str| curl(&server, &[&put[..], &[url]].concat());
+    assert_eq!(put(&url), "201 900000");
+    assert_eq!(put(&url), "200 0");
+    assert_eq!(put(&format!("{{}}/messages/{FOO}")).split(' ').next(), Some("409"));
+    curl(&server, &["-H", "Accept: application/octet-stream", "-o", "got", &url]);
+    assert!(std::fs::read(server.sandbox.dir().join("got")).unwrap() == message);
+}
+
+#[test]
+fn a_download_that_broke_off_goes_on_where_it_stopped() {
+    let Some(server) = server() else { return };
+    let message = noise(300_000, 2);
+    server.sandbox.file("message", &message);
+    let url = format!("{{}}/messages/{}", digest(&message));
+    curl(&server, &["-X", "PUT", "--data-binary", "@message", &url]);
+    let accept = "Accept: application/octet-stream";
+    let part = server.sandbox.file("got", &message[..100_001]);
+    let said = curl(&server, &["-C", "-", "-H", accept, "-o", "got", "-w", "%{http_code} %{size_download}", &url]);
+    assert_eq!(said, "206 199999");
+    assert!(std::fs::read(part).unwrap() == message);
+    let said = curl(&server, &["-r", "300000-", "-H", accept, "-o", "/dev/null", "-w", "%{http_code}", &url]);
+    assert_eq!(said, "416");
+}
+
+#[test]
+fn what_is_known_is_not_sent_again() {
+    let Some(server) = server() else { return };
+    server.put("foo");
+    let url = format!("{{}}/messages/{FOO}");
+    let code = ["-o", "got", "-w", "%{http_code} %{size_download}"];
+    assert_eq!(curl(&server, &[&code[..], &["--etag-save", "etag", &url]].concat()), "200 18");
+    assert_eq!(curl(&server, &[&code[..], &["--etag-compare", "etag", &url]].concat()), "304 0");
+    let head = curl(&server, &["-I", &url]);
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nContent-Length: 18\r\n"), "{head}");
+}
+
+#[test]
+fn lines_are_put_and_got_on_the_command_line() {
+    let Some(server) = server() else { return };
+    let lines = ["-H", "Content-Type: application/x-ndjson", "--data-binary"];
+    let put =
+        curl(&server, &[&lines[..], &["{\"message\": \"foo\"}\n{\"message\": \"bar\"}\n", "{}/messages"]].concat());
+    let bar = digest(b"bar");
+    let line = |digest: &str| format!("{{\"digest\": \"{digest}\", \"new\": true}}\n");
+    assert_eq!(put, line(FOO) + &line(&bar));
+    let asked = format!("{{\"digest\": \"{bar}\"}}\n{{\"digest\": \"{}\"}}\n", digest(b"baz"));
+    let got = curl(&server, &[&lines[..], &[&asked, "{}/messages/get"]].concat());
+    assert_eq!(
+        got,
+        format!(
+            "{{\"digest\": \"{bar}\", \"message\": \"bar\"}}\n{{\"digest\": \"{}\", \"absent\": true}}\n",
+            digest(b"baz")
+        )
+    );
+}
+
+#[test]
+fn the_local_socket_is_spoken_to_as_any_other() {
+    let Some(server) = server() else { return };
+    let socket = server.socket();
+    let ask = |args: &[&str]| curl(&server, &[&["--unix-socket", socket.to_str().unwrap()], args].concat());
+    let url = format!("http://localhost/messages/{FOO}");
+    assert_eq!(ask(&["-X", "PUT", "--data-binary", "foo", &url]), format!("{{\"digest\": \"{FOO}\"}}"));
+    assert!(ask(&["http://localhost/messages"]).contains(FOO));
+    assert_eq!(ask(&["-X", "DELETE", "-w", "%{http_code}", &url]), "204");
+    assert_eq!(ask(&["-w", "%{http_code}", "-o", "/dev/null", &url]), "404");
+}

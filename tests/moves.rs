@@ -1,0 +1,178 @@
+//! `export`, `import` and `copy` take messages from store to store, to the byte.
+
+use std::fs;
+
+use predicates::prelude::*;
+
+use crate::common::{FOO, Random, Sandbox, digest, has_tool, noise};
+
+/// Text, binary, empty, long.
+fn mixed(count: u64) -> Vec<Vec<u8>> {
+    let mut random = Random(7);
+    let mut messages: Vec<_> = (0..count)
+        .map(|number| match number % 3 {
+            0 => noise(usize::try_from(random.below(300)).unwrap(), number + 1),
+            1 => format!("line {number}\n\t\"quoted\" \\ \u{1F980}\0").into_bytes(),
+            _ => number.to_string().into_bytes(),
+        })
+        .collect();
+    messages.extend([Vec::new(), noise(8 << 20, 5), b"\xff".to_vec()]);
+    messages
+}
+
+/// A store that holds these; none of them may hold the byte that separates them.
+fn stored(messages: &[Vec<u8>]) -> Sandbox {
+    let sandbox = Sandbox::new();
+    let (plain, rest): (Vec<_>, Vec<_>) = messages.iter().partition(|message| !message.contains(&0));
+    sandbox
+        .sha_api(["put", "--null"])
+        .write_stdin(plain.iter().flat_map(|message| [message, b"\0".as_slice()].concat()).collect::<Vec<_>>())
+        .assert()
+        .success();
+    let (lines, files): (Vec<_>, Vec<_>) = rest.into_iter().partition(|message| !message.contains(&b'\n'));
+    sandbox
+        .sha_api(["put", "--lines"])
+        .write_stdin(lines.iter().flat_map(|message| [message, b"\n".as_slice()].concat()).collect::<Vec<_>>())
+        .assert()
+        .success();
+    fs::create_dir(sandbox.dir().join("files")).unwrap();
+    for (number, message) in files.iter().enumerate() {
+        sandbox.file(&format!("files/{number}"), message);
+    }
+    assert!(sandbox.shell("find files -type f -exec sha-api put --file {} +").status.success());
+    sandbox
+}
+
+/// Everything that a store holds, digest by digest.
+fn contents(sandbox: &Sandbox, store: &str) -> Vec<u8> {
+    let output = sandbox.shell(&format!(
+        "sha-api --store {store} list | tee digests; sha-api --store {store} get - < digests | sha256sum"
+    ));
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn a_hundred_thousand_mixed_messages_come_back_to_the_byte() {
+    let messages = mixed(100_000);
+    let sandbox = stored(&messages);
+    let before = contents(&sandbox, "store");
+    for name in ["plain", "packed.zst"] {
+        let output = sandbox.shell(&format!("sha-api export {name}; sha-api --store from-{name} import {name}"));
+        let count = before.split(|byte| *byte == b'\n').count() - 2;
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{count} new, 0 known, 0 bad\n"));
+        assert!(contents(&sandbox, &format!("from-{name}")) == before);
+    }
+    // Twice the same, and what is stored is known.
+    let output = sandbox.shell("sha-api export | cmp - plain; sha-api --store from-plain import < packed.zst");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("0 new, "), "{output:?}");
+    let copied = sandbox.shell("sha-api copy store copied > first; sha-api copy store copied");
+    assert!(String::from_utf8_lossy(&copied.stdout).starts_with("0 copied, 0 bytes; "), "{copied:?}");
+    assert!(contents(&sandbox, "copied") == before);
+}
+
+#[test]
+fn an_export_is_lines_of_json_in_the_order_of_the_digests() {
+    let sandbox = Sandbox::with(&[b"foo", b"\xff"]);
+    let lines = format!(
+        "{{\"digest\":\"{FOO}\",\"message\":\"foo\"}}\n{{\"digest\":\"{}\",\"base64\":\"/w==\"}}\n",
+        digest(b"\xff")
+    );
+    sandbox.sha_api(["export"]).assert().code(0).stdout(lines).stderr("");
+}
+
+#[test]
+fn what_is_corrupt_is_said_and_the_rest_is_exported() {
+    let sandbox = Sandbox::with(&[b"some message", b"another"]);
+    let log = sandbox.store().join("log/00000001.log");
+    let bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"some message").unwrap();
+    fs::write(&log, [&bytes[..at], b"S", &bytes[at + 1..]].concat()).unwrap();
+    let line = format!("{{\"digest\":\"{}\",\"message\":\"another\"}}\n", digest(b"another"));
+    let said = predicate::str::contains(format!("{} is corrupt", digest(b"some message")));
+    sandbox.sha_api(["export", "file"]).current_dir(sandbox.dir()).assert().code(4).stdout("").stderr(said.clone());
+    assert_eq!(fs::read_to_string(sandbox.dir().join("file")).unwrap(), line);
+    let (store, copy) = (sandbox.store(), sandbox.dir().join("copy"));
+    let copied = sandbox.sha_api(["copy".as_ref(), store.as_os_str(), copy.as_os_str()]).assert();
+    copied.code(4).stdout("1 copied, 7 bytes; 0 were there\n").stderr(said);
+}
+
+#[test]
+fn an_import_names_bad_lines_and_goes_on_unless_it_is_strict() {
+    let bar = digest(b"bar");
+    let lines = format!(
+        "{{\"digest\": \"{}\", \"message\": \"foo\"}}\nno json\n{{\"digest\": \"{bar}\", \"message\": \"baz\"}}\n\
+         {{\"message\": \"bar\"}}\n{{\"digest\": \"{bar}\", \"base64\": \"YmFy\"}}\n",
+        FOO.to_uppercase()
+    );
+    let sandbox = Sandbox::new();
+    let said = predicate::str::contains("line 2: expected")
+        .and(predicate::str::contains(format!("line 3: the message does not hash to {bar}, but to {}", digest(b"baz"))))
+        .and(predicate::str::contains("line 4: there is no `digest`"));
+    sandbox
+        .sha_api(["import"])
+        .write_stdin(lines.clone())
+        .assert()
+        .code(4)
+        .stdout("2 new, 0 known, 3 bad\n")
+        .stderr(said);
+    sandbox.sha_api(["has", FOO, &bar]).assert().code(0);
+    let sandbox = Sandbox::new();
+    let strict = sandbox.sha_api(["import", "--strict"]).write_stdin(lines).assert();
+    strict.code(3).stdout("1 new, 0 known, 1 bad\n").stderr(predicate::str::starts_with("sha-api: line 2: expected"));
+    sandbox.sha_api(["has", FOO]).assert().code(0);
+    sandbox.sha_api(["has", &bar]).assert().code(1);
+}
+
+#[test]
+fn an_import_of_nothing_makes_an_empty_store() {
+    let sandbox = Sandbox::new();
+    sandbox.sha_api(["import"]).write_stdin("").assert().code(0).stdout("0 new, 0 known, 0 bad\n").stderr("");
+    sandbox.sha_api(["export"]).assert().code(0).stdout("").stderr("");
+}
+
+#[test]
+fn a_table_of_the_ancestors_comes_in_by_a_pipe() {
+    if !has_tool("sqlite3") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let rows: String = ["foo", "it''s", "two\nlines", "\u{fc}ber"]
+        .iter()
+        .map(|text| {
+            format!(
+                "INSERT INTO sha_api VALUES ('{}', '{text}');",
+                digest(text.replace("''", "'").as_bytes()).to_uppercase()
+            )
+        })
+        .collect();
+    sandbox.file("rows.sql", format!("CREATE TABLE sha_api (digest TEXT PRIMARY KEY, message TEXT);{rows}").as_bytes());
+    let readme = include_str!("../README.md");
+    let recipe = readme.lines().find(|line| line.starts_with("sqlite3 ")).expect("the README has the recipe");
+    let output = sandbox.shell(&format!("sqlite3 ancestor.db < rows.sql; {recipe}"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "4 new, 0 known, 0 bad\n", "{output:?}");
+    sandbox.sha_api(["get", &digest(b"two\nlines")]).assert().code(0).stdout("two\nlines");
+}
+
+#[test]
+fn a_copy_brings_only_what_is_missing_and_removes_nothing() {
+    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+    let copy = sandbox.dir().join("copy");
+    sandbox.sha_api(["put", "--store", copy.to_str().unwrap(), "mine"]).assert().code(0);
+    sandbox.sha_api(["put", "--store", copy.to_str().unwrap(), "foo"]).assert().code(0);
+    let store = sandbox.store();
+    let copied = sandbox.sha_api(["copy".as_ref(), store.as_os_str(), copy.as_os_str()]).assert();
+    copied.code(0).stdout("1 copied, 3 bytes; 1 were there\n").stderr("");
+    for message in ["foo", "bar", "mine"] {
+        let got = sandbox.sha_api(["get", "--store", copy.to_str().unwrap(), &digest(message.as_bytes())]).assert();
+        got.code(0).stdout(message);
+    }
+}
+
+#[test]
+fn a_copy_from_where_no_store_is_fails_and_makes_none() {
+    let sandbox = Sandbox::new();
+    let refused = predicate::str::contains("there is no store at nowhere");
+    sandbox.sha_api(["copy", "nowhere", "copy"]).current_dir(sandbox.dir()).assert().code(3).stdout("").stderr(refused);
+    assert!(!sandbox.dir().join("copy").exists());
+}

@@ -1,0 +1,84 @@
+//! `rm` removes for good, on every way to a message, and gives the space back.
+
+use predicates::prelude::*;
+
+use crate::common::{FOO, Sandbox, digest, noise};
+
+#[test]
+fn what_is_removed_is_absent_everywhere_and_comes_back_when_it_is_put_again() {
+    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+    sandbox.sha_api(["rm", FOO]).assert().code(0).stdout("").stderr("");
+    let absent = format!("sha-api: absent: {FOO}\n");
+    sandbox.sha_api(["get", FOO]).assert().code(1).stdout("").stderr(absent.clone());
+    sandbox.sha_api(["get", &FOO[..8]]).assert().code(1).stdout("");
+    sandbox.sha_api(["has", FOO]).assert().code(1).stdout(format!("{FOO}\n")).stderr("");
+    sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{}\n", digest(b"bar"))).stderr("");
+    sandbox.sha_api(["rm", FOO]).assert().code(1).stdout("").stderr(absent);
+    sandbox.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
+    sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
+}
+
+#[test]
+fn rm_takes_digests_from_stdin_and_says_which_were_absent() {
+    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+    let [bar, baz] = [b"bar", b"baz"].map(|message| digest(message));
+    let lines = format!("{FOO}\n{baz}\n{bar}\n");
+    let absent = format!("sha-api: absent: {baz}\n");
+    sandbox.sha_api(["rm", "-"]).write_stdin(lines.clone()).assert().code(1).stdout("").stderr(absent);
+    sandbox.sha_api(["list"]).assert().code(0).stdout("").stderr("");
+    let json = format!("{{\"digest\":\"{FOO}\",\"removed\":false}}\n");
+    let said = format!("{{\"err_msg\":\"absent: {FOO}\"}}\n");
+    sandbox.sha_api(["rm", "--json", FOO]).assert().code(1).stdout(json).stderr(said);
+}
+
+#[test]
+fn rm_takes_no_prefix() {
+    let sandbox = Sandbox::with(&[b"foo"]);
+    let refused = predicate::str::contains("a digest has 64 hex digits, this has 8");
+    sandbox.sha_api(["rm", &FOO[..8]]).assert().code(2).stdout("").stderr(refused);
+    sandbox.sha_api(["has", FOO]).assert().code(0);
+}
+
+#[test]
+fn what_was_removed_stays_removed_when_the_index_is_lost() {
+    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+    sandbox.sha_api(["rm", FOO]).assert().code(0);
+    std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{}\n", digest(b"bar")));
+}
+
+/// What the log takes on disk.
+fn log(sandbox: &Sandbox) -> u64 {
+    let files = std::fs::read_dir(sandbox.store().join("log")).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn the_space_of_what_is_removed_comes_back_and_nothing_else_goes() {
+    const LENGTH: u64 = 100_000;
+    let sandbox = Sandbox::new();
+    let messages: Vec<_> = (0..60).map(|seed| noise(usize::try_from(LENGTH).unwrap(), seed + 1)).collect();
+    for (number, message) in messages.iter().enumerate() {
+        sandbox.file(&format!("{number:02}"), message);
+    }
+    assert!(sandbox.shell("sha-api put --file ??").status.success());
+    assert!(log(&sandbox) > 60 * LENGTH);
+    let mut gone = Vec::new();
+    // The second time, the removals of the first are in the way; the last time, nothing is left.
+    for (round, rest) in [(0..40, 20), (40..55, 5), (55..60, 0)] {
+        let digests: Vec<_> = messages[round].iter().map(|message| digest(message)).collect();
+        sandbox.sha_api(["rm".to_owned()].iter().chain(&digests)).assert().code(0).stdout("").stderr("");
+        gone.extend(digests);
+        assert!(log(&sandbox) < (rest + 1) * LENGTH + (1 << 20), "{rest}: {}", log(&sandbox));
+        let has = sandbox.sha_api(["has".to_owned()].iter().chain(&gone)).assert().code(1).stderr("");
+        assert_eq!(String::from_utf8_lossy(&has.get_output().stdout).lines().count(), gone.len());
+        for message in &messages[gone.len()..] {
+            sandbox.sha_api(["get", &digest(message)]).assert().code(0).stdout(message.clone()).stderr("");
+        }
+        // What is left of the log says the same as the index.
+        let list = sandbox.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
+        std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+        sandbox.sha_api(["list"]).assert().code(0).stdout(list);
+        sandbox.sha_api(["verify"]).assert().code(0).stderr("");
+    }
+}

@@ -1,0 +1,166 @@
+//! `verify` finds what is wrong with a store, says it with exit code 4, and `--repair` puts it right.
+
+use std::fs;
+use std::path::PathBuf;
+
+use predicates::prelude::*;
+
+use crate::common::{Sandbox, digest, noise};
+
+const COUNT: u64 = 50;
+
+/// A store of `COUNT` messages of 10,000 bytes.
+fn store() -> (Sandbox, Vec<Vec<u8>>) {
+    let sandbox = Sandbox::new();
+    let messages: Vec<_> = (0..COUNT).map(|seed| noise(10_000, seed + 1)).collect();
+    for (number, message) in messages.iter().enumerate() {
+        sandbox.file(&format!("{number:02}"), message);
+    }
+    assert!(sandbox.shell("sha-api put --file ??").status.success());
+    (sandbox, messages)
+}
+
+fn segment(sandbox: &Sandbox) -> PathBuf {
+    sandbox.store().join("log/00000001.log")
+}
+
+/// Changes bytes of the log: all of `what`, each bit of them.
+fn spoil(sandbox: &Sandbox, what: &[u8]) {
+    let mut log = fs::read(segment(sandbox)).unwrap();
+    let at = log.windows(what.len()).position(|window| window == what).unwrap();
+    log[at..at + what.len()].iter_mut().for_each(|byte| *byte ^= 0xff);
+    fs::write(segment(sandbox), log).unwrap();
+}
+
+/// What stands in front of a message in the log.
+fn header(sandbox: &Sandbox, message: &[u8]) -> Vec<u8> {
+    let log = fs::read(segment(sandbox)).unwrap();
+    let at = log.windows(message.len()).position(|window| window == message).unwrap();
+    log[at - 48..at].to_vec()
+}
+
+#[test]
+fn a_sound_store_is_whole_and_stats_say_when_it_was_verified() {
+    let (sandbox, _) = store();
+    let whole = format!("{COUNT} messages, {} bytes: whole\n", COUNT * 10_000);
+    sandbox.sha_api(["stats"]).assert().code(0).stdout(predicate::str::contains("verified  -\ndamaged   0\n"));
+    sandbox.sha_api(["verify"]).assert().code(0).stdout(whole).stderr("");
+    let verified = predicate::str::is_match("verified  20..-..-..T[0-9:.]+Z\ndamaged   0\n").unwrap();
+    sandbox.sha_api(["stats"]).assert().code(0).stdout(verified);
+    let json = format!("{{\"bytes\":{},\"damaged\":0,\"mended\":0,\"messages\":{COUNT}}}\n", COUNT * 10_000);
+    sandbox.sha_api(["verify", "--json"]).assert().code(0).stdout(json).stderr("");
+}
+
+#[test]
+fn an_empty_store_is_whole() {
+    let sandbox = Sandbox::with(&[]);
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("0 messages, 0 bytes: whole\n").stderr("");
+}
+
+#[test]
+fn what_is_corrupt_is_named_moved_into_quarantine_and_absent_from_then_on() {
+    let (sandbox, messages) = store();
+    let (one, other) = (digest(&messages[3]), digest(&messages[30]));
+    spoil(&sandbox, &messages[3][5000..5010]);
+    spoil(&sandbox, &messages[30][..10]);
+    let found = format!("corrupt    {one}\ncorrupt    {other}\n48 messages, 480000 bytes: whole; damaged: 2\n");
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(found.clone()).stderr("");
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(found.clone()).stderr("");
+    sandbox.sha_api(["stats"]).assert().code(0).stdout(predicate::str::contains("damaged   2\n"));
+    let mended = found.replace("damaged: 2", "damaged: 2, of these mended: 0");
+    let said = predicate::str::contains(format!("what was stored as {one} is now in"));
+    sandbox.sha_api(["verify", "--repair"]).assert().code(4).stdout(mended).stderr(said);
+    let kept = fs::read(sandbox.store().join(format!("quarantine/{one}.corrupt"))).unwrap();
+    assert_eq!(kept.iter().zip(&messages[3]).filter(|(one, other)| one != other).count(), 10);
+    let whole = "48 messages, 480000 bytes: whole\n";
+    sandbox.sha_api(["verify"]).assert().code(0).stdout(whole).stderr("");
+    sandbox.sha_api(["get", &one]).assert().code(1).stdout("");
+    fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    sandbox.sha_api(["get", "--quiet", &one]).assert().code(1).stdout("");
+    sandbox.sha_api(["get", &digest(&messages[4])]).assert().code(0).stdout(messages[4].clone());
+}
+
+#[test]
+fn what_is_corrupt_or_lost_is_fetched_from_another_store() {
+    let (sandbox, messages) = store();
+    let spare = sandbox.dir().join("spare").display().to_string();
+    let store = sandbox.store().display().to_string();
+    sandbox.sha_api(["copy", &store, &spare]).assert().code(0).stdout("50 copied, 500000 bytes; 0 were there\n");
+    spoil(&sandbox, &messages[3][..10]);
+    let lost = header(&sandbox, &messages[30]);
+    spoil(&sandbox, &lost);
+    let verified = sandbox.sha_api(["verify", "--repair", "--from", &spare]).assert().code(4).stderr("");
+    let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
+    assert!(stdout.contains(&format!("corrupt    {}\n", digest(&messages[3]))), "{stdout}");
+    assert!(stdout.contains("damaged    10048 bytes of segment 1, from offset "), "{stdout}");
+    assert!(stdout.contains(&format!("lost       {}\n", digest(&messages[30]))), "{stdout}");
+    // The gap is said for what it is, though all that was in it is back.
+    assert!(stdout.contains("damaged: 3, of these mended: 2"), "{stdout}");
+    for message in &messages {
+        sandbox.sha_api(["get", &digest(message)]).assert().code(0).stdout(message.clone()).stderr("");
+    }
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("50 messages, 500000 bytes: whole\n").stderr("");
+}
+
+#[test]
+fn a_gap_in_the_log_is_kept_in_quarantine_and_what_was_lost_is_absent() {
+    let (sandbox, messages) = store();
+    let lost = header(&sandbox, &messages[7]);
+    spoil(&sandbox, &lost);
+    // Its bytes as well: else they would still be found by the index, and put right.
+    spoil(&sandbox, &messages[7][..10]);
+    sandbox.sha_api(["verify", "--repair"]).assert().code(4);
+    let quarantine = fs::read_dir(sandbox.store().join("quarantine")).unwrap();
+    let gap = quarantine.map(|file| file.unwrap().path()).find(|path| path.extension().is_some_and(|end| end == "gap"));
+    let gap = fs::read(gap.unwrap()).unwrap();
+    assert!(gap.windows(9_990).any(|window| window == &messages[7][10..]));
+    sandbox.sha_api(["get", &digest(&messages[7])]).assert().code(1).stdout("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("49 messages, 490000 bytes: whole\n").stderr("");
+}
+
+#[test]
+fn a_message_whose_header_is_damaged_is_stored_afresh() {
+    let (sandbox, messages) = store();
+    let lost = header(&sandbox, &messages[7]);
+    spoil(&sandbox, &lost);
+    let verified = sandbox.sha_api(["verify", "--repair"]).assert().code(4).stderr("");
+    let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
+    assert!(stdout.contains("damaged: 2, of these mended: 1"), "{stdout}");
+    fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    sandbox.sha_api(["get", "--quiet", &digest(&messages[7])]).assert().code(0).stdout(messages[7].clone());
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("50 messages, 500000 bytes: whole\n").stderr("");
+}
+
+#[test]
+fn a_put_of_what_only_the_index_can_find_stores_it_afresh() {
+    let (sandbox, messages) = store();
+    let lost = header(&sandbox, &messages[7]);
+    spoil(&sandbox, &lost);
+    sandbox.sha_api(["put"]).write_stdin(messages[7].clone()).assert().code(0);
+    fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    sandbox.sha_api(["get", "--quiet", &digest(&messages[7])]).assert().code(0).stdout(messages[7].clone());
+}
+
+#[test]
+fn where_to_fetch_from_is_of_use_only_with_repair() {
+    let (sandbox, _) = store();
+    sandbox.sha_api(["verify", "--from", "elsewhere"]).assert().code(2).stdout("");
+}
+
+#[test]
+fn compressed_messages_are_verified_as_well() {
+    let sandbox = Sandbox::new();
+    let text = "to be or not to be ".repeat(1000);
+    sandbox
+        .sha_api(["put", "--compression", "3", &text])
+        .assert()
+        .code(0)
+        .stdout(format!("{}\n", digest(text.as_bytes())));
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 19000 bytes: whole\n").stderr("");
+    let mut log = fs::read(segment(&sandbox)).unwrap();
+    log[64 + 48 + 20] ^= 1;
+    fs::write(segment(&sandbox), log).unwrap();
+    let found = format!("corrupt    {}\n0 messages, 0 bytes: whole; damaged: 1\n", digest(text.as_bytes()));
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(found).stderr("");
+    sandbox.sha_api(["get", &digest(text.as_bytes())]).assert().code(4).stdout("");
+}
