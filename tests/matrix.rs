@@ -107,7 +107,6 @@ fn what_is_put_is_the_same_from_every_side() {
             (&["put", "--max-message", "4B"], b"12345"),
             (&["put", "--max-message", "4B", "--lines"], b"a\n12345\nb\n"),
             (&["put", "--json", "--max-message", "4B", "12345"], b""),
-            (&["put", "a", "--lines"], b""),
             (&["list"], b""),
             (&["get", "--lines"], (digest(&escaped) + "\n" + &digest(b"39999")).as_bytes()),
             (&["get", &digest(&noise(3 << 20, 2))], b""),
@@ -183,7 +182,8 @@ fn what_is_repaired_is_the_same_from_every_side() {
             (&["verify"], b""),
             (&["verify", "--json"], b""),
             (&["export"], b""),
-            (&["verify", "--repair"], b""),
+            // Where it was moved to is a note of whoever holds the store.
+            (&["verify", "--repair", "--quiet"], b""),
             (&["verify"], b""),
             (&["get", &damaged], b""),
             (&["list"], b""),
@@ -195,6 +195,7 @@ fn what_is_repaired_is_the_same_from_every_side() {
 fn a_copy_takes_and_gives_from_every_side() {
     let source = full();
     let listed = source.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
+    let bytes = stored().iter().map(Vec::len).sum::<usize>() - b"foo".len();
     for from in SIDES {
         for to in SIDES {
             let flags = ["--max-body", "8MiB"];
@@ -207,7 +208,7 @@ fn a_copy_takes_and_gives_from_every_side() {
             }
             let said = copy.assert().code(0).stderr("");
             let said = said.get_output();
-            assert_eq!(String::from_utf8_lossy(&said.stdout), "5 copied, 2097179 bytes; 1 were there\n");
+            assert_eq!(String::from_utf8_lossy(&said.stdout), format!("5 copied, {bytes} bytes; 1 were there\n"));
             let list = to.sha_api(["list"]).assert().code(0);
             assert_eq!(list.get_output().stdout, listed, "{} to {}", from.location(), to.location());
         }

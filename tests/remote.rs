@@ -16,11 +16,9 @@ use crate::common::{FOO, Sandbox, digest, noise};
 
 /// A command that knows nothing but the URLs.
 fn over(urls: &[String], args: &[&str]) -> Command {
-    let mut command = Sandbox::new().sha_api(args);
+    let urls = urls.iter().flat_map(|url| ["--server", url]);
+    let mut command = Sandbox::new().sha_api(urls.chain(args.iter().copied()));
     command.env_remove("SHA_API_STORE");
-    for url in urls {
-        command.args(["--server", url]);
-    }
     command
 }
 
@@ -72,7 +70,7 @@ fn what_a_server_does_not_offer_has_exit_code_5_too() {
     let server = Server::start(Sandbox::with(&[b"foo"]), &["--http", "--read-only"]);
     let url = http(server.address);
     let refused = format!("sha-api: {url} does not permit this: Method not allowed\n");
-    over(&[url.clone()], &["put", "bar"]).assert().code(5).stdout("").stderr(refused);
+    over(std::slice::from_ref(&url), &["put", "bar"]).assert().code(5).stdout("").stderr(refused);
     over(&[url], &["get", FOO]).assert().code(0).stdout("foo").stderr("");
 }
 
@@ -182,7 +180,7 @@ fn an_answer_that_cannot_be_true_is_an_error_that_names_the_server() {
     let list = format!(r#"{{"messages":[{},{}]}}"#, entry(&baz), entry(&bar));
     let lines = format!("{{\"digest\":\"{bar}\",\"new\":true}}\n");
     let twice = [lines.as_str(), &lines].concat();
-    assert!(bar > FOO.to_owned() && bar > baz);
+    assert!(FOO < bar.as_str() && baz < bar);
     let cases: [(&[&str], &str, &str); 9] = [
         (&["put", "foo"], "", &named),
         (&["put", "foo"], "", "nonsense"),
@@ -341,7 +339,7 @@ fn a_second_server_does_not_ask_the_first_but_says_who_it_is() {
 fn a_served_store_is_found_however_long_its_path_is() {
     let sandbox = Sandbox::new();
     let deep = (0..4).fold(sandbox.dir().join("a"), |dir, _| dir.join("b".repeat(60)));
-    let server = Server::start(Sandbox::new(), &["--store", deep.to_str().unwrap()]);
+    let server = Server::start(Sandbox::new(), &["--http", "--store", deep.to_str().unwrap()]);
     sandbox.sha_api(["put", "foo", "--wait", "0s", "--store"]).arg(&deep).assert().code(0).stdout(format!("{FOO}\n"));
     drop(server);
     sandbox.sha_api(["get", FOO, "--store"]).arg(&deep).assert().code(0).stdout("foo").stderr("");

@@ -10,14 +10,14 @@ pub fn actor(mut act: impl FnMut(&str, &[u8]) -> String + Send + 'static) -> Soc
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             // A client may go whenever it likes.
-            let _ = perform(stream.unwrap(), &mut act);
+            let _ = perform(&stream.unwrap(), &mut act);
         }
     });
     address
 }
 
-fn perform(stream: TcpStream, act: &mut impl FnMut(&str, &[u8]) -> String) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn perform(mut stream: &TcpStream, act: &mut impl FnMut(&str, &[u8]) -> String) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     reader.read_line(&mut first)?;
     loop {
@@ -31,7 +31,7 @@ fn perform(stream: TcpStream, act: &mut impl FnMut(&str, &[u8]) -> String) -> st
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    (&stream).write_all(act(first.trim_end(), &body).as_bytes())
+    stream.write_all(act(first.trim_end(), &body).as_bytes())
 }
 
 /// A reply; `fields` are whole lines.
