@@ -205,6 +205,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l body-timeout -
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l write-timeout -d 'For taking the reply, and more as long as --min-rate is kept' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l min-rate -d 'The slowest that a body may come and a reply be taken, a second' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l idle-timeout -d 'How long a connection may idle between requests' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l scrub-interval -d 'Verify everything so often, gently [default: never]' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l drain-timeout -d 'How long requests in flight may take to finish at the end' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F

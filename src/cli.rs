@@ -308,6 +308,9 @@ pub struct Serve {
     /// How long a connection may idle between requests
     #[arg(long, value_name = "TIME", default_value = "15s")]
     pub idle_timeout: Duration,
+    /// Verify everything so often, gently [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub scrub_interval: Option<Duration>,
     /// How long requests in flight may take to finish at the end
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub drain_timeout: Duration,

@@ -239,3 +239,23 @@ fn systemd_hands_over_the_socket_and_is_told_of_the_beginning_and_the_end() {
     assert_eq!(hear(), "STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn what_a_scrub_finds_is_in_the_metrics_at_readyz_and_on_stderr() {
+    let sandbox = Sandbox::with(&[b"some message", b"another"]);
+    let log = sandbox.store().join("log/00000001.log");
+    let bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(12).position(|window| window == b"some message").unwrap();
+    fs::write(&log, [&bytes[..at], b"S", &bytes[at + 1..]].concat()).unwrap();
+    let server = Server::begin(sandbox, &["--http", "--scrub-interval", "1s"]);
+    until("the damage is found", || server.get("/readyz").text() == r#"{"status": "damaged"}"#);
+    assert_eq!(server.get("/readyz").status, 200);
+    let metrics = server.get("/metrics").text().to_owned();
+    assert!(metrics.contains("\nsha_api_store_damaged 1\n"), "{metrics}");
+    assert!(!metrics.contains("\nsha_api_store_verified_timestamp_seconds 0\n"), "{metrics}");
+    until("it is said", || server.stderr().contains("verifying found damage in 1 places"));
+    // Put right beside it, the next one finds nothing.
+    let put = server.client().ask(&post("some message", ""));
+    assert_eq!(put.status, 200);
+    until("it is mended", || server.get("/readyz").text() == r#"{"status": "ready"}"#);
+}

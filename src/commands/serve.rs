@@ -35,6 +35,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         },
         limits: limits(serve),
         cache_size: serve.cache_size.as_u64(),
+        scrub_interval: serve.scrub_interval.map(Into::into),
         drain_timeout: serve.drain_timeout.into(),
     };
     let (global, notes) = (context.global.clone(), context.progress.notes());

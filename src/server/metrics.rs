@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::messages::Stats;
 
@@ -90,6 +90,12 @@ impl Metrics {
             one("store_messages", "gauge", "Messages in the store.", stats.messages);
             one("store_message_bytes", "gauge", "The sum of their lengths.", stats.bytes);
             one("store_disk_bytes", "gauge", "What they take on disk.", stats.disk);
+            one("store_dead_bytes", "gauge", "What of that is to be given back.", stats.dead);
+            let since =
+                |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let help = "When everything was last verified, in seconds since 1970; 0 is never.";
+            one("store_verified_timestamp_seconds", "gauge", help, stats.verified.map_or(0, since));
+            one("store_damaged", "gauge", "How much damage was found then.", stats.damaged);
         }
         if let Some(not_after) = not_after {
             let help = "When the certificate expires, in seconds since 1970.";

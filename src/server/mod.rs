@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod metrics;
 mod rights;
+mod scrub;
 mod service;
 mod systemd;
 #[cfg(test)]
@@ -74,6 +75,8 @@ pub struct Options {
     pub limits: Limits,
     /// Bytes for replies that can be sent again as they are; 0 is none.
     pub cache_size: u64,
+    /// How often everything is verified, if it is.
+    pub scrub_interval: Option<Duration>,
     /// How long requests in flight may take to finish at the end.
     pub drain_timeout: Duration,
 }
@@ -171,6 +174,7 @@ pub fn run(
     let open_metrics = |listener| open_door(vec![listener], &options.limits, None, Side::Metrics);
     let metrics_door = metrics_listener.map(open_metrics).transpose()?;
     let mut doors = vec![public];
+    let mut scrub = None;
 
     open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
     let mut warned: Option<Instant> = None;
@@ -190,11 +194,14 @@ pub fn run(
         if let Some(listener) = options.local.as_deref().and_then(listen_locally) {
             doors.push(open_door(vec![listener], &local_limits, None, Side::Local)?);
         }
+        let start = |interval| service.scrub(interval).map_err(|error| Error::Io("starting to verify".into(), error));
+        scrub = options.scrub_interval.map(start).transpose()?.flatten();
         Ok(())
     })?;
 
     systemd::notify("STOPPING=1");
     service.drain();
+    drop(scrub);
     // Who watches may see the end coming; nobody waits for who watches.
     drop(metrics_door);
     for door in &mut doors {

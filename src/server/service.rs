@@ -2,10 +2,11 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{self, Health, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
@@ -14,6 +15,7 @@ use super::engine::{self, Engine};
 use super::log::{AccessLog, Entry, Peer};
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
+use super::scrub::Scrub;
 use super::turns::{self, Turn, Turns};
 use super::{Error, note};
 use crate::digest::Digest;
@@ -23,6 +25,8 @@ use crate::messages::Messages;
 pub(super) struct Service {
     open: OnceLock<Open>,
     draining: AtomicBool,
+    /// How much damage the last verification found.
+    damaged: Arc<AtomicU64>,
     cache: Cache,
     budget: Budget,
     rights: Rights,
@@ -135,6 +139,7 @@ impl Service {
         Self {
             open: OnceLock::new(),
             draining: AtomicBool::new(false),
+            damaged: Arc::default(),
             cache: Cache::new(cache_size),
             budget,
             rights,
@@ -181,6 +186,15 @@ impl Service {
     /// From now on, the server says that it is not ready.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Verifies the store once an `interval`, until what comes back is dropped; `None` while it is not open.
+    pub(super) fn scrub(&self, interval: Duration) -> io::Result<Option<Scrub>> {
+        let damaged = Arc::clone(&self.damaged);
+        let start = |open: &Open| {
+            Scrub::start(Arc::clone(&open.messages), interval, move |found| damaged.store(found, Ordering::Relaxed))
+        };
+        self.open.get().map(start).transpose()
     }
 
     /// What bodies may take.
@@ -302,7 +316,10 @@ impl Service {
         if !open.engine().is_sound() {
             return Health::Failed;
         }
-        catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages))).unwrap_or(Health::Failed)
+        match catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages))).unwrap_or(Health::Failed) {
+            Health::Ready if self.damaged.load(Ordering::Relaxed) > 0 => Health::Damaged,
+            health => health,
+        }
     }
 }
 

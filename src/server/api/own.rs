@@ -13,6 +13,8 @@ pub(in crate::server) enum Health {
     Opening,
     /// Everything works.
     Ready,
+    /// It works, but something that was stored is damaged.
+    Damaged,
     /// Writing has stopped, or the store cannot be asked.
     Failed,
     /// The server is about to end.
@@ -73,6 +75,7 @@ fn status(word: &str) -> Reply {
 fn ready(health: Health) -> Reply {
     match health {
         Health::Ready => status("ready"),
+        Health::Damaged => status("damaged"),
         Health::Opening => not_yet(),
         Health::Failed => Reply::error(503, "The store has failed"),
         Health::Draining => Reply::error(503, "The server is stopping"),
