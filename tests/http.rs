@@ -20,7 +20,7 @@ fn path(message: &[u8]) -> String {
 }
 
 fn ask(server: &Server, method: &str, path: &str, fields: &str, body: impl AsRef<[u8]>) -> Reply {
-    server.client().ask(request(method, path, fields, body))
+    server.client().exchange(request(method, path, fields, body))
 }
 
 fn lines(reply: &Reply) -> Vec<Value> {
@@ -406,7 +406,7 @@ fn everything_is_verified_step_by_step_and_what_is_damaged_is_put_out_of_the_way
         }
     }
     assert_eq!(whole, 2);
-    for bad in ["", "[]", "[null]", r#"{"from": 1}"#, "nonsense"] {
+    for bad in ["", "[]", "[null]", r#"{"from": 1}"#, r#"{"from": "nowhere"}"#, "nonsense"] {
         assert_eq!(all.ask("POST", "/verify", JSON, bad).status, 400, "{bad}");
     }
     assert_eq!(all.ask("POST", "/repair", JSON, r#"{"damage": []}"#).status, 204);
