@@ -17,5 +17,6 @@ pub mod store;
 
 pub mod digest;
 pub mod durable;
+pub mod random;
 pub mod sandbox;
 pub mod wire;

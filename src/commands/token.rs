@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustix::fs::{FlockOperation, flock};
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::Serialize;
 
 use super::{Context, Outcome, Usage};
 use crate::cli;
 use crate::digest::Digest;
 use crate::durable;
+use crate::random;
 use crate::server::tokens::{self, Holder};
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<Outcome>
     if tokens::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
         return Err(Usage(format!("{}: `{name}` is there already", path.display())).into());
     }
-    let secret = BASE64_URL_SAFE_NO_PAD.encode(random()?);
+    let secret = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<32>()?);
     let line = Holder::line(name, token.scope, Digest::of(secret.as_bytes()));
     let missing = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
     append(&file, &[missing, &line].concat(), path).with_context(|| path.display().to_string())?;
@@ -58,13 +58,4 @@ fn append(mut file: &File, text: &str, path: &Path) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     durable::sync_dir(durable::parent(path))
-}
-
-fn random() -> io::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
-    }
-    Ok(bytes)
 }

@@ -20,6 +20,8 @@ const LEAST: u64 = 1 << 20;
 const BATCH: (u64, usize) = (4 << 20, 1 << 12);
 /// After removing something, a store that is closed first finishes what is due, for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often to look even if nothing was removed: what is stored anew makes the old dead, too.
+const RARELY: Duration = Duration::from_secs(3600);
 /// After a failure, it is tried again so much later.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -83,7 +85,7 @@ impl Compactions {
         let mut said = false;
         loop {
             let pause = match self.compact_all(core, &mut damaged) {
-                Ok(()) => Duration::MAX,
+                Ok(()) => RARELY,
                 Err(error) => {
                     if !said {
                         (core.notes)(Note::Said(format!("the log cannot be compacted now: {error}")));
@@ -93,7 +95,7 @@ impl Compactions {
                 }
             };
             let idle = |state: &mut State| !state.wanted && state.closed.is_none();
-            let waited = self.changed.wait_timeout_while(self.state(), pause.min(AGAIN * 60), idle);
+            let waited = self.changed.wait_timeout_while(self.state(), pause, idle);
             let (mut state, _) = waited.expect(UNBROKEN);
             if state.closed.is_some() && !state.wanted {
                 return;

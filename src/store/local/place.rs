@@ -8,6 +8,7 @@ use std::path::Path;
 use super::Options;
 use crate::durable;
 use crate::messages::Error;
+use crate::random;
 use crate::store::lock::Lock;
 use crate::store::log::{self, Salt};
 use crate::store::{Note, Notes};
@@ -53,7 +54,7 @@ pub fn enter(options: &Options) -> Result<(Lock, Salt), Error> {
 /// Makes what a store consists of; the format comes last, so that a store which has one is whole.
 fn make(dir: &Path) -> io::Result<Salt> {
     make_dir(&dir.join("log"))?;
-    let salt = random_salt()?;
+    let salt = random::bytes()?;
     write_format(dir, &salt)?;
     Ok(salt)
 }
@@ -108,15 +109,6 @@ fn parse(format: &str) -> Option<Result<Salt, u32>> {
 fn write_format(dir: &Path, salt: &Salt) -> io::Result<()> {
     let line = format!("sha-api store {VERSION} {}\n", hex::encode(salt));
     durable::write_whole(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
-}
-
-fn random_salt() -> io::Result<Salt> {
-    let mut salt = Salt::default();
-    let mut filled = 0;
-    while filled < salt.len() {
-        filled += rustix::rand::getrandom(&mut salt[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(salt)
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
