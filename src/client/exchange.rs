@@ -1,8 +1,6 @@
 //! One request and its reply: the next server when one does not answer, again when it will be ready soon, never for
-//! ever. Asking twice does no harm, since nothing that is asked adds up. What a status means is decided here alone.
+//! ever. Asking twice does no harm, since nothing that is asked adds up.
 
-use std::borrow::Cow;
-use std::fmt::Display;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -10,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::CertificateError;
-use serde::{Deserialize, Serialize};
 use ureq::config::{Config, ConfigBuilder};
-use ureq::http::{HeaderMap, HeaderValue, Method, Request};
+use ureq::http::{HeaderValue, Method, Request};
 use ureq::{Agent, Timeout};
 
+use super::ask::Ask;
+use super::reply::Reply;
 use super::unix::{NoAddresses, ToSocket};
 use super::{Address, Options, tls};
-use crate::digest::{Digest, Prefix};
 use crate::messages::Error;
 
 /// For a connection to come about, if nothing shorter is asked for.
@@ -28,128 +26,8 @@ const LONGEST: u64 = 1 << 32;
 const LONGEST_LINES: u64 = 64 << 20;
 /// Uploads from here on wait until the server says that it wants them.
 const LARGE: usize = 256 << 10;
-/// The longest pause before a server is asked again.
-const PAUSE: u64 = 5;
-
-/// What is asked.
-pub(super) struct Ask<'a> {
-    method: Method,
-    path: String,
-    kind: &'static str,
-    accept: &'static str,
-    body: Cow<'a, [u8]>,
-}
-
-impl<'a> Ask<'a> {
-    fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), kind: "", accept: "application/json", body: Cow::default() }
-    }
-
-    /// For JSON.
-    pub(super) fn get(path: &str) -> Self {
-        Self::new(Method::GET, path)
-    }
-
-    /// For the bytes of a message.
-    pub(super) fn bytes(digest: Digest) -> Self {
-        Self { accept: "application/octet-stream", ..Self::new(Method::GET, format!("/messages/{digest}")) }
-    }
-
-    /// For the length of a message.
-    pub(super) fn head(digest: Digest) -> Self {
-        Self { method: Method::HEAD, ..Self::bytes(digest) }
-    }
-
-    /// For a page of a list.
-    pub(super) fn list(prefix: &Prefix, after: Option<Digest>, limit: usize) -> Self {
-        let after = after.map_or_else(String::new, |after| format!("&after={after}"));
-        Self::get(&format!("/messages?limit={limit}&prefix={prefix}{after}"))
-    }
-
-    /// With one JSON value.
-    pub(super) fn json(path: &str, value: &impl Serialize) -> Self {
-        let body = serde_json::to_vec(value).expect("what is sent can be JSON");
-        Self { kind: "application/json", body: body.into(), ..Self::new(Method::POST, path) }
-    }
-
-    /// With a JSON value a line, for the same.
-    pub(super) fn lines(path: &str, body: Vec<u8>) -> Self {
-        let kind = "application/x-ndjson";
-        Self { kind, accept: kind, body: body.into(), ..Self::new(Method::POST, path) }
-    }
-
-    /// To keep a message.
-    pub(super) fn put(digest: Digest, message: &'a [u8]) -> Self {
-        let kind = "application/octet-stream";
-        Self { kind, body: message.into(), ..Self::new(Method::PUT, format!("/messages/{digest}")) }
-    }
-}
-
-/// What came back.
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
-    fields: HeaderMap,
-    server: String,
-    store: PathBuf,
-}
-
-impl Reply {
-    /// The text of a field.
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.get(name)?.to_str().ok()
-    }
-
-    /// What the server says went wrong.
-    pub(super) fn err_msg(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Failure {
-            err_msg: String,
-        }
-        Some(serde_json::from_slice::<Failure>(&self.body).ok()?.err_msg)
-    }
-
-    /// Itself, if what was asked was done.
-    pub(super) fn or_fail(self) -> Result<Self, Error> {
-        if (200..300).contains(&self.status) { Ok(self) } else { Err(self.failure()) }
-    }
-
-    /// The error that the status stands for.
-    pub(super) fn failure(&self) -> Error {
-        let said = self.err_msg();
-        let said = said.as_deref();
-        match self.status {
-            401 | 403 | 405 => Error::NotPermitted {
-                server: self.server.clone(),
-                why: said.unwrap_or("no reason is given").to_owned(),
-            },
-            300..=399 => {
-                let to = self.field("Location").unwrap_or("somewhere else");
-                self.error(format!("it refers to {to}, which is not followed"))
-            }
-            507 => Error::Full(self.store.clone()),
-            503 if said == Some("Writing has stopped") => Error::Failed("the server has said why on its stderr".into()),
-            500 => self.error("it has failed, and has said why on its stderr"),
-            status => self.error(said.map_or_else(|| format!("it answers with status {status}"), str::to_owned)),
-        }
-    }
-
-    /// The error that this is no answer.
-    pub(super) fn makes_no_sense(&self, why: &dyn Display) -> Error {
-        self.error(format!("its answer makes no sense: {why}"))
-    }
-
-    /// An error of this server.
-    pub(super) fn error(&self, why: impl Into<String>) -> Error {
-        Error::Server { server: self.server.clone(), why: why.into() }
-    }
-
-    /// How long to leave a server alone that is not ready yet.
-    fn pause(&self) -> Option<Duration> {
-        let seconds: u64 = self.field("Retry-After").filter(|_| self.status == 503)?.parse().ok()?;
-        Some(Duration::from_secs(seconds.clamp(1, PAUSE)))
-    }
-}
+/// For a server to say that it wants an upload, before it is sent all the same.
+const GO_AHEAD: Duration = Duration::from_secs(3);
 
 /// Servers of the same messages.
 #[derive(Debug)]
@@ -329,6 +207,7 @@ fn config(timeout: Duration) -> ConfigBuilder<ureq::typestate::AgentScope> {
         .max_redirects_will_error(false)
         .user_agent(concat!("sha-api/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(timeout.min(CONNECT)))
+        .timeout_await_100(Some(GO_AHEAD))
         .timeout_per_read(Some(timeout))
         .timeout_per_write(Some(timeout))
         .max_idle_connections_per_host(16)

@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use super::ask::Ask;
 use super::digests_as_lines;
-use super::exchange::{Ask, Reply, Servers};
+use super::exchange::Servers;
+use super::reply::Reply;
 use crate::digest::Digest;
 use crate::messages::Error;
 

@@ -2,8 +2,10 @@
 //! compared with those computed here, and a listing has to be in order.
 
 mod address;
+mod ask;
 mod exchange;
 mod fetch;
+mod reply;
 mod send;
 mod tls;
 mod unix;
@@ -19,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use address::{Address, Url};
-use exchange::{Ask, Reply, Servers};
+use ask::Ask;
+use exchange::Servers;
+use reply::Reply;
 pub use tls::Trust;
 pub use unix::SOCKET;
 

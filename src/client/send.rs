@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
-use super::exchange::{Ask, Servers};
+use super::ask::Ask;
+use super::exchange::Servers;
 use crate::digest::Digest;
 use crate::messages::{Error, Receipt};
 use crate::wire::Outgoing;
