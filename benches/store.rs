@@ -68,6 +68,7 @@ fn store(dir: &Path, compression: Option<i32>) -> Store<Local> {
         path: dir.join("store"),
         create: true,
         wait: Duration::ZERO,
+        me: "a bench".to_owned(),
         index_cache: 128 << 20,
         segment_size: 1 << 30,
         compression,

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sha_api_global_optspecs
-    string join \n store= config= json q/quiet wait= max-message= index-cache= segment-size= compression= h/help V/version
+    string join \n store= server= cacert= cert= key= timeout= config= json q/quiet wait= max-message= index-cache= segment-size= compression= h/help V/version
 end
 
 function __fish_sha_api_needs_command
@@ -25,8 +25,13 @@ function __fish_sha_api_using_subcommand
 end
 
 complete -c sha-api -n "__fish_sha_api_needs_command" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_needs_command" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_needs_command" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_needs_command" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_needs_command" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_needs_command" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_needs_command" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_needs_command" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_needs_command" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -53,8 +58,13 @@ complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "health" -d 'Ask a s
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s f -l file -d 'Each FILE is one message; prints lines that `sha256sum -c` can check' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -66,8 +76,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s q -l quiet -d 'N
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s o -l output -d 'Write to FILE instead of stdout, whole or not at all' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -78,8 +93,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l json -d 'Print e
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -91,8 +111,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l after -d 'Only 
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l limit -d 'At most so many' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l prefix -d 'Only digests that begin with these hex digits' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -102,8 +127,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l json -d 'Print 
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s h -l help -d 'Print help'
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -112,8 +142,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l json -d 'Print ev
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -123,8 +158,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s q -l quiet -d 
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s h -l help -d 'Print help'
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l from -d 'Where to fetch messages from that are corrupt or lost here' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -134,8 +174,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l json -d 'Prin
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -144,8 +189,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l json -d 'Prin
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -155,8 +205,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l json -d 'Prin
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -166,8 +221,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s q -l quiet -d '
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l dir -d 'Write sha-api.1 and a page a command into DIR' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -176,8 +236,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l json -d 'Print e
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -208,8 +273,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l idle-timeout -
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l scrub-interval -d 'Verify everything so often, gently [default: never]' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l drain-timeout -d 'How long requests in flight may take to finish at the end' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -224,8 +294,13 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s h -l help -d '
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l scope -d 'What it permits: some of read, write, list and rm, with commas between' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l token-file -d 'The file to add it to, made if it is not there' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r
@@ -233,11 +308,15 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l compression -d
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l cacert -d 'The certificate to trust, PEM; a server on this machine is trusted without' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l listen -d 'Where the server listens, as it was told' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l store -d 'Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l key -d 'Its private key, PEM [default: in the certificate\'s file]' -r -F
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l timeout -d 'For how long a server may say nothing' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l config -d 'Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l wait -d 'How long to wait for a store that another process holds' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l wait -d 'How long to wait for a store that another process holds, or for a server to be ready' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l max-message -d 'The longest message that is taken' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l index-cache -d 'Memory for the pages of the index' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l segment-size -d 'How long the files of the log grow; a compaction needs room for one of them' -r

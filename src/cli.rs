@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use humantime::Duration;
 
+use crate::client::{self, Address};
 use crate::digest::{Digest, Prefix};
 use crate::server::Scopes;
 
@@ -36,6 +37,21 @@ pub struct Global {
     /// Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]
     #[arg(long, global = true, value_name = "LOCATION", value_hint = ValueHint::DirPath)]
     pub store: Option<PathBuf>,
+    /// Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]
+    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, value_delimiter = ',')]
+    pub server: Vec<Address>,
+    /// The authorities that vouch for servers, PEM [default: those of the system]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cacert: Option<PathBuf>,
+    /// Our certificate chain, for a server that asks for one, PEM
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cert: Option<PathBuf>,
+    /// Its private key, PEM [default: in the certificate's file]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// For how long a server may say nothing
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
+    pub timeout: Duration,
     /// Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
@@ -45,7 +61,7 @@ pub struct Global {
     /// No progress bar and no notes; `has` prints nothing
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// How long to wait for a store that another process holds
+    /// How long to wait for a store that another process holds, or for a server to be ready
     #[arg(long, global = true, value_name = "TIME", default_value = "10s")]
     pub wait: Duration,
     /// The longest message that is taken
@@ -60,6 +76,12 @@ pub struct Global {
     /// How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is
     #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
     pub compression: Compression,
+    /// Who we are to a server; no flag, since other users of the machine see those.
+    #[arg(skip)]
+    pub token: Option<client::Token>,
+    /// The name of the command, for who finds the store held.
+    #[arg(skip)]
+    pub verb: String,
 }
 
 /// `none`, or a level of zstd.
@@ -329,10 +351,9 @@ pub enum LogFormat {
 #[derive(Debug, Args)]
 pub struct Health {
     /// Where the server is [default: the first --listen]
+    ///
+    /// A server on this machine is trusted without --cacert.
     pub url: Option<String>,
-    /// The certificate to trust, PEM; a server on this machine is trusted without
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cacert: Option<PathBuf>,
     /// Where the server listens, as it was told
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_delimiter = ',')]
     pub listen: Vec<String>,

@@ -10,13 +10,17 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Global};
+use crate::client::Token;
 
 /// The values of the keys in a settings file.
 type Settings = BTreeMap<String, Vec<String>>;
 
 /// Flags that say where settings come from or what is printed are no settings themselves.
 const NO_SETTING: [&str; 4] = ["config", "help", "version", "check"];
+
+/// The setting that has no flag.
+const TOKEN: &str = "token";
 
 /// Flags of other commands that stand for the same setting of `serve`.
 const SHARED: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
@@ -70,9 +74,41 @@ pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Sett
 
 /// Reads arguments, variables and the settings file.
 pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let (mut command, _) = with_file(arguments)?;
+    let (mut command, settings) = with_file(arguments)?;
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    let (verb, matches) = matches.subcommand().expect("every command line has a command");
+    verb.clone_into(&mut cli.global.verb);
+    cli.global.token = token(&settings);
+    choose(&mut cli.global, matches).map_err(|why| command.error(ErrorKind::ArgumentConflict, why))?;
+    Ok(cli)
+}
+
+/// The token of the variable, else of the file; an empty one is none.
+fn token(settings: &Settings) -> Option<Token> {
+    let variable = std::env::var_os("SHA_API_TOKEN").map(|token| token.to_string_lossy().into_owned());
+    let token = variable.or_else(|| settings.get(TOKEN)?.first().cloned());
+    token.filter(|token| !token.is_empty()).map(Token)
+}
+
+/// Where the messages are is said by `store` or by `server`, whichever comes first: flag, variable, file.
+fn choose(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str> {
+    let rank = |id| match matches.value_source(id) {
+        Some(ValueSource::CommandLine) => 3,
+        Some(ValueSource::EnvVariable) => 2,
+        Some(_) => 1,
+        None => 0,
+    };
+    let (store, server) = (rank("store"), rank("server"));
+    if store > server || global.verb == "serve" {
+        global.server.clear();
+    } else if store == server && server > 0 {
+        return Err("both --store and --server say where the messages are; one of them must go");
+    }
+    if global.key.is_some() && global.cert.is_none() {
+        return Err("--key is the key of a certificate; --cert must name it");
+    }
+    Ok(())
 }
 
 /// The command line with what the settings file says, and that.
@@ -154,7 +190,8 @@ fn text_of(value: &toml::Value) -> Option<String> {
 fn known(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
     let serve = command.find_subcommand("serve").expect("the command line has it");
     let flags: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();
-    match settings.keys().find(|key| !flags.contains(&key.as_str()) || NO_SETTING.contains(&key.as_str())) {
+    let is_known = |key: &str| key == TOKEN || flags.contains(&key) && !NO_SETTING.contains(&key);
+    match settings.keys().find(|key| !is_known(key)) {
         Some(key) => Err(format!("{}: `{key}` is no setting; `sha-api serve --help` lists them", path.display())),
         None => Ok(settings),
     }

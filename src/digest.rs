@@ -122,6 +122,14 @@ impl Prefix {
     }
 }
 
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.first.to_string(), self.last.to_string());
+        let shared = first.bytes().zip(last.bytes()).take_while(|(first, last)| first == last).count();
+        f.write_str(&first[..shared])
+    }
+}
+
 impl FromStr for Prefix {
     type Err = ParseError;
 
@@ -169,6 +177,7 @@ mod tests {
             let prefix: Prefix = FOO[..end].parse().unwrap();
             assert!(prefix.range().contains(&foo), "{end}");
             assert_eq!(prefix.whole(), (end == 64).then_some(foo));
+            assert_eq!(prefix.to_string(), FOO[..end]);
         }
         let odd: Prefix = "2c2".parse().unwrap();
         assert!(!odd.range().contains(&format!("2c3{}", &FOO[3..]).parse().unwrap()));

@@ -10,6 +10,8 @@ pub mod commands;
 pub mod location;
 pub mod server;
 
+pub mod client;
+
 pub mod messages;
 pub mod store;
 

@@ -203,6 +203,22 @@ pub enum Error {
     /// The place cannot be used as a store.
     #[error("{0}")]
     Unusable(String),
+    /// A server cannot be reached, or its answer is none.
+    #[error("{server}: {why}")]
+    Server {
+        /// Its URL.
+        server: String,
+        /// What came back, or did not.
+        why: String,
+    },
+    /// A server permits us less than this takes.
+    #[error("{server} does not permit this: {why}")]
+    NotPermitted {
+        /// Its URL.
+        server: String,
+        /// What it says.
+        why: String,
+    },
 }
 
 impl Error {

@@ -22,6 +22,7 @@ fn open(dir: &Path) -> Store<Local> {
         path: dir.to_owned(),
         create: true,
         wait: Duration::from_secs(10),
+        me: "a test".to_owned(),
         index_cache: 16 << 20,
         segment_size: 1 << 18,
         compression: None,

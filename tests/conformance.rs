@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use sha_api::client::{self, Client};
 use sha_api::digest::{Digest, Prefix};
 use sha_api::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
 use sha_api::store::local::{Local, Options};
 use sha_api::store::{Backend, Store};
 
-use crate::common::noise;
+use crate::common::server::Server;
+use crate::common::side::{Side, TOKEN, View, cert, url};
+use crate::common::{Sandbox, noise};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -205,6 +208,7 @@ fn options(dir: &std::path::Path) -> Options {
         path: dir.to_owned(),
         create: true,
         wait: Duration::from_secs(10),
+        me: "a test".to_owned(),
         index_cache: 16 << 20,
         segment_size: 1 << 30,
         compression: None,
@@ -227,6 +231,33 @@ fn a_local_store_that_compresses_conforms() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { compression: Some(3), ..options(dir.path()) };
     conforms(&Store::new(Local::open(&options).unwrap(), LIMIT));
+}
+
+/// A client of a server on an empty store, over HTTPS or over its socket.
+fn client(server: &Server, over_socket: bool) -> Client {
+    let options = client::Options {
+        trust: client::Trust { cacert: Some(cert(&server.sandbox)), cert: None, key: None },
+        token: Some(client::Token(TOKEN.to_owned())),
+        timeout: Duration::from_secs(60),
+        wait: Duration::from_secs(10),
+        max_message: LIMIT,
+    };
+    match over_socket {
+        true => Client::beside(&server.sandbox.store(), &options).unwrap(),
+        false => Client::new(&[url(server).parse().unwrap()], &options).unwrap(),
+    }
+}
+
+#[test]
+fn a_client_conforms_over_https() {
+    let view = View::new(Side::Url, Sandbox::new(), &["--max-body", "4MiB"]);
+    conforms(&client(view.server(), false));
+}
+
+#[test]
+fn a_client_conforms_over_a_socket() {
+    let view = View::new(Side::Served, Sandbox::new(), &[]);
+    conforms(&client(view.server(), true));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub fn run(context: &mut Context, health: &cli::Health) -> anyhow::Result<Outcom
         Some(url) => parse(url)?,
         None => listened_on(&health.listen, !health.http)?,
     };
-    let reply = ask(&place, health.cacert.as_deref()).map_err(|error| match error.is::<Usage>() {
+    let reply = ask(&place, context.global.cacert.as_deref()).map_err(|error| match error.is::<Usage>() {
         true => error,
         // As text: a connection that broke is not the closed pipe that ends a command quietly.
         false => anyhow!("{}:{}: {error:#}", place.host, place.port),

@@ -79,12 +79,12 @@ struct Context {
 impl Context {
     /// Opens the store; `create` makes it if it is not there.
     fn open(&self, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
-        location::open(&self.global, create, self.progress.notes())
+        location::open(&self.global, create, &self.progress.notes())
     }
 
     /// Opens another store than the one that `--store` names.
     fn open_at(&self, location: &OsStr, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
-        location::open_at(&self.global, location, create, self.progress.notes())
+        location::open_at(&self.global, location, create, &self.progress.notes())
     }
 
     /// Opens the store at the first call: what feeds a pipe may need the store before its first line comes.
@@ -153,6 +153,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         _ if closed_pipe => 0,
         _ if error.is::<Usage>() => 2,
         Some(messages::Error::Corrupt(_)) => 4,
+        Some(messages::Error::NotPermitted { .. }) => 5,
         _ => 3,
     }
 }

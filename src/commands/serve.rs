@@ -1,6 +1,7 @@
 //! `serve`: turns flags into what the server needs.
 
 use super::{Context, Outcome};
+use crate::client::SOCKET;
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
 use crate::{cli, config, location};
 
@@ -15,7 +16,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         (None, false) => Tls::SelfSigned(location::path(&context.global)?.join("tls")),
     };
     let options = Options {
-        local: Some(location::path(&context.global)?.join("sha-api.sock")),
+        local: Some(location::path(&context.global)?.join(SOCKET)),
         max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
@@ -39,7 +40,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         drain_timeout: serve.drain_timeout.into(),
     };
     let (global, notes) = (context.global.clone(), context.progress.notes());
-    server::run(&options, context.output.raw(), move || location::open(&global, true, notes))?;
+    server::run(&options, context.output.raw(), move || location::to_serve(&global, &notes))?;
     Ok(Outcome::Done)
 }
 

@@ -17,8 +17,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the store at `dir`, waiting up to `wait` for whoever has it.
-    pub fn take(dir: &Path, wait: Duration) -> Result<Self, Error> {
+    /// Takes the lock of the store at `dir`, waiting up to `wait` for whoever has it. `me` is what others are told.
+    pub fn take(dir: &Path, wait: Duration, me: &str) -> Result<Self, Error> {
         let path = dir.join("lock");
         let failed = |why| Error::io(format!("cannot lock {}", path.display()), why);
         let mut file =
@@ -38,7 +38,7 @@ impl Lock {
                 Err(errno) => return Err(failed(errno.into())),
             }
         }
-        let me = format!("process {} ({})\n", std::process::id(), command());
+        let me = format!("process {} ({me})\n", std::process::id());
         file.set_len(0).and_then(|()| file.write_all(me.as_bytes())).map_err(failed)?;
         Ok(Self { _file: file })
     }
@@ -52,11 +52,4 @@ fn holder(file: &mut File) -> String {
         name if read.is_ok() && !name.is_empty() => name.to_owned(),
         _ => "another process".to_owned(),
     }
-}
-
-/// This program and its verb; never an argument, which may be a message.
-fn command() -> String {
-    let verbs = ["put", "get", "has", "list", "rm", "stats", "verify", "export", "import", "copy", "serve"];
-    let verb = std::env::args().skip(1).find(|argument| verbs.contains(&argument.as_str()));
-    format!("sha-api {}", verb.unwrap_or_default()).trim_end().to_owned()
 }

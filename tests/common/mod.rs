@@ -1,6 +1,8 @@
 //! What the tests share: a store in a directory of its own, and the built binary on it.
 
+pub mod actor;
 pub mod server;
+pub mod side;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -36,6 +36,8 @@ pub struct Options {
     pub create: bool,
     /// How long to wait for a process that holds it.
     pub wait: Duration,
+    /// What this process is, for others who find the store held; it must be no secret.
+    pub me: String,
     /// Bytes of memory for the index.
     pub index_cache: u64,
     /// The length of a segment of the log in bytes, less than 32 GiB.
@@ -81,8 +83,8 @@ impl fmt::Debug for Local {
 impl Local {
     /// Opens the store: afterwards all that was ever acknowledged can be found.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let Options { path, create, wait, index_cache, segment_size, compression, notes } = options;
-        let (lock, salt) = place::enter(path, *create, *wait, notes)?;
+        let Options { path, index_cache, segment_size, compression, notes, .. } = options;
+        let (lock, salt) = place::enter(options)?;
         let failed = |why| Error::io(format!("cannot open the log of {}", path.display()), why);
         let log = Arc::new(Log::open(&path.join("log"), salt, (*segment_size).min(LONGEST_SEGMENT)).map_err(failed)?);
         let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;

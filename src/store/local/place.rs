@@ -4,8 +4,8 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::Duration;
 
+use super::Options;
 use crate::durable;
 use crate::messages::Error;
 use crate::random;
@@ -16,16 +16,17 @@ use crate::store::{Note, Notes};
 /// The version of what is on disk.
 const VERSION: u32 = 1;
 
-/// Locks the store at `dir`, making it first if it may be made, and reads its salt.
-pub fn enter(dir: &Path, create: bool, wait: Duration, notes: &Notes) -> Result<(Lock, Salt), Error> {
+/// Locks the store, making it first if it may be made, and reads its salt.
+pub fn enter(options: &Options) -> Result<(Lock, Salt), Error> {
+    let Options { path: dir, create, wait, me, notes, .. } = options;
     let failed = |why| Error::io(format!("cannot use the store {}", dir.display()), why);
-    if create {
+    if *create {
         make_dir(dir).map_err(failed)?;
     } else if !dir.is_dir() {
         return Err(Error::Unusable(format!("there is no store at {}; the first put makes one", dir.display())));
     }
     refuse_foreign(dir)?;
-    let lock = Lock::take(dir, wait)?;
+    let lock = Lock::take(dir, *wait, me)?;
     let salt = match std::fs::read_to_string(dir.join("format")) {
         Ok(format) => match parse(&format) {
             Some(Ok(salt)) => salt,

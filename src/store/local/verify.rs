@@ -255,6 +255,7 @@ mod tests {
             path: dir.path().to_owned(),
             create: true,
             wait: Duration::ZERO,
+            me: "a test".to_owned(),
             index_cache: 1 << 20,
             segment_size: 1 << 30,
             compression: None,

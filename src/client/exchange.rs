@@ -1,0 +1,218 @@
+//! One request and its reply: the next server when one does not answer, again when it will be ready soon, never for
+//! ever. Asking twice does no harm, since nothing that is asked adds up.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::CertificateError;
+use ureq::config::{Config, ConfigBuilder};
+use ureq::http::{HeaderValue, Method, Request};
+use ureq::{Agent, Timeout};
+
+use super::ask::Ask;
+use super::reply::Reply;
+use super::unix::{NoAddresses, ToSocket};
+use super::{Address, Options, tls};
+use crate::messages::Error;
+
+/// For a connection to come about, if nothing shorter is asked for.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The longest reply that is read: a message of 4 GiB.
+const LONGEST: u64 = 1 << 32;
+/// The longest reply that is no message.
+const LONGEST_LINES: u64 = 64 << 20;
+/// Uploads from here on wait until the server says that it wants them.
+const LARGE: usize = 256 << 10;
+/// For a server to say that it wants an upload, before it is sent all the same.
+const GO_AHEAD: Duration = Duration::from_secs(3);
+
+/// Servers of the same messages.
+#[derive(Debug)]
+pub(super) struct Servers {
+    all: Vec<Server>,
+    /// The one that answered last.
+    current: AtomicUsize,
+    wait: Duration,
+}
+
+#[derive(Debug)]
+struct Server {
+    name: String,
+    /// What stands in front of a path.
+    base: String,
+    /// Where its messages are, for people.
+    store: PathBuf,
+    agent: Agent,
+    authorization: Option<HeaderValue>,
+    timeout: Duration,
+}
+
+impl Servers {
+    pub(super) fn new(addresses: &[Address], options: &Options) -> Result<Self, Error> {
+        let all = addresses.iter().map(|address| Server::new(address, options)).collect::<Result<_, _>>()?;
+        Ok(Self { all, current: AtomicUsize::new(0), wait: options.wait })
+    }
+
+    /// The server of the store at `dir`, who trusts whoever can open its socket.
+    pub(super) fn beside(dir: PathBuf, socket: PathBuf, stream: UnixStream, options: &Options) -> Self {
+        let mut server = Server::at_socket(socket, Some(stream), options);
+        server.store = dir;
+        Self { all: vec![server], current: AtomicUsize::new(0), wait: options.wait }
+    }
+
+    /// The reply to `ask`, whatever its status, of the first server that is ready.
+    pub(super) fn ask(&self, ask: &Ask) -> Result<Reply, Error> {
+        let deadline = Instant::now() + self.wait;
+        loop {
+            let (mut pause, mut failed) = (None, Vec::new());
+            let first = self.current.load(Ordering::Relaxed);
+            for index in (first..self.all.len()).chain(0..first) {
+                match self.all[index].ask(ask) {
+                    Ok(reply) => {
+                        let Some(time) = reply.pause() else {
+                            self.current.store(index, Ordering::Relaxed);
+                            return Ok(reply);
+                        };
+                        pause = pause.max(Some(time));
+                        failed.push(reply.failure());
+                    }
+                    Err(why) => failed.push(why),
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match pause {
+                Some(pause) if !left.is_zero() => std::thread::sleep(pause.min(left)),
+                _ => return Err(together(failed)),
+            }
+        }
+    }
+}
+
+/// One error that says what all of them do.
+fn together(mut failed: Vec<Error>) -> Error {
+    let last = failed.pop().expect("there is at least one server");
+    if failed.is_empty() {
+        return last;
+    }
+    failed.push(last);
+    Error::Unusable(failed.iter().map(Error::to_string).collect::<Vec<_>>().join("; "))
+}
+
+impl Server {
+    fn new(address: &Address, options: &Options) -> Result<Self, Error> {
+        let authorization = options.token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {}", token.0)));
+        let authorization =
+            authorization.transpose().map_err(|_| Error::Unusable("SHA_API_TOKEN is no token".to_owned()))?;
+        let mut server = match address {
+            Address::Socket(path) => Self::at_socket(path.clone(), None, options),
+            Address::Url(url) => {
+                let trust = if url.https { tls::config(&options.trust)? } else { tls::none() };
+                let mut config = config(options.timeout).tls_config(trust);
+                if url.is_here() {
+                    config = config.proxy(None);
+                }
+                let (base, agent) = (url.to_string(), config.build().new_agent());
+                let (name, store) = (base.clone(), PathBuf::from(&base));
+                Self { name, base, store, agent, authorization: None, timeout: options.timeout }
+            }
+        };
+        server.authorization = authorization;
+        Ok(server)
+    }
+
+    fn at_socket(socket: PathBuf, first: Option<UnixStream>, options: &Options) -> Self {
+        let name = format!("unix:{}", socket.display());
+        let store = PathBuf::from(&name);
+        let config = config(options.timeout).proxy(None).build();
+        let agent = Agent::with_parts(config, ToSocket::new(socket, first), NoAddresses);
+        let base = "http://localhost".to_owned();
+        Self { name, base, store, agent, authorization: None, timeout: options.timeout }
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<Reply, Error> {
+        match self.try_to(ask) {
+            // A connection that was kept may have been closed meanwhile.
+            Err(ureq::Error::Io(error)) if is_hang_up(error.kind()) => self.try_to(ask),
+            outcome => outcome,
+        }
+        .map_err(|why| Error::Server { server: self.name.clone(), why: self.explain(&why) })
+    }
+
+    fn try_to(&self, ask: &Ask) -> Result<Reply, ureq::Error> {
+        let mut request = Request::builder().method(&ask.method).uri(format!("{}{}", self.base, ask.path));
+        request = request.header("Accept", ask.accept);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let response = match ask.kind {
+            "" => self.agent.run(request.body(())?),
+            kind => {
+                request = request.header("Content-Type", kind);
+                if ask.body.len() >= LARGE && ask.method == Method::PUT {
+                    request = request.header("Expect", "100-continue");
+                }
+                self.agent.run(request.body(&ask.body[..])?)
+            }
+        }?;
+        let (head, body) = response.into_parts();
+        let limit = if ask.kind.is_empty() { LONGEST } else { LONGEST_LINES };
+        let body = body.into_with_config().limit(limit).read_to_vec()?;
+        let (server, store) = (self.name.clone(), self.store.clone());
+        Ok(Reply { status: head.status.as_u16(), fields: head.headers, body, server, store })
+    }
+
+    fn explain(&self, error: &ureq::Error) -> String {
+        let within = |time| format!("within {}", humantime::format_duration(time));
+        match error {
+            ureq::Error::Io(why) => match why.get_ref().and_then(|why| why.downcast_ref::<rustls::Error>()) {
+                Some(why) => explain_tls(why),
+                None if why.kind() == ErrorKind::UnexpectedEof => "it has hung up".to_owned(),
+                None => why.to_string(),
+            },
+            ureq::Error::Rustls(why) => explain_tls(why),
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+                format!("no connection {}", within(self.timeout.min(CONNECT)))
+            }
+            ureq::Error::Timeout(_) => format!("no answer {}; --timeout waits longer", within(self.timeout)),
+            ureq::Error::HostNotFound => "there is no host of this name".to_owned(),
+            ureq::Error::Protocol(why) => format!("it does not speak HTTP/1.1: {why}"),
+            why => why.to_string(),
+        }
+    }
+}
+
+fn explain_tls(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "nobody whom we trust vouches for its certificate; --cacert names who may".to_owned()
+        }
+        rustls::Error::InvalidCertificate(why) => format!("its certificate cannot be trusted: {why}"),
+        why => format!("TLS has failed: {why}"),
+    }
+}
+
+const fn is_hang_up(kind: ErrorKind) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// What holds for every connection.
+fn config(timeout: Duration) -> ConfigBuilder<ureq::typestate::AgentScope> {
+    Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("sha-api/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(timeout.min(CONNECT)))
+        .timeout_await_100(Some(GO_AHEAD))
+        .timeout_per_read(Some(timeout))
+        .timeout_per_write(Some(timeout))
+        .max_idle_connections_per_host(16)
+        // Shorter than servers keep a connection that says nothing.
+        .max_idle_age(Duration::from_secs(10))
+        .input_buffer_size(128 << 10)
+        .output_buffer_size(128 << 10)
+}

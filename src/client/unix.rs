@@ -1,0 +1,159 @@
+//! HTTP over a socket on this machine. However long its path is, it can be reached.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::{Timeout as Which, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
+use ureq::{Error, Timeout};
+
+/// What the socket of a store that is served is called.
+pub const SOCKET: &str = "sha-api.sock";
+
+/// Connects to `socket`, waiting no longer than `time` for room in its queue.
+pub(super) fn connect(socket: &Path, time: Duration) -> io::Result<UnixStream> {
+    let unbound = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&unbound, Which::Send, Some(time))?;
+    let to = |path: &Path| rustix::net::connect(&unbound, &SocketAddrUnix::new(path)?).map_err(io::Error::from);
+    match to(socket) {
+        // An address has room for 107 bytes; below the descriptor of its directory every path is short.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error()) => {
+            let (parent, name) = (socket.parent(), socket.file_name());
+            let (Some(parent), Some(name)) = (parent, name) else { return Err(error) };
+            let dir = File::from(rustix::fs::open(parent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+            to(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))?;
+        }
+        outcome => outcome?,
+    }
+    Ok(unbound.into())
+}
+
+/// Connects to one socket, whatever a URL says.
+#[derive(Debug)]
+pub(super) struct ToSocket {
+    path: PathBuf,
+    /// A connection that is there already.
+    first: Mutex<Option<UnixStream>>,
+}
+
+impl ToSocket {
+    pub(super) fn new(path: PathBuf, first: Option<UnixStream>) -> Self {
+        Self { path, first: Mutex::new(first) }
+    }
+}
+
+impl Connector for ToSocket {
+    type Out = Stream;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Stream>, Error> {
+        let first = self.first.lock().expect("nobody panics while holding this").take();
+        let stream = match first {
+            Some(stream) => stream,
+            None => connect(&self.path, *details.timeout.after)?,
+        };
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(Stream { stream, buffers }))
+    }
+}
+
+/// Finds nothing, since a socket needs no address.
+#[derive(Debug)]
+pub(super) struct NoAddresses;
+
+impl Resolver for NoAddresses {
+    fn resolve(
+        &self,
+        _: &ureq::http::Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Stream {
+    stream: UnixStream,
+    buffers: LazyBuffers,
+}
+
+impl Transport for Stream {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let timeout = timeout.for_write();
+        self.stream.set_write_timeout(time(&timeout))?;
+        self.stream.write_all(&self.buffers.output()[..amount]).map_err(|error| or_timeout(error, timeout.reason))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let timeout = timeout.for_read();
+        self.stream.set_read_timeout(time(&timeout))?;
+        loop {
+            match self.stream.read(self.buffers.input_append_buf()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(or_timeout(error, timeout.reason)),
+                Ok(length) => {
+                    self.buffers.input_appended(length);
+                    return Ok(length > 0);
+                }
+            }
+        }
+    }
+
+    /// Open is what is silent: what comes unasked belongs to no request.
+    fn is_open(&mut self) -> bool {
+        let mut probe = || {
+            self.stream.set_nonblocking(true)?;
+            let read = self.stream.read(&mut [0]);
+            self.stream.set_nonblocking(false)?;
+            read
+        };
+        matches!(probe(), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+/// A socket cannot be told to wait for no time at all.
+fn time(timeout: &NextTimeout) -> Option<Duration> {
+    (!timeout.after.is_not_happening()).then(|| (*timeout.after).max(Duration::from_millis(1)))
+}
+
+fn or_timeout(error: io::Error, reason: Timeout) -> Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout(reason),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_socket_is_reached_however_long_its_path_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for depth in [0, 5] {
+            let dir = (0..depth).fold(dir.path().to_owned(), |dir, _| dir.join("a".repeat(40)));
+            std::fs::create_dir_all(&dir).unwrap();
+            let opened = File::open(&dir).unwrap();
+            let short = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
+            let listener = UnixListener::bind(short).unwrap();
+            connect(&dir.join(SOCKET), Duration::from_secs(30)).unwrap();
+            drop(listener);
+            let refused = connect(&dir.join(SOCKET), Duration::from_secs(30)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The same messages from three sides: in a directory, in one that a server holds, and behind a URL.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Output;
+
+use assert_cmd::Command;
+
+use super::server::Server;
+use super::{Sandbox, digest};
+
+/// How commands get at a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Directory,
+    Served,
+    Url,
+}
+
+pub const SIDES: [Side; 3] = [Side::Directory, Side::Served, Side::Url];
+
+/// A store, and commands on it from one side.
+pub struct View {
+    side: Side,
+    sandbox: Option<Sandbox>,
+    server: Option<Server>,
+}
+
+/// Permits everything on every server that is started here.
+pub const TOKEN: &str = "a-token-for-everything";
+
+impl View {
+    /// `flags` are those of the server, if there is one.
+    pub fn new(side: Side, sandbox: Sandbox, flags: &[&str]) -> Self {
+        if side == Side::Directory {
+            return Self { side, sandbox: Some(sandbox), server: None };
+        }
+        let tokens = tokens(&sandbox);
+        let line = format!("all read,write,list,rm {}\n", digest(TOKEN.as_bytes()));
+        std::fs::write(&tokens, line).unwrap();
+        let server = Server::start(sandbox, &[&["--token-file", &tokens], flags].concat());
+        Self { side, sandbox: None, server: Some(server) }
+    }
+
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Its server; a directory has none.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    pub fn sandbox(&self) -> &Sandbox {
+        self.server.as_ref().map_or_else(|| self.sandbox.as_ref().unwrap(), |server| &server.sandbox)
+    }
+
+    /// The binary, told by variables where the messages are.
+    pub fn sha_api<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.sandbox().sha_api(args);
+        command.current_dir(self.sandbox().dir());
+        if let (Side::Url, Some(server)) = (self.side, &self.server) {
+            command.env_remove("SHA_API_STORE").env("SHA_API_SERVER", url(server));
+            command.env("SHA_API_CACERT", cert(self.sandbox())).env("SHA_API_TOKEN", TOKEN);
+        }
+        command
+    }
+
+    /// What `copy` calls it.
+    pub fn location(&self) -> String {
+        match (self.side, &self.server) {
+            (Side::Url, Some(server)) => url(server),
+            _ => self.sandbox().store().display().to_string(),
+        }
+    }
+
+    /// The certificate of its server, if it has one.
+    pub fn cert(&self) -> String {
+        std::fs::read_to_string(cert(self.sandbox())).unwrap_or_default()
+    }
+
+    /// What a command said and how it ended, with the names of places taken out.
+    pub fn outcome(&self, args: &[&str], stdin: &[u8]) -> (Option<i32>, String, String) {
+        let Output { status, stdout, stderr } = self.sha_api(args).write_stdin(stdin).output().unwrap();
+        let plain = |bytes: &[u8]| {
+            let text = bytes.iter().map(|byte| byte.escape_ascii().to_string()).collect::<String>();
+            let text = text.replace(&self.sandbox().store().display().to_string(), "STORE");
+            match &self.server {
+                Some(server) => text.replace(&url(server), "STORE"),
+                None => text,
+            }
+        };
+        (status.code(), plain(&stdout), plain(&stderr))
+    }
+}
+
+/// Makes a token, and the file if it is not there.
+pub fn token(sandbox: &Sandbox, scopes: &str) -> String {
+    let name = scopes.replace(',', "-");
+    let made = sandbox.sha_api(["token", &name, "--scope", scopes, "--token-file", &tokens(sandbox)]).assert().code(0);
+    String::from_utf8(made.get_output().stdout.clone()).unwrap().trim().to_owned()
+}
+
+/// The file of tokens.
+pub fn tokens(sandbox: &Sandbox) -> String {
+    sandbox.dir().join("tokens").display().to_string()
+}
+
+/// Where a server is that speaks TLS.
+pub fn url(server: &Server) -> String {
+    format!("https://{}", server.address)
+}
+
+/// Its own certificate.
+pub fn cert(sandbox: &Sandbox) -> PathBuf {
+    sandbox.store().join("tls/cert.pem")
+}
