@@ -3,87 +3,27 @@
 
 mod append;
 mod compression;
+mod files;
+mod position;
 mod record;
 mod scan;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 pub use append::{AppendError, Appender, Record};
 pub use compression::{compress, decompress};
+pub use files::{FIRST_RECORD, path, salt_of_any_segment};
+pub use position::{Point, Position};
 pub use record::{ALIGN, HEADER, Header, Kind, Salt, now, time};
 pub use scan::{End, Found, is_whole};
 
-use serde::{Deserialize, Serialize};
-
 use crate::durable;
-
-/// The first record of a segment begins here; before it stand the magic, the number and the salt.
-pub const FIRST_RECORD: u64 = FIRST_BYTES as u64;
-const FIRST_BYTES: usize = 64;
-const MAGIC: &[u8; 16] = b"sha-api segment\n";
-
-/// Where a record stands, and what is known of it without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// What it says.
-    pub kind: Kind,
-    /// The number of the segment.
-    pub segment: u32,
-    /// Of the record's header; a multiple of 8.
-    pub offset: u64,
-    /// How many bytes follow the header.
-    pub stored: u32,
-    /// The length of the message.
-    pub length: u32,
-    /// When it was stored, in seconds since 1970.
-    pub time: u32,
-}
-
-impl Position {
-    /// Of a record at an offset of a segment, with `bytes` behind its header.
-    pub fn of(header: &Header, segment: u32, offset: u64, bytes: &[u8]) -> Self {
-        let stored = header.stored();
-        let length = match header.kind {
-            Kind::Compressed => compression::length(bytes).unwrap_or(stored),
-            Kind::Message | Kind::Removal => stored,
-        };
-        Self { kind: header.kind, segment, offset, stored, length, time: header.time }
-    }
-
-    /// Whether a message stands there.
-    pub fn is_message(&self) -> bool {
-        self.kind != Kind::Removal
-    }
-
-    /// What the record takes in the log, in bytes.
-    pub fn size(&self) -> u64 {
-        record::size(self.stored)
-    }
-
-    /// Where in the log it stands.
-    pub fn point(&self) -> Point {
-        Point { segment: self.segment, offset: self.offset }
-    }
-}
-
-/// A point between two records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Point {
-    /// The number of the segment.
-    pub segment: u32,
-    /// In the segment.
-    pub offset: u64,
-}
-
-impl Point {
-    /// Before all records.
-    pub const START: Self = Self { segment: 1, offset: FIRST_RECORD };
-}
+use files::{first_bytes, numbers};
 
 /// The segments, open for reading.
 #[derive(Debug)]
@@ -281,44 +221,4 @@ pub struct Tail {
     pub segment: u32,
     /// How it ends.
     pub end: End,
-}
-
-/// The salt that a segment in `dir` was made with, for a store that has lost the file that says it.
-pub fn salt_of_any_segment(dir: &Path) -> io::Result<Option<Salt>> {
-    for number in numbers(dir)? {
-        let mut bytes = [0; FIRST_BYTES];
-        let read = File::open(path(dir, number)).and_then(|mut file| file.read_exact(&mut bytes));
-        let salt = *bytes[20..].first_chunk().expect("44 bytes are left");
-        if read.is_ok() && bytes == first_bytes(number, &salt) {
-            return Ok(Some(salt));
-        }
-    }
-    Ok(None)
-}
-
-/// The numbers of the segments in `dir`, in order. Other files are left alone.
-fn numbers(dir: &Path) -> io::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log")).filter(|stem| stem.len() == 8);
-        numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// The name of a segment.
-pub fn path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number:08}.log"))
-}
-
-fn first_bytes(number: u32, salt: &Salt) -> [u8; FIRST_BYTES] {
-    let mut bytes = [0; FIRST_BYTES];
-    bytes[..16].copy_from_slice(MAGIC);
-    bytes[16..20].copy_from_slice(&number.to_le_bytes());
-    bytes[20..36].copy_from_slice(salt);
-    let sum = crc32fast::hash(&bytes[..36]);
-    bytes[36..40].copy_from_slice(&sum.to_le_bytes());
-    bytes
 }
