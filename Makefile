@@ -23,8 +23,11 @@ build: ## the release binary
 test: ## all tests
 	$(CARGO) test --locked
 
-test-faults: ## power cuts on loop mounts; needs root, mkfs.ext4, mkfs.xfs, xfs_io and strace
-	$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 power
+# Needs root, loop devices, mkfs.ext4, mkfs.xfs, xfs_io, strace, setpriv, timeout and faketime; what cannot be tried is said.
+test-faults: ## power cuts, kills, full and failing disks, damaged files; a table of what came of them
+	@rm -f $(target)/tmp/faults
+	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 faults:: ; \
+	    status=$$?; echo; cat $(target)/tmp/faults; exit $$status
 
 lint: ## formatting and clippy, with every warning an error
 	$(CARGO) fmt --check

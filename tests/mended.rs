@@ -1,10 +1,12 @@
 //! The index is expendable: deleted, cut or overwritten, the next command makes it anew and answers.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use predicates::prelude::*;
 
-use crate::common::{Random, Sandbox, digest, noise};
+use crate::common::{Random, Sandbox, can_trace, digest, noise};
 
 const COUNT: usize = 3000;
 
@@ -117,7 +119,10 @@ fn a_lost_format_file_is_mended_from_the_log() {
     let (sandbox, digests) = store();
     let format = sandbox.store().join("format");
     let before = std::fs::read(&format).unwrap();
-    for damage in [None, Some(b"".as_slice()), Some(b"sha-api store 1 zz\n"), Some(b"\xff\xff")] {
+    // One digit of the salt for another.
+    let mut flipped = before.clone();
+    flipped[20] = if before[20] == b'7' { b'5' } else { b'7' };
+    for damage in [None, Some(b"".as_slice()), Some(b"sha-api store 1 zz\n"), Some(b"\xff\xff"), Some(&flipped)] {
         match damage {
             None => std::fs::remove_file(&format).unwrap(),
             Some(bytes) => std::fs::write(&format, bytes).unwrap(),
@@ -155,4 +160,44 @@ fn a_log_that_lost_acknowledged_messages_says_how_many() {
     std::fs::write(&log, &bytes[..64]).unwrap();
     let said = predicate::str::contains(format!("{COUNT} messages that were stored are gone from the log"));
     sandbox.sha_api(["stats"]).assert().code(0).stderr(said);
+}
+
+/// A store that was killed before the index was flushed for the first time.
+fn killed() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let mut put = sandbox.process(["put", "--lines"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    put.stdin.as_ref().unwrap().write_all(b"first\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(put.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    put.kill().unwrap();
+    put.wait().unwrap();
+    assert_eq!(line.trim_end(), digest(b"first"));
+    sandbox
+}
+
+#[test]
+fn a_new_store_has_its_reserve_before_the_first_flush() {
+    let sandbox = killed();
+    assert!(!sandbox.store().join("index.seal").exists());
+    assert_eq!(sandbox.store().join("index.reserve").metadata().unwrap().len(), 2 << 20);
+}
+
+#[test]
+fn an_index_that_cannot_be_flushed_is_left_without_a_hang() {
+    if !can_trace() {
+        return;
+    }
+    let sandbox = killed();
+    let log = sandbox.store().join("log/00000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    *bytes.last_mut().unwrap() = 1;
+    std::fs::write(&log, bytes).unwrap();
+    // What a thread writes first is written; what is set aside is not, nor is the index at the end.
+    let fail = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:error=EIO:when=2+"];
+    let own = sandbox.process(["has", &digest(b"first")]);
+    let mut command = std::process::Command::new("strace");
+    command.args(fail).arg(own.get_program()).args(own.get_args()).env("SHA_API_STORE", sandbox.store());
+    let mut command = assert_cmd::Command::from_std(command);
+    command.timeout(std::time::Duration::from_secs(20)).assert().code(3).stdout("");
+    sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first");
 }

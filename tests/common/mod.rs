@@ -108,6 +108,19 @@ pub fn has_tool(name: &str) -> bool {
     is_there
 }
 
+/// Whether processes can be traced here; without that a test is skipped.
+pub fn can_trace() -> bool {
+    if !has_tool("strace") {
+        return false;
+    }
+    let tried = std::process::Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
+    let can = tried.is_ok_and(|output| output.status.success());
+    if !can {
+        skipped("processes cannot be traced");
+    }
+    can
+}
+
 /// Says why a test is skipped; where everything must be there, that is a failure.
 pub fn skipped(why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "cannot be tested here: {why}");

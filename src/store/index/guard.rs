@@ -72,7 +72,11 @@ impl Guard {
             Some(seal) if mark.is_none_or(|mark| mark.point < seal.mark.point) => {
                 Err(Damaged::new("it is shorter than it was"))
             }
-            _ => Ok(()),
+            _ => {
+                // Now, since a disk that is full before the first flush would not let the tree be opened again.
+                self.keep_reserve();
+                Ok(())
+            }
         }
     }
 

@@ -147,13 +147,7 @@ impl Index {
                     }
                 }
                 Work::Idle => self.flush(),
-                Work::Closed => {
-                    self.flush();
-                    if self.is_behind(|mark, flushed| mark != flushed) {
-                        self.tree().abandon();
-                    }
-                    return;
-                }
+                Work::Closed => return self.flush(),
             }
         }
     }
@@ -233,6 +227,15 @@ impl Index {
     }
 }
 
+impl Drop for Index {
+    /// sled flushes when it is dropped, and does not come back from a disk that fails: so it is left with nothing to do.
+    fn drop(&mut self) {
+        if self.is_behind(|mark, flushed| mark != flushed) {
+            self.tree().abandon();
+        }
+    }
+}
+
 /// Where the index is, and what it is made from.
 struct Place {
     dir: PathBuf,
@@ -263,7 +266,10 @@ impl Place {
                 tree.abandon();
                 self.rebuild(&why, None)
             }
-            Err(Stopped::Log(why)) => Err(unreadable(why)),
+            Err(Stopped::Log(why)) => {
+                tree.abandon();
+                Err(unreadable(why))
+            }
         }
     }
 
@@ -310,7 +316,13 @@ impl Place {
         }
         Guard::new(&self.dir).reset();
         let made = self.open_tree().map_err(Stopped::Tree);
-        let made = made.and_then(|(tree, _)| Ok((replay(&tree, Mark::EMPTY, until, &self.log, &self.notes)?, tree)));
+        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, &self.log, &self.notes) {
+            Ok(reached) => Ok((reached, tree)),
+            Err(stopped) => {
+                tree.abandon();
+                Err(stopped)
+            }
+        });
         match made {
             Ok(((mark, tail), tree)) => {
                 remove_dir(&aside).map_err(failed)?;

@@ -29,14 +29,14 @@ pub fn enter(options: &Options) -> Result<(Lock, Salt), Error> {
     let lock = Lock::take(dir, *wait, me)?;
     let salt = match std::fs::read_to_string(dir.join("format")) {
         Ok(format) => match parse(&format) {
-            Some(Ok(salt)) => salt,
+            Some(Ok(salt)) if is_of_log(dir, &salt).map_err(failed)? => salt,
             Some(Err(version)) => {
                 return Err(Error::Unusable(format!(
                     "the store {} has format {version}, this program knows up to {VERSION}; use a newer sha-api",
                     dir.display()
                 )));
             }
-            None => mend_format(dir, notes)?,
+            Some(Ok(_)) | None => mend_format(dir, notes)?,
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if is_begun(dir).map_err(failed)? {
@@ -64,6 +64,16 @@ fn is_begun(dir: &Path) -> io::Result<bool> {
     match std::fs::read_dir(dir.join("log")) {
         Ok(mut entries) => Ok(entries.next().is_some()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether no segment says another salt: with a wrong one, no record of the log would count.
+fn is_of_log(dir: &Path, salt: &Salt) -> io::Result<bool> {
+    match log::salt_of_any_segment(&dir.join("log")) {
+        Ok(found) => Ok(found.is_none_or(|found| found == *salt)),
+        // Whoever opens the log says what is wrong with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }

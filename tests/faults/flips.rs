@@ -1,0 +1,103 @@
+//! One flipped bit, anywhere in any file of a store: the message that it hits is said to be corrupt or lost, the
+//! others are there.
+
+use std::path::{Path, PathBuf};
+
+use super::scenes::{behind, closed};
+use super::victim::{Victim, files};
+use super::{Tally, each};
+use crate::common::Random;
+
+/// Of the log, of the index, and of all other files.
+const FLIPS: [(&str, u64); 3] = [("log", 240), ("index", 160), ("", 120)];
+
+/// Where a bit is flipped.
+#[derive(Debug, Clone)]
+struct Flip {
+    file: PathBuf,
+    byte: usize,
+    bit: u64,
+    /// Whether the index is lost, too: then the log alone must tell.
+    without_index: bool,
+}
+
+#[test]
+#[ignore = "takes minutes: make test-faults"]
+fn a_flipped_bit_costs_no_other_message_and_is_said() {
+    for (state, base) in [("closed", closed()), ("killed", behind())] {
+        for (part, count) in FLIPS {
+            let flips = choose(&base, part, count / 2);
+            let tally = each(flips, |flip| judge(&base, &flip));
+            let part = if part.is_empty() { "any other file" } else { part };
+            tally.row(&format!("a flipped bit in {part}, store {state}"), true);
+        }
+    }
+}
+
+fn choose(base: &Victim, part: &str, count: u64) -> Vec<Flip> {
+    let mut random = Random(0xf11b + count);
+    let files: Vec<_> = files(base.store()).into_iter().filter(|file| is_part(base.store(), file, part)).collect();
+    let flip = |number: u64| {
+        let file = &files[usize::try_from(random.below(files.len() as u64)).unwrap()];
+        let bytes = std::fs::read(file).unwrap();
+        // The zeros behind the end are hit too, but not most of the time.
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1) + 64;
+        let byte = usize::try_from(random.below(end.min(bytes.len()) as u64)).unwrap();
+        let file = file.strip_prefix(base.store()).unwrap().to_owned();
+        Flip { file, byte, bit: random.below(8), without_index: number % 2 == 1 }
+    };
+    (0..count).map(flip).collect()
+}
+
+fn is_part(store: &Path, file: &Path, part: &str) -> bool {
+    let first = file.strip_prefix(store).unwrap().iter().next().unwrap();
+    match part {
+        "" => first != "log" && first != "index",
+        _ => first == part,
+    }
+}
+
+fn judge(base: &Victim, flip: &Flip) -> Tally {
+    let mut victim = base.copy(format!("{flip:?}"));
+    let path = victim.store().join(&flip.file);
+    let whole = std::fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[flip.byte] ^= 1 << flip.bit;
+    std::fs::write(&path, bytes).unwrap();
+    if flip.without_index {
+        std::fs::remove_dir_all(victim.store().join("index")).unwrap();
+    }
+    let lost = victim.check();
+    if victim.refused {
+        // A store that claims to be of a newer format is left alone; somebody has to look at that.
+        std::fs::write(&path, whole).unwrap();
+    }
+    let is_one = lost.len() <= 1 || (victim.refused && flip.file == Path::new("format"));
+    let recovered = victim.recovers(&lost);
+    victim.tally.recovered = usize::from(is_one && recovered);
+    if !is_one {
+        println!("{flip:?}: {} are lost", lost.len());
+    }
+    victim.tally
+}
+
+#[test]
+#[ignore = "takes minutes: make test-faults"]
+fn a_message_that_is_cut_out_without_a_trace_is_seen_as_a_loss() {
+    let mut victim = closed();
+    let message = b"the last of the log".to_vec();
+    let end = end_of(&victim);
+    victim.put(None, &[vec![message]]);
+    let mut bytes = std::fs::read(victim.log()).unwrap();
+    bytes[end..].fill(0);
+    std::fs::write(victim.log(), bytes).unwrap();
+    std::fs::remove_dir_all(victim.store().join("index")).unwrap();
+    assert_eq!(victim.check().len(), 1);
+    victim.tally.control("a message cut out, and the index gone");
+}
+
+/// Where the next record begins.
+fn end_of(victim: &Victim) -> usize {
+    let bytes = std::fs::read(victim.log()).unwrap();
+    (bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1).next_multiple_of(8)
+}

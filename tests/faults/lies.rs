@@ -1,0 +1,84 @@
+//! A disk that says it has written what it has not: the message is said to be corrupt or lost, and can be put again.
+
+use super::each;
+use super::scenes::closed;
+use super::strace::Injection;
+use super::victim::{Victim, message};
+use crate::common::{Random, can_trace, digest};
+
+/// What a message takes in the log.
+pub fn record(message: &[u8]) -> usize {
+    (48 + message.len()).next_multiple_of(8)
+}
+
+/// Puts messages one by one; of the `n`-th the disk takes nothing.
+fn lied_to(base: &Victim, n: usize, count: u64) -> Victim {
+    let mut victim = base.copy(format!("write {n} of {count} is skipped"));
+    let messages: Vec<_> = (0..count).map(|number| vec![message(20 + n as u64, number, 500)]).collect();
+    let skip = Injection::new("pwrite64", format!("retval={}:when={n}", record(&messages[n - 1][0])));
+    let (ran, hits) = victim.put(Some(&skip.on(vec![victim.log()])), &messages);
+    assert!(ran.code == Some(0) && hits == 1, "{ran:?}, {hits}");
+    victim
+}
+
+#[test]
+#[ignore = "takes minutes: make test-faults"]
+fn a_write_that_the_disk_skips_is_said() {
+    if !can_trace() {
+        return;
+    }
+    let base = closed();
+    let tally = each((1..=20).flat_map(|n| [(n, false), (n, true)]), |(n, without_index)| {
+        let mut victim = lied_to(&base, n, 20 + u64::from(without_index));
+        if without_index {
+            std::fs::remove_dir_all(victim.store().join("index")).unwrap();
+        }
+        let lost = victim.check();
+        assert_eq!(lost.len(), 1, "{lost:?}");
+        victim.tally.recovered = usize::from(victim.recovers(&lost));
+        victim.tally
+    });
+    assert_eq!(tally.lost, tally.runs);
+    tally.row("the disk skips a write", true);
+}
+
+#[test]
+#[ignore = "takes minutes: make test-faults"]
+fn a_large_write_of_which_the_disk_skips_a_part_is_said() {
+    if !can_trace() {
+        return;
+    }
+    let base = closed();
+    let mut random = Random(0x11e5);
+    let lengths: Vec<_> = (0..12).map(|_| (2 << 20) + random.below(1 << 20)).collect();
+    let tally = each(lengths, |length| {
+        let mut victim = base.copy(format!("the bytes of a message of {length} are skipped"));
+        let mut large = b"large ".to_vec();
+        large.resize(usize::try_from(length).unwrap(), b'l');
+        // The header goes first, then the bytes at once, then the padding.
+        let skip = Injection::new("pwrite64", format!("retval={length}:when=2"));
+        let (ran, hits) =
+            victim.put(Some(&skip.on(vec![victim.log()])), &[vec![large.clone()], vec![message(30, length, 90)]]);
+        assert!(ran.code == Some(0) && hits == 1, "{ran:?}, {hits}");
+        let lost = victim.check();
+        assert_eq!(lost, [digest(&large)]);
+        victim.tally.recovered = usize::from(victim.recovers(&lost));
+        victim.tally
+    });
+    tally.row("the disk skips the bytes of a large message", true);
+}
+
+#[test]
+#[ignore = "takes minutes: make test-faults"]
+fn a_skipped_write_that_nothing_remembers_is_seen_as_a_loss() {
+    if !can_trace() {
+        return;
+    }
+    let mut victim = lied_to(&closed(), 5, 5);
+    for name in ["index", "index.seal"] {
+        let path = victim.store().join(name);
+        let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+    }
+    victim.check();
+    victim.tally.control("the last write skipped, and the index gone");
+}

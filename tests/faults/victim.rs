@@ -1,0 +1,330 @@
+//! A store that faults happen to: it remembers what was acknowledged, and counts what became of that.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::Tally;
+use super::strace::{Injection, hits};
+use crate::common::{Random, Sandbox, digest, noise};
+
+/// No command takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer files are not copied.
+const SHARED: u64 = 512 << 20;
+const KILL: i32 = 9;
+/// What `timeout --signal KILL` ends with.
+const TIMED_OUT: i32 = 137;
+/// The words of the notes that say that something is gone.
+const LOSS: [&str; 4] =
+    ["is corrupt in the log", "what stood there is lost", "are gone from the log", "no whole record"];
+
+/// A store, and what it acknowledged.
+pub struct Victim {
+    sandbox: Sandbox,
+    store: PathBuf,
+    /// By digest.
+    pub known: HashMap<String, Vec<u8>>,
+    pub tally: Tally,
+    /// Notes of a loss that were printed.
+    notes: String,
+    /// What the runs were, for when something goes wrong.
+    story: String,
+    /// Whether the last check found a store that cannot be opened.
+    pub refused: bool,
+    /// How many of `known` are in a tally already.
+    counted: usize,
+}
+
+/// How a command ended.
+#[derive(Debug, Default)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub killed: bool,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Victim {
+    /// A store that is not there yet.
+    pub fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let store = sandbox.store();
+        Self::at(sandbox, store)
+    }
+
+    /// The same at a place outside the sandbox.
+    pub fn at(sandbox: Sandbox, store: PathBuf) -> Self {
+        let tally = Tally { runs: 1, ..Tally::default() };
+        let (known, text) = (HashMap::new(), String::new());
+        Self { sandbox, store, known, tally, notes: text.clone(), story: text, refused: false, counted: 0 }
+    }
+
+    /// A copy, with all that it knows.
+    pub fn copy(&self, story: impl Into<String>) -> Self {
+        let mut copy = Self::new();
+        copy_tree(&self.store, &copy.store);
+        copy.known.clone_from(&self.known);
+        copy.story = story.into();
+        copy
+    }
+
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// The directory around the store.
+    pub fn dir(&self) -> &Path {
+        self.sandbox.dir()
+    }
+
+    /// The first segment.
+    pub fn log(&self) -> PathBuf {
+        self.store.join("log/00000001.log")
+    }
+
+    /// The binary on this store.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.sandbox.process(arguments);
+        command.env("SHA_API_STORE", &self.store);
+        command
+    }
+
+    /// Runs a command to its end, and counts it if it panics or has no end.
+    pub fn run(&mut self, mut command: Command, input: &[u8]) -> Ran {
+        let mut child = start(&mut command);
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // Whoever does not read its input does not get it.
+        std::thread::spawn(move || stdin.write_all(&input));
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        let status = self.end_of(&mut child, &command);
+        let stdout = stdout.join().unwrap();
+        self.ran(status, stdout, &stderr.join().unwrap(), &command)
+    }
+
+    /// Puts messages in groups, each sent once the one before is acknowledged. Answers how it ended.
+    pub fn put(&mut self, injection: Option<&Injection>, groups: &[Vec<Vec<u8>>]) -> (Ran, usize) {
+        let trace = self.dir().join("trace");
+        let mut command = self.command(&["put", "--lines"]);
+        if let Some(injection) = injection {
+            command = injection.wrap(&command, &trace);
+        }
+        let ran = self.put_by(command, groups);
+        let hits = if ran.killed { 1 } else { hits(&trace) };
+        (ran, hits)
+    }
+
+    /// The same, by any command that reads lines and prints their digests.
+    pub fn put_by(&mut self, mut command: Command, groups: &[Vec<Vec<u8>>]) -> Ran {
+        let mut child = start(&mut command);
+        let mut stdin = child.stdin.take();
+        let lines = lines(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        'groups: for group in groups {
+            let input: Vec<u8> = group.iter().flat_map(|message| [message, b"\n".as_slice()].concat()).collect();
+            // It may have ended; what it acknowledged before still counts.
+            let mut feed = stdin.take().unwrap();
+            let feeder = std::thread::spawn(move || feed.write_all(&input).map(|()| feed));
+            for message in group {
+                let Ok(line) = lines.recv_timeout(PATIENCE) else { break 'groups };
+                assert_eq!(line, digest(message));
+                self.known.insert(line, message.clone());
+            }
+            match feeder.join().unwrap() {
+                Ok(feed) => stdin = Some(feed),
+                Err(_) => break,
+            }
+        }
+        drop(stdin);
+        let status = self.end_of(&mut child, &command);
+        self.ran(status, Vec::new(), &stderr.join().unwrap(), &command)
+    }
+
+    /// Asks for everything that was acknowledged, and counts what is not there. Answers what is lost.
+    pub fn check(&mut self) -> Vec<String> {
+        let mut missing = self.known.clone();
+        let digests: String = self.known.keys().map(|digest| format!("{digest}\n")).collect();
+        let ran = self.run(self.command(&["get", "--lines"]), digests.as_bytes());
+        let mut lines: Vec<_> = ran.stdout.split(|byte| *byte == b'\n').collect();
+        // What is behind the last newline is an answer that was not given to its end.
+        lines.pop();
+        for line in lines {
+            if missing.remove(&digest(line)).is_none() {
+                self.tally.wrong += 1;
+                self.blame("wrong bytes", &ran);
+            }
+        }
+        self.refused = ran.code == Some(3) && ran.stderr.contains("sha-api: ");
+        let noted = !self.notes.is_empty();
+        let said = |digest: &String| self.refused || noted || ran.stderr.contains(&format!("{digest} is corrupt"));
+        let (said, silent): (Vec<_>, Vec<_>) = missing.into_keys().partition(said);
+        let odd = ran.code == Some(0) && !said.is_empty();
+        if !silent.is_empty() || odd {
+            self.blame(&format!("{} lost without a word: {:?}", silent.len(), silent.first()), &ran);
+        }
+        self.tally.acknowledged += self.known.len() - self.counted;
+        self.tally.lost += said.len() + silent.len();
+        self.tally.said += if odd { 0 } else { said.len() };
+        [said, silent].concat()
+    }
+
+    /// Whether, without the cause, what is lost can be put again and all is there, old and new.
+    pub fn recovers(&mut self, lost: &[String]) -> bool {
+        let mut group: Vec<_> = lost.iter().map(|digest| self.known[digest].clone()).collect();
+        group.push(format!("put after the fault, {} ", self.known.len()).into_bytes());
+        let wanted = group.len();
+        let put = self.put_by(self.command(&["put", "--lines"]), &[group]);
+        if put.code != Some(0) {
+            self.blame(&format!("{wanted} cannot be put"), &put);
+        }
+        self.gets_all() && put.code == Some(0)
+    }
+
+    /// Whether all is there, old and new.
+    pub fn gets_all(&mut self) -> bool {
+        let digests: String = self.known.keys().map(|digest| format!("{digest}\n")).collect();
+        let get = self.run(self.command(&["get", "--lines"]), digests.as_bytes());
+        let got = get.stdout.split(|byte| *byte == b'\n').filter(|line| self.known.contains_key(&digest(line))).count();
+        let all = get.code == Some(0) && got == self.known.len();
+        if !all {
+            self.blame(&format!("{got} of {} are there", self.known.len()), &get);
+        }
+        all
+    }
+
+    /// Checks and recovers, and goes on living: what is counted now is not counted again.
+    pub fn end_run(&mut self) -> Tally {
+        let lost = self.check();
+        self.counted = self.known.len();
+        self.tally.recovered = usize::from(self.recovers(&lost));
+        std::mem::replace(&mut self.tally, Tally { runs: 1, ..Tally::default() })
+    }
+
+    /// Checks, recovers, and hands over what was counted.
+    pub fn judge(mut self) -> Tally {
+        let lost = self.check();
+        if self.recovers(&lost) {
+            self.tally.recovered += 1;
+        }
+        self.tally
+    }
+
+    /// Says on stdout what is wrong, with all that led to it.
+    pub fn blame(&self, what: &str, ran: &Ran) {
+        let Ran { code, killed, stderr, .. } = ran;
+        let stderr: Vec<_> = stderr.lines().take(3).collect();
+        println!("{}: {what}; code {code:?}, killed {killed}: {stderr:?}; notes: {}", self.story, self.notes);
+    }
+
+    /// Adds to what is said when something goes wrong.
+    pub fn tell(&mut self, story: &str) {
+        self.story.push_str(story);
+    }
+
+    fn end_of(&mut self, child: &mut Child, command: &Command) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = child.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        println!("{}: no end: {command:?}", self.story);
+        self.tally.hangs += 1;
+        kill_process_group(Pid::from_child(child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+        None
+    }
+
+    fn ran(&mut self, status: Option<ExitStatus>, stdout: Vec<u8>, stderr: &[u8], command: &Command) -> Ran {
+        let stderr = String::from_utf8_lossy(stderr).into_owned();
+        let (code, signal) = (status.and_then(|s| s.code()), status.and_then(|s| s.signal()));
+        let ran = Ran { code, killed: signal == Some(KILL) || code == Some(TIMED_OUT), stdout, stderr };
+        let expected = [Some(0), Some(1), Some(3), Some(4)].contains(&code) || ran.killed || status.is_none();
+        if !expected || ran.stderr.contains("panicked") {
+            self.tally.panics += 1;
+            self.blame(&format!("{command:?} ended by {status:?}"), &ran);
+        }
+        let says_loss = |line: &&str| LOSS.iter().any(|words| line.contains(words));
+        self.notes.extend(ran.stderr.lines().filter(says_loss).map(|line| format!("{line}\n")));
+        ran
+    }
+}
+
+/// The `number`-th message of a seed: one line of up to `size` bytes, unlike any other.
+pub fn message(seed: u64, number: u64, size: u64) -> Vec<u8> {
+    let length = usize::try_from(Random(seed << 32 | number).below(size)).unwrap();
+    let mut message = format!("{seed} {number} ").into_bytes();
+    message.extend(noise(length, seed << 32 | number).iter().map(|byte| byte % 64 + 32));
+    message
+}
+
+/// So many messages in each group.
+pub fn groups(seed: u64, sizes: &[u64]) -> Vec<Vec<Vec<u8>>> {
+    let mut number = 0;
+    let mut group = |count: &u64| {
+        let begin = number;
+        number += count;
+        (begin..number).map(|number| message(seed, number, 600)).collect()
+    };
+    sizes.iter().map(&mut group).collect()
+}
+
+/// Copies a directory and all below it; very long files are shared.
+pub fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_tree(&entry.path(), &to.join(entry.file_name())),
+            false if entry.metadata().unwrap().len() > SHARED => {
+                std::fs::hard_link(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+            false => std::fs::copy(entry.path(), to.join(entry.file_name())).map(drop).unwrap(),
+        }
+    }
+}
+
+/// The files below a directory that hold anything, by name.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
+    files.retain(|path| path.metadata().unwrap().len() > 0);
+    files.sort();
+    files
+}
+
+fn start(command: &mut Command) -> Child {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+    child.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// Whole lines, as they come.
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = sync_channel(1 << 16);
+    std::thread::spawn(move || {
+        let (mut from, mut line) = (BufReader::new(from), String::new());
+        while from.read_line(&mut line).is_ok_and(|_| line.ends_with('\n')) {
+            if sender.send(std::mem::take(&mut line).trim_end().to_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
