@@ -9,6 +9,7 @@ mod flips;
 mod kills;
 mod lies;
 mod power;
+mod removal;
 mod rights;
 mod scenes;
 mod space;

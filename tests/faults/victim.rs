@@ -23,8 +23,13 @@ const KILL: i32 = 9;
 /// What `timeout --signal KILL` ends with.
 const TIMED_OUT: i32 = 137;
 /// The words of the notes that say that something is gone.
-const LOSS: [&str; 4] =
-    ["is corrupt in the log", "what stood there is lost", "are gone from the log", "no whole record"];
+const LOSS: [&str; 5] = [
+    "is corrupt in the log",
+    "what stood there is lost",
+    "are gone from the log",
+    "no whole record",
+    "is missing in the log",
+];
 
 /// A store, and what it acknowledged.
 pub struct Victim {

@@ -126,10 +126,15 @@ impl Log {
     }
 
     /// Removes a segment that nothing is needed of any more. Who reads it now still can.
+    ///
+    /// Until that is durable it counts as there, since a power cut could bring it back.
     pub fn remove(&self, number: u32) -> io::Result<()> {
+        match std::fs::remove_file(path(&self.dir, number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => durable::sync_dir(&self.dir)?,
+        }
         self.segments.write().expect(UNBROKEN).remove(&number);
-        std::fs::remove_file(path(&self.dir, number))?;
-        durable::sync_dir(&self.dir)
+        Ok(())
     }
 
     /// Reads everything from `from` on; what does not count at the end of the last segment is left in [`Tail::end`].
