@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use humantime::Duration;
 
 use crate::digest::{Digest, Prefix};
-use crate::server::Scopes;
+use crate::server::{Network, Scopes};
 
 /// Keep messages by their SHA-256.
 ///
@@ -284,6 +284,9 @@ pub struct Serve {
     /// Connections at a time from one address
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub max_connections_per_address: usize,
+    /// Believe this peer, or any in this network, whose requests it hands on (X-Forwarded-For) [repeatable]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub trusted_proxy: Vec<Network>,
     /// Requests on one connection before it is closed
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub max_requests: u64,

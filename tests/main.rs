@@ -24,6 +24,7 @@ mod moves;
 mod one_at_a_time;
 mod operations;
 mod power;
+mod proxies;
 mod put;
 mod rights;
 mod rm;

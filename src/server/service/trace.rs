@@ -12,6 +12,8 @@ pub(in crate::server) struct Trace {
     pub(in crate::server) id: String,
     /// The name of the token on whose word it is carried out.
     pub(in crate::server) user: Option<String>,
+    /// Whose it is.
+    pub(in crate::server) peer: Peer,
     began: Instant,
     method: &'static str,
     route: &'static str,
@@ -21,11 +23,11 @@ pub(in crate::server) struct Trace {
 
 impl Trace {
     /// A request begins, of which nothing is known yet.
-    pub(in crate::server) fn new(service: &Service) -> Self {
+    pub(in crate::server) fn new(service: &Service, peer: Peer) -> Self {
         let (first, count) = (service.ids.0, service.ids.1.fetch_add(1, Ordering::Relaxed));
         let (began, is_logged) = (Instant::now(), service.log.is_some());
         let id = format!("{first:08x}{count:08x}");
-        Self { id, user: None, began, method: "-", route: "-", path: None, is_logged }
+        Self { id, user: None, peer, began, method: "-", route: "-", path: None, is_logged }
     }
 
     /// Its head is there, and what the client calls it.
@@ -41,8 +43,8 @@ impl Trace {
 
 impl Service {
     /// A request is over: it is counted and written down.
-    pub(in crate::server) fn observe(&self, trace: &Trace, peer: Peer, status: u16, bytes: u64) {
-        let &Trace { ref id, ref user, began, method, route, ref path, .. } = trace;
+    pub(in crate::server) fn observe(&self, trace: &Trace, status: u16, bytes: u64) {
+        let &Trace { ref id, ref user, peer, began, method, route, ref path, .. } = trace;
         let time = began.elapsed();
         self.metrics.request(route, method, status, time);
         if let Some(log) = &self.log {
