@@ -262,6 +262,7 @@ json\t''"
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-body -d 'The longest request body' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections -d 'Connections at a time; beyond it 503' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections-per-address -d 'Connections at a time from one address' -r
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l trusted-proxy -d 'Believe this peer, or any in this network, whose requests it hands on (X-Forwarded-For) [repeatable]' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-requests -d 'Requests on one connection before it is closed' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l cache-size -d 'Memory for replies that can be sent again as they are' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l handshake-timeout -d 'For the TLS handshake' -r

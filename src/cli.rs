@@ -13,7 +13,7 @@ use humantime::Duration;
 
 use crate::client::{self, Address};
 use crate::digest::{Digest, Prefix};
-use crate::server::Scopes;
+use crate::server::{Network, Scopes};
 
 /// Keep messages by their SHA-256.
 ///
@@ -306,6 +306,9 @@ pub struct Serve {
     /// Connections at a time from one address
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub max_connections_per_address: usize,
+    /// Believe this peer, or any in this network, whose requests it hands on (X-Forwarded-For) [repeatable]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub trusted_proxy: Vec<Network>,
     /// Requests on one connection before it is closed
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub max_requests: u64,

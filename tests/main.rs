@@ -25,6 +25,8 @@ mod mended;
 mod moves;
 mod one_at_a_time;
 mod operations;
+mod power;
+mod proxies;
 mod put;
 mod remote;
 mod rights;

@@ -58,6 +58,7 @@ fn limits(serve: &cli::Serve) -> Limits {
         body: serve.max_body.as_u64(),
         connections: serve.max_connections,
         connections_per_address: serve.max_connections_per_address,
+        trusted_proxies: serve.trusted_proxy.clone().into(),
         requests: serve.max_requests,
         handshake: serve.handshake_timeout.into(),
         head: serve.head_timeout.into(),

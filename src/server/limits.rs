@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Error, door, engine};
+use super::{Error, Proxies, door, engine};
 
 /// The bounds of what a client may ask for.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at a time from one address.
     pub connections_per_address: usize,
+    /// Who may come more often than that, since it comes for others, and is believed about whom.
+    pub trusted_proxies: Proxies,
     /// Requests on a connection.
     pub requests: u64,
     /// For the TLS handshake.

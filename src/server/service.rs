@@ -1,25 +1,28 @@
 //! What the door asks: probes, the hot cache, then the engine. It answers before the store is open, and never panics.
 
+mod health;
+mod open;
+mod trace;
+
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock, RwLock};
 
-use super::api::{self, Health, Method, Own, Reply, Request};
+use super::api::{self, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
 use super::engine::{self, Engine};
-use super::log::{AccessLog, Entry, Peer};
+use super::log::AccessLog;
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
-use super::scrub::Scrub;
 use super::turns::{self, Turn, Turns};
 use super::{Error, note};
 use crate::digest::Digest;
 use crate::messages::Messages;
+use open::Open;
+pub(super) use trace::Trace;
 
 /// Everything behind the door.
 pub(super) struct Service {
@@ -50,72 +53,6 @@ pub(super) enum Side {
     Metrics,
     /// Where those come who have the store's files anyway: they may do all that is done.
     Local,
-}
-
-/// What is written down of a request.
-pub(super) struct Trace {
-    pub(super) id: String,
-    /// The name of the token on whose word it is carried out.
-    pub(super) user: Option<String>,
-    began: Instant,
-    method: &'static str,
-    route: &'static str,
-    path: Option<String>,
-    is_logged: bool,
-}
-
-impl Trace {
-    /// A request begins, of which nothing is known yet.
-    pub(super) fn new(service: &Service) -> Self {
-        let (first, count) = (service.ids.0, service.ids.1.fetch_add(1, Ordering::Relaxed));
-        let (began, is_logged) = (Instant::now(), service.log.is_some());
-        let id = format!("{first:08x}{count:08x}");
-        Self { id, user: None, began, method: "-", route: "-", path: None, is_logged }
-    }
-
-    /// Its head is there, and what the client calls it.
-    pub(super) fn asks(&mut self, request: &Request, id: Option<String>) {
-        self.method = request.method.as_str();
-        self.route = api::route_name(&request.path);
-        self.path = self.is_logged.then(|| api::logged_path(&request.path));
-        if let Some(id) = id {
-            self.id = id;
-        }
-    }
-}
-
-struct Open {
-    engine: RwLock<Arc<Engine>>,
-    messages: Arc<dyn Messages>,
-}
-
-impl Open {
-    fn engine(&self) -> Arc<Engine> {
-        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Puts a new engine in the place of one that ended: tiny_http's acceptor does when descriptors run out.
-    fn replace(&self, ended: &Arc<Engine>) {
-        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&engine, ended) {
-            return;
-        }
-        match Engine::start(Arc::clone(&self.messages)) {
-            Ok(new) => {
-                note("the engine had ended and is started anew");
-                *engine = Arc::new(new);
-            }
-            Err(error) => note(format_args!("the engine has ended and does not start, trying on: {error}")),
-        }
-    }
-
-    /// How long a message is, 0 if it is absent. What cannot be told counts as long.
-    fn length(&self, digest: Digest) -> u64 {
-        match catch_unwind(AssertUnwindSafe(|| self.messages.length(digest))) {
-            Ok(Ok(length)) => length.unwrap_or(0),
-            _ => u64::MAX,
-        }
-    }
 }
 
 /// A reply, and the memory that it takes.
@@ -157,22 +94,6 @@ impl Service {
         &self.metrics
     }
 
-    /// When the certificate expires, in seconds since 1970.
-    pub(super) fn expires(&self, not_after: u64) {
-        self.not_after.store(not_after, Ordering::Relaxed);
-    }
-
-    /// A request is over: it is counted and written down.
-    pub(super) fn observe(&self, trace: &Trace, peer: Peer, status: u16, bytes: u64) {
-        let &Trace { ref id, ref user, began, method, route, ref path, .. } = trace;
-        let time = began.elapsed();
-        self.metrics.request(route, method, status, time);
-        if let Some(log) = &self.log {
-            let (path, user) = (path.as_deref().unwrap_or("-"), user.as_deref());
-            log.write(&Entry { peer, user, method, path, status, bytes, time, id });
-        }
-    }
-
     /// From now on, `messages` are served.
     pub(super) fn open(&self, messages: Arc<dyn Messages>) -> Result<(), Error> {
         let engine = Engine::start(Arc::clone(&messages));
@@ -181,20 +102,6 @@ impl Service {
         // Opened once: a second time would change nothing.
         let _ = self.open.set(Open { engine, messages });
         Ok(())
-    }
-
-    /// From now on, the server says that it is not ready.
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Verifies the store once an `interval`, until what comes back is dropped; `None` while it is not open.
-    pub(super) fn scrub(&self, interval: Duration) -> io::Result<Option<Scrub>> {
-        let damaged = Arc::clone(&self.damaged);
-        let start = |open: &Open| {
-            Scrub::start(Arc::clone(&open.messages), interval, move |found| damaged.store(found, Ordering::Relaxed))
-        };
-        self.open.get().map(start).transpose()
     }
 
     /// What bodies may take.
@@ -301,26 +208,6 @@ impl Service {
             false => Ok(None),
         }
     }
-
-    fn metrics_text(&self) -> String {
-        let stats = |open: &Open| catch_unwind(AssertUnwindSafe(|| open.messages.stats().ok())).ok().flatten();
-        let not_after = Some(self.not_after.load(Ordering::Relaxed)).filter(|time| *time > 0);
-        self.metrics.text(self.open.get().and_then(stats).as_ref(), not_after)
-    }
-
-    fn health(&self) -> Health {
-        if self.draining.load(Ordering::Relaxed) {
-            return Health::Draining;
-        }
-        let Some(open) = self.open.get() else { return Health::Opening };
-        if !open.engine().is_sound() {
-            return Health::Failed;
-        }
-        match catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages))).unwrap_or(Health::Failed) {
-            Health::Ready if self.damaged.load(Ordering::Relaxed) > 0 => Health::Damaged,
-            health => health,
-        }
-    }
 }
 
 /// What a request gets that there is no room for now.
@@ -330,6 +217,7 @@ pub(super) fn busy() -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::api::Health;
     use super::super::rights::Scopes;
     use super::super::testing::Memory;
     use super::*;

@@ -95,7 +95,7 @@ impl<'a> Connection<'a> {
     /// Serves one request and tells whether there may be another.
     fn request(&mut self, may_keep: bool) -> Result<bool, End> {
         self.wait()?;
-        let mut trace = Trace::new(self.service);
+        let mut trace = Trace::new(self.service, self.guest.peer().map_or(Peer::Local, Peer::Address));
         let (answer, method, keep) = match self.receive(&mut trace)? {
             Received::Request { request, keep_alive, _held } => {
                 let method = request.method;
@@ -106,7 +106,7 @@ impl<'a> Connection<'a> {
         let keep = keep && may_keep && !self.guest.is_last_call();
         let sent = self.reply(&answer, method, keep, &trace.id);
         let bytes = if method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
-        self.service.observe(&trace, self.guest.peer().map_or(Peer::Local, Peer::Address), answer.reply.status, bytes);
+        self.service.observe(&trace, answer.reply.status, bytes);
         sent?;
         Ok(keep)
     }
@@ -131,6 +131,9 @@ impl<'a> Connection<'a> {
         };
         let method = head.request.method;
         trace.asks(&head.request, head.id.take());
+        if let (Some(peer), Some(forwarded)) = (self.guest.peer(), &head.forwarded) {
+            trace.peer = Peer::Address(self.limits.trusted_proxies.client(peer, forwarded));
+        }
         match self.service.decide(&head.request, head.token, self.side) {
             Ok(user) => trace.user = user,
             Err(reply) => {

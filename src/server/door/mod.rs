@@ -70,7 +70,7 @@ impl Door {
         service: Arc<Service>,
         side: Side,
     ) -> io::Result<Self> {
-        let roster = Arc::new(Roster::new(limits.connections, limits.connections_per_address));
+        let roster = Arc::new(Roster::new(&limits));
         let house = Arc::new(House { limits, service, tls, roster: Arc::clone(&roster), side });
         let (waker, wakened) = UnixStream::pair()?;
         let accept =

@@ -35,6 +35,8 @@ pub(super) struct Head {
     pub(super) token: Option<Digest>,
     /// What the client calls the request, if that is short and plain.
     pub(super) id: Option<String>,
+    /// For whom a proxy says that it came (`X-Forwarded-For`).
+    pub(super) forwarded: Option<String>,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
 }
@@ -144,6 +146,7 @@ struct Seen<'a> {
     length: Option<&'a [u8]>,
     codings: usize,
     id: Option<&'a [u8]>,
+    forwarded: Option<String>,
     credentials: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
@@ -175,6 +178,7 @@ fn fields(mut request: Request, minor: Minor, bytes: &[u8]) -> Result<Head, Refu
         expects_continue: seen.expects_continue && minor == 1,
         token: seen.credentials.and_then(bearer),
         id: seen.id.and_then(plain),
+        forwarded: seen.forwarded,
     })
 }
 
@@ -227,6 +231,13 @@ fn take<'a>(
         }
     } else if is("X-Request-Id") {
         seen.id = Some(field.value);
+    } else if is("X-Forwarded-For") {
+        // Each proxy may add a line of its own. What is no text is no address either.
+        let value = String::from_utf8_lossy(field.value);
+        match &mut seen.forwarded {
+            Some(list) => list.extend([", ", &value]),
+            None => seen.forwarded = Some(value.into_owned()),
+        }
     } else if let Some((name, value)) = request.fields_mut().into_iter().find(|(name, _)| is(name)) {
         let text = text(field.value)?;
         match value {

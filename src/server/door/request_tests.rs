@@ -32,7 +32,10 @@ fn what_is_understood_of_a_head_is_all_that_goes_on() {
         ..Request::new(Method::Post, "/messages")
     };
     let (framing, keep_alive, expects_continue) = (Framing::Length(7), true, true);
-    assert_eq!(head, Head { request: expected, framing, keep_alive, token: None, id: None, expects_continue });
+    assert_eq!(
+        head,
+        Head { request: expected, framing, keep_alive, token: None, id: None, forwarded: None, expects_continue }
+    );
 }
 
 #[test]

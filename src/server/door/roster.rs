@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::socket::Socket;
+use crate::server::{Limits, Proxies};
 
 /// All connections.
 pub(super) struct Roster {
     max: usize,
     max_per_address: usize,
+    /// Who is not counted by address.
+    exempt: Proxies,
     draining: AtomicBool,
     names: AtomicU64,
     inside: Mutex<Inside>,
@@ -40,10 +43,11 @@ pub(super) struct Guest {
 }
 
 impl Roster {
-    pub(super) fn new(max: usize, max_per_address: usize) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            max,
-            max_per_address,
+            max: limits.connections,
+            max_per_address: limits.connections_per_address,
+            exempt: limits.trusted_proxies.clone(),
             draining: AtomicBool::new(false),
             names: AtomicU64::new(0),
             inside: Mutex::default(),
@@ -52,7 +56,7 @@ impl Roster {
 
     /// A place for a connection, idle at first; `None` if there is none left, at all or for its address.
     pub(super) fn admit(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<Guest> {
-        let address = socket.peer().map(household);
+        let address = socket.peer().filter(|&peer| !self.exempt.trust(peer)).map(household);
         let mut inside = self.lock();
         if inside.guests.len() >= self.max {
             return None;

@@ -1,0 +1,81 @@
+//! Whose request it is that a proxy hands on: only a trusted one is believed, and only what it has seen itself.
+
+use std::fs;
+
+use crate::common::Sandbox;
+use crate::common::server::{Server, until};
+
+/// A server that writes down its requests.
+fn logging(flags: &[&str]) -> Server {
+    let sandbox = Sandbox::new();
+    let log = sandbox.dir().join("log").to_str().unwrap().to_owned();
+    Server::start(sandbox, &[&["--http", "--log-file", &log], flags].concat())
+}
+
+/// Who asked for `path`, as the access log has it.
+fn peer(server: &Server, path: &str) -> String {
+    let mut found = None;
+    until("the request is written down", || {
+        let log = fs::read_to_string(server.sandbox.dir().join("log")).unwrap();
+        let line = log.lines().find(|line| line.contains(&format!("\"GET {path} ")));
+        found = line.and_then(|line| line.split(' ').next()).map(str::to_owned);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Who is said to have asked, if these fields come from 127.0.0.1.
+fn seen(flags: &[&str], fields: &str) -> String {
+    let server = logging(flags);
+    let reply = server.client().ask(&format!("GET /livez HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    assert_eq!(reply.status, 200, "{fields}");
+    peer(&server, "/livez")
+}
+
+#[test]
+fn a_trusted_proxy_says_who_the_client_is() {
+    let trust = ["--trusted-proxy", "192.0.2.1,127.0.0.0/8", "--trusted-proxy", "2001:db8:1::/48"];
+    for (forwarded, client) in [
+        ("X-Forwarded-For: 198.51.100.7\r\n", "198.51.100.7"),
+        ("x-forwarded-for: 2001:db8:2::7\r\n", "2001:db8:2::7"),
+        ("X-Forwarded-For: 203.0.113.1, 198.51.100.7, 2001:db8:1::1, 192.0.2.1\r\n", "198.51.100.7"),
+        ("X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-For: 198.51.100.7\r\n", "198.51.100.7"),
+        ("X-Forwarded-For: ' OR 1, 198.51.100.7\r\n", "198.51.100.7"),
+        ("X-Forwarded-For: 198.51.100.7, nonsense\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: 198.51.100.7 - admin [\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: \u{fc}\r\n", "127.0.0.1"),
+        ("X-Forwarded-For:\r\n", "127.0.0.1"),
+        ("", "127.0.0.1"),
+    ] {
+        assert_eq!(seen(&trust, forwarded), client, "{forwarded}");
+    }
+}
+
+#[test]
+fn nobody_else_is_believed() {
+    let forwarded = "X-Forwarded-For: 198.51.100.7\r\n";
+    assert_eq!(seen(&[], forwarded), "127.0.0.1");
+    assert_eq!(seen(&["--trusted-proxy", "127.0.0.2,::1"], forwarded), "127.0.0.1");
+}
+
+#[test]
+fn a_trusted_proxy_is_not_counted_by_its_address() {
+    for (trust, statuses) in [("127.0.0.1", [200; 3]), ("127.0.0.2", [200, 200, 503])] {
+        let flags = ["--max-connections-per-address", "2", "--trusted-proxy", trust];
+        let server = Server::begin(Sandbox::new(), &[&["--http"], &flags[..]].concat());
+        let mut clients = Vec::new();
+        for status in statuses {
+            let mut client = server.client();
+            // Who is turned away is told so without being read.
+            client.try_send("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.reply().status, status, "{trust}");
+            clients.push(client);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_address_of_a_proxy_is_a_wrong_use() {
+    let refused = Sandbox::new().sha_api(["serve", "--trusted-proxy", "10.0.0.0/33"]).assert().code(2).stdout("");
+    refused.stderr(predicates::str::contains("it is an address, or a network such as 10.0.0.0/8"));
+}
