@@ -22,6 +22,7 @@ mod mended;
 mod moves;
 mod one_at_a_time;
 mod operations;
+mod page;
 mod power;
 mod put;
 mod rights;

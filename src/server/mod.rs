@@ -71,6 +71,8 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// What is done at all.
     pub offered: Scopes,
+    /// Whether there is a page for people.
+    pub page: bool,
     /// What is allowed, and how long it may take.
     pub limits: Limits,
     /// Bytes for replies that can be sent again as they are; 0 is none.
@@ -164,7 +166,8 @@ pub fn run(
     let budget = Budget::new(options.limits.memory(&local_limits));
     let service = {
         let rights = Rights::new(options.offered, tokens);
-        Arc::new(Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some()))
+        let service = Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some());
+        Arc::new(service.with_page(options.page))
     };
     let open_door = |listeners, limits: &Limits, tls, side| {
         let opened = Door::open(listeners, limits.clone(), tls, Arc::clone(&service), side);

@@ -1,5 +1,6 @@
 //! What the tests share: a store in a directory of its own, and the built binary on it.
 
+pub mod browser;
 pub mod server;
 
 use std::ffi::OsStr;
