@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,19 @@ fn main() {
         compare(&name, |dir, round| puts(dir, round, threads, length), |dir, _| appends(dir, length));
     }
     compare("gets of 200 B, 1 of 100,000, beside pread alone", gets, |dir, _| reads(dir));
+    compare("verify of 256 MiB, in MiB, beside sha256sum on as many cores", |dir, _| verify(dir), |dir, _| sums(dir));
+    let records = |compression| move |dir: &Path, _| put_records(&store(dir, compression)).0;
+    compare("puts of JSON of 1 KiB, compressed (level 3), beside not", records(Some(3)), records(None));
+    let dir = tempfile::tempdir().unwrap();
+    let (_, length) = put_records(&store(dir.path(), Some(3)));
+    let disk = std::fs::metadata(dir.path().join("store/log/00000001.log")).unwrap().len();
+    println!(
+        "{:44} {:>12} {:>12} {:>7.2}",
+        "their bytes on disk, raw beside compressed",
+        length,
+        disk,
+        ratio(length, disk)
+    );
 }
 
 /// Runs the two in turn, each in a directory of its own.
@@ -44,14 +58,19 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-fn store(dir: &Path) -> Store<Local> {
+#[allow(clippy::cast_precision_loss, reason = "it is printed with two decimals")]
+fn ratio(one: u64, other: u64) -> f64 {
+    one as f64 / other as f64
+}
+
+fn store(dir: &Path, compression: Option<i32>) -> Store<Local> {
     let options = Options {
         path: dir.join("store"),
         create: true,
         wait: Duration::ZERO,
         index_cache: 128 << 20,
         segment_size: 1 << 30,
-        compression: None,
+        compression,
         notes: Arc::new(|note| println!("{note:?}")),
     };
     Store::new(Local::open(&options).unwrap(), 64 << 20)
@@ -66,7 +85,7 @@ fn message(length: usize, thread: u64, number: u64) -> Vec<u8> {
 }
 
 fn puts(dir: &Path, round: u64, threads: u64, length: usize) -> f64 {
-    let store = store(dir);
+    let store = store(dir, None);
     let started = Instant::now();
     let put = |thread| {
         let mut count = 0;
@@ -99,7 +118,7 @@ fn appends(dir: &Path, length: usize) -> f64 {
 const STORED: u64 = 100_000;
 
 fn gets(dir: &Path, round: u64) -> f64 {
-    let store = store(dir);
+    let store = store(dir, None);
     let messages = (0..STORED).map(|number| message(200, 0, number));
     let digests: Vec<_> = messages.clone().map(|message| Digest::of(&message)).collect();
     for batch in messages.collect::<Vec<_>>().chunks(10_000) {
@@ -129,6 +148,67 @@ fn reads(dir: &Path) -> f64 {
         count += 1;
     }
     rate(count, started)
+}
+
+const VERIFIED: u64 = 256 << 20;
+const PIECE: usize = 64 << 10;
+
+/// MiB a second.
+fn verify(dir: &Path) -> f64 {
+    let store = store(dir, None);
+    let pieces = VERIFIED / PIECE as u64;
+    for first in (0..pieces).step_by(64) {
+        store.put((first..first + 64).map(|number| message(PIECE, 0, number)).collect()).unwrap();
+    }
+    let started = Instant::now();
+    let (mut from, mut messages) = (None, 0);
+    loop {
+        let step = store.verify(from.as_ref()).unwrap();
+        messages += step.messages;
+        from = step.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(messages, pieces);
+    rate(VERIFIED >> 20, started)
+}
+
+/// One `sha256sum` a core, each with its share.
+fn sums(dir: &Path) -> f64 {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let share = vec![0x5a; usize::try_from(VERIFIED).unwrap() / cores];
+    let files: Vec<_> = (0..cores).map(|core| dir.join(core.to_string())).collect();
+    for file in &files {
+        std::fs::write(file, &share).unwrap();
+    }
+    let started = Instant::now();
+    let sum = |file| Command::new("sha256sum").arg(file).stdout(Stdio::null()).spawn().unwrap();
+    let running: Vec<_> = files.iter().map(sum).collect();
+    assert!(running.into_iter().all(|mut one| one.wait().unwrap().success()));
+    rate(VERIFIED >> 20, started)
+}
+
+/// Puts lines as a server would log them, 1 KiB at a time; answers with the puts a second, and the bytes in all.
+fn put_records(store: &Store<Local>) -> (f64, u64) {
+    let record = |number: u64| {
+        let lines = (0..8).map(|line| {
+            let id = Digest::of(&(number * 8 + line).to_le_bytes()).to_string();
+            format!(
+                "{{\"time\":{},\"level\":\"info\",\"path\":\"/messages/{}\",\"status\":200}}\n",
+                number + line,
+                &id[..40]
+            )
+        });
+        lines.collect::<String>().into_bytes()
+    };
+    let (started, mut bytes) = (Instant::now(), 0);
+    for first in (0..20_000).step_by(1000) {
+        let batch: Vec<_> = (first..first + 1000).map(record).collect();
+        bytes += batch.iter().map(|message| message.len() as u64).sum::<u64>();
+        store.put(batch).unwrap();
+    }
+    (rate(20_000, started), bytes)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a rate is printed without decimals")]

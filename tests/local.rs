@@ -34,7 +34,7 @@ fn the_socket_is_the_owners_alone_and_permits_everything_without_a_token() {
         ("DELETE", &foo, "", "", 404),
         ("GET", "/livez", "", "", 200),
     ] {
-        let reply = client.ask(request(method, path, fields, body));
+        let reply = client.exchange(request(method, path, fields, body));
         assert_eq!((reply.status, reply.field("Connection")), (status, Some("keep-alive")), "{method} {path}");
     }
 }
@@ -44,7 +44,7 @@ fn what_the_server_does_not_do_it_does_not_do_there_either() {
     let foo = format!("/messages/{FOO}");
     for (flag, put, delete) in [("--read-only", 405, 405), ("--append-only", 201, 405)] {
         let server = Server::http(&[flag]);
-        let status = |method, path, body| server.local().ask(request(method, path, "", body)).status;
+        let status = |method, path, body| server.local().exchange(request(method, path, "", body)).status;
         assert_eq!(status("PUT", foo.as_str(), "foo"), put, "{flag}");
         assert_eq!(status("DELETE", &foo, ""), delete, "{flag}");
         assert_eq!(status("GET", "/stats", ""), 200, "{flag}");
@@ -64,8 +64,11 @@ fn two_hundred_who_come_at_once_are_answered_though_the_public_door_is_full() {
                 let message = format!("local {number}");
                 let path = format!("/messages/{}", digest(message.as_bytes()));
                 let mut client = server.local();
-                assert_eq!(client.ask(request("PUT", &path, "", &message)).status, 201);
-                assert_eq!(client.ask(request("GET", &path, "", "")).text(), format!("{{\"message\": \"{message}\"}}"));
+                assert_eq!(client.exchange(request("PUT", &path, "", &message)).status, 201);
+                assert_eq!(
+                    client.exchange(request("GET", &path, "", "")).text(),
+                    format!("{{\"message\": \"{message}\"}}")
+                );
             });
         }
     });
@@ -101,12 +104,12 @@ fn a_body_as_long_as_the_longest_message_in_json_is_taken_there_and_only_there()
     let server = Server::http(&["--max-message", "4MiB", "--max-body", "1KiB"]);
     let message = vec![0xff; 4 << 20];
     let path = format!("/messages/{}", digest(&message));
-    assert_eq!(server.local().ask(request("PUT", &path, "", &message)).status, 201);
-    let got = server.local().ask(request("GET", &path, "Accept: application/octet-stream\r\n", ""));
+    assert_eq!(server.local().exchange(request("PUT", &path, "", &message)).status, 201);
+    let got = server.local().exchange(request("GET", &path, "Accept: application/octet-stream\r\n", ""));
     assert!(got.body == message);
     let too_long = vec![0xff; (4 << 20) + 1];
     let path = format!("/messages/{}", digest(&too_long));
-    assert_eq!(server.local().ask(request("PUT", &path, "", &too_long)).status, 413);
+    assert_eq!(server.local().exchange(request("PUT", &path, "", &too_long)).status, 413);
     let mut public = server.client();
     public.send(format!("PUT {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n"));
     assert_eq!(public.reply().status, 413);

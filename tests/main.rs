@@ -15,6 +15,7 @@ mod get;
 mod has;
 mod hostile;
 mod http;
+mod interop;
 mod kept;
 mod list;
 mod local;

@@ -187,18 +187,18 @@ fn each_method_on_each_path_takes_its_scope_and_no_other_will_do_before_the_body
             ["--http", "--token-file", &tokens, flag].into_iter().filter(|one| !one.is_empty()).collect();
         let server = Server::start(sandbox, &flags);
         for (path, scopes) in MATRIX {
-            let done = |scope: &Option<&str>| scope.is_some_and(|scope| offered.contains(&scope));
-            let allow = METHODS.iter().zip(&scopes).filter(|(_, scope)| done(scope)).map(|(method, _)| *method);
+            let done = |scope: Option<&str>| scope.is_some_and(|scope| offered.contains(&scope));
+            let allow = METHODS.iter().zip(&scopes).filter(|(_, scope)| done(**scope)).map(|(method, _)| *method);
             let allow = format!("Allow: {}\r\n", allow.collect::<Vec<_>>().join(", "));
             for (method, needed) in METHODS.iter().zip(&scopes) {
                 for held in SCOPES.iter().copied().map(Some).chain([None]) {
                     let fields = held.map_or_else(String::new, bearer);
                     let (status, head) = status_before_the_body(&server, method, path, &fields);
                     let case = format!("{flag} {method} {path} {held:?}: {head}");
-                    match (done(needed), held) {
+                    match (done(*needed), held) {
                         (false, _) => assert!(status == 405 && head.contains(&allow), "{case}"),
                         (true, None) => assert_eq!(status, 401, "{case}"),
-                        (true, held) if held != *needed => assert_eq!(status, 403, "{case}"),
+                        (true, one) if one != *needed => assert_eq!(status, 403, "{case}"),
                         (true, _) => assert!(![401, 403, 405].contains(&status), "{case}"),
                     }
                 }

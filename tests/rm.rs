@@ -2,6 +2,7 @@
 
 use predicates::prelude::*;
 
+use crate::common::server::{Server, request, until};
 use crate::common::{FOO, Sandbox, digest, noise};
 
 #[test]
@@ -80,5 +81,32 @@ fn the_space_of_what_is_removed_comes_back_and_nothing_else_goes() {
         std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
         sandbox.sha_api(["list"]).assert().code(0).stdout(list);
         sandbox.sha_api(["verify"]).assert().code(0).stderr("");
+    }
+}
+
+#[test]
+fn a_server_gives_space_back_while_it_serves() {
+    let server = Server::http(&[]);
+    let (log, mut client) = (log(&server.sandbox), server.local());
+    assert!(log < 1 << 20);
+    let messages: Vec<_> = (0..60).map(|seed| noise(100_000, seed + 1)).collect();
+    for message in &messages {
+        let put = request("PUT", &format!("/messages/{}", digest(message)), "", message);
+        assert_eq!(client.exchange(put).status, 201);
+    }
+    let took = self::log(&server.sandbox);
+    assert!(took > 6_000_000);
+    for message in &messages[..50] {
+        let delete = request("DELETE", &format!("/messages/{}", digest(message)), "", "");
+        assert_eq!(client.exchange(delete).status, 204);
+    }
+    until("the space is back", || self::log(&server.sandbox) < took / 3);
+    for (number, message) in messages.iter().enumerate() {
+        let accept = "Accept: application/octet-stream\r\n";
+        let reply = client.exchange(request("GET", &format!("/messages/{}", digest(message)), accept, ""));
+        match number {
+            0..50 => assert_eq!(reply.status, 404),
+            _ => assert!(reply.status == 200 && reply.body == *message),
+        }
     }
 }

@@ -142,6 +142,48 @@ fn a_put_of_what_only_the_index_can_find_stores_it_afresh() {
 }
 
 #[test]
+fn a_segment_that_is_gone_is_said_and_what_was_in_it_is_lost_until_it_is_fetched() {
+    let sandbox = Sandbox::new();
+    let messages: Vec<_> = (0..12).map(|seed| noise(20_000, seed + 1)).collect();
+    for (number, message) in messages.iter().enumerate() {
+        sandbox.file(&format!("{number:02}"), message);
+    }
+    assert!(sandbox.shell("sha-api --segment-size 64KiB put --file ??; sha-api copy store spare").status.success());
+    fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
+    let said = "sha-api: 00000002.log is missing in the log, and 3 messages with it\n";
+    for (number, message) in messages.iter().enumerate() {
+        let get = sandbox.sha_api(["get", &digest(message)]).assert();
+        match number {
+            3..6 => get
+                .code(4)
+                .stdout("")
+                .stderr(predicate::str::contains(said).and(predicate::str::contains("is corrupt"))),
+            _ => get.code(0).stdout(message.clone()).stderr(said),
+        };
+    }
+    let verified = sandbox.sha_api(["verify", "--quiet"]).assert().code(4).stderr("");
+    let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
+    assert_eq!(stdout.matches("lost       ").count(), 3, "{stdout}");
+    let repair = ["verify", "--quiet", "--repair", "--from", "spare"];
+    sandbox.sha_api(repair).current_dir(sandbox.dir()).assert().code(0).stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("12 messages, 240000 bytes: whole\n").stderr("");
+}
+
+#[test]
+fn what_went_with_a_segment_is_absent_after_a_repair() {
+    let sandbox = Sandbox::new();
+    let messages: Vec<_> = (0..12).map(|seed| noise(20_000, seed + 1)).collect();
+    for (number, message) in messages.iter().enumerate() {
+        sandbox.file(&format!("{number:02}"), message);
+    }
+    assert!(sandbox.shell("sha-api --segment-size 64KiB put --file ??").status.success());
+    fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
+    sandbox.sha_api(["verify", "--repair"]).assert().code(4);
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("9 messages, 180000 bytes: whole\n").stderr("");
+    sandbox.sha_api(["get", &digest(&messages[3])]).assert().code(1).stdout("");
+}
+
+#[test]
 fn where_to_fetch_from_is_of_use_only_with_repair() {
     let (sandbox, _) = store();
     sandbox.sha_api(["verify", "--from", "elsewhere"]).assert().code(2).stdout("");

@@ -225,7 +225,12 @@ impl Client {
     }
 
     /// Sends a request that is not HEAD and reads the reply.
-    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Reply {
+    pub fn ask(&mut self, request: &str) -> Reply {
+        self.exchange(request)
+    }
+
+    /// The same with a body that may be anything.
+    pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> Reply {
         self.send(request);
         self.reply()
     }

@@ -35,8 +35,13 @@ pub(super) fn verify(body: &[u8], messages: &dyn Messages) -> Result<Reply, Erro
     let Some(Verify { from }) = json::object_in(body) else {
         return Ok(Reply::error(400, "Invalid JSON request, expected from: null or where a step ended"));
     };
-    let verified = messages.verify(from.as_ref())?;
-    Ok(Reply::json(200, json::of(&verified)))
+    match messages.verify(from.as_ref()) {
+        Ok(verified) => Ok(Reply::json(200, json::of(&verified))),
+        Err(Error::Unusable(_)) if from.is_some() => {
+            Ok(Reply::error(400, "No step ended at this from, begin with null"))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Puts damage out of the way.

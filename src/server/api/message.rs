@@ -58,9 +58,12 @@ pub(super) fn get(digest: Digest, form: Form, request: &Request, messages: &dyn 
     let Some(message) = messages.get_one(digest)? else { return Ok(absent()) };
     Ok(match form {
         Form::Bytes => {
+            let part = range::reply(request, &tag, message).with("Accept-Ranges", "bytes");
+            if part.status == 416 {
+                return Ok(part);
+            }
             let hash = BASE64_STANDARD.encode(digest.as_bytes());
-            lasting(range::reply(request, &tag, message), &tag)
-                .with("Accept-Ranges", "bytes")
+            lasting(part, &tag)
                 .with("Repr-Digest", &format!("sha-256=:{hash}:"))
                 .with("X-Content-Type-Options", "nosniff")
         }
@@ -92,8 +95,5 @@ fn stored(status: u16, digest: Digest) -> Reply {
 
 /// A digest names one message for ever, so what is found under it may be kept for ever.
 fn lasting(reply: Reply, tag: &str) -> Reply {
-    match reply.status {
-        416 => reply,
-        _ => reply.with("ETag", tag).with("Cache-Control", Reply::IMMUTABLE).with("Vary", "Accept"),
-    }
+    reply.with("ETag", tag).with("Cache-Control", Reply::IMMUTABLE).with("Vary", "Accept")
 }

@@ -280,7 +280,9 @@ impl Place {
         let removals: Vec<_> = removals.map(|(digest, _)| (*digest, None)).collect();
         tree.insert(&removals).map_err(failed)?.apply(&mut state.mark);
         let lost = entries.len() - removals.len();
-        if lost > 0 {
+        if lost == 0 {
+            state.mark.live.retain(|number, _| there.contains(number));
+        } else {
             let names: Vec<_> = gone.iter().map(|number| format!("{number:08}.log")).collect();
             let names = names.join(", ");
             (self.notes)(Note::Said(format!("{names} is missing in the log, and {lost} messages with it")));

@@ -19,6 +19,8 @@ const WINDOW: usize = 32 << 20;
 /// Entries of the index that a step looks at.
 const ENTRIES: usize = 1 << 14;
 
+const NOTHING: Verified = Verified { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
+
 /// When everything was last verified to the end, and what was found.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Last {
@@ -165,17 +167,39 @@ impl<'a> Window<'a> {
         self.core.log.decode(bytes.get(at..)?, self.start.segment, self.start.offset + at as u64)
     }
 
-    /// Compares what was found with the index.
-    fn compare(mut self) -> Result<Verified, Error> {
-        let whole = self.hash();
-        let damage = std::mem::take(&mut self.gaps);
-        let mut verified = Verified { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage };
-        for ((header, at), is_whole) in self.records.iter().zip(whole) {
-            let digest = header.digest;
-            let offset = self.start.offset + *at as u64;
-            let position = Position::of(header, self.start.segment, offset, self.stored(header, *at));
-            let known = self.core.index.find(&digest)?;
-            match known {
+    /// Hashes what was found and compares it with the index; on all cores.
+    fn compare(&self) -> Result<Verified, Error> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        // Shares of about as many bytes: whoever hashes has most to do with those.
+        let share = self.bytes.len() / cores + 1;
+        let mut shares = vec![0];
+        for (index, (_, at)) in self.records.iter().enumerate() {
+            if *at >= share * shares.len() {
+                shares.push(index);
+            }
+        }
+        shares.push(self.records.len());
+        let found: Result<Vec<_>, Error> = thread::scope(|scope| {
+            let compare = |share: &[usize]| self.compare_share(&self.records[share[0]..share[1]]);
+            let threads: Vec<_> = shares.windows(2).map(|share| scope.spawn(move || compare(share))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("comparing does not panic")).collect()
+        });
+        let mut verified = Verified { damage: self.gaps.clone(), ..NOTHING };
+        for share in found? {
+            verified.messages += share.messages;
+            verified.bytes += share.bytes;
+            verified.damage.extend(share.damage);
+        }
+        Ok(verified)
+    }
+
+    fn compare_share(&self, records: &[(Header, usize)]) -> Result<Verified, Error> {
+        let mut verified = NOTHING;
+        for (header, at) in records {
+            let (digest, stored) = (header.digest, self.stored(header, *at));
+            let position = Position::of(header, self.start.segment, self.start.offset + *at as u64, stored);
+            let is_whole = log::is_whole(header, stored);
+            match self.core.index.find(&digest)? {
                 Some(known) if known == position && !is_whole => verified.damage.push(Damage::Corrupt { digest }),
                 Some(known) if known == position && position.is_message() => {
                     verified.messages += 1;
@@ -189,28 +213,6 @@ impl<'a> Window<'a> {
             }
         }
         Ok(verified)
-    }
-
-    /// Whether the records are whole, in order; on all cores.
-    fn hash(&self) -> Vec<bool> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        // Shares of about as many bytes: whoever hashes has most to do with those.
-        let share = self.bytes.len() / cores + 1;
-        let mut shares = vec![0];
-        for (index, (_, at)) in self.records.iter().enumerate() {
-            if *at >= share * shares.len() {
-                shares.push(index);
-            }
-        }
-        shares.push(self.records.len());
-        let hash = |share: &[usize]| -> Vec<bool> {
-            let records = &self.records[share[0]..share[1]];
-            records.iter().map(|(header, at)| log::is_whole(header, self.stored(header, *at))).collect()
-        };
-        thread::scope(|scope| {
-            let threads: Vec<_> = shares.windows(2).map(|share| scope.spawn(move || hash(share))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("hashing does not panic")).collect()
-        })
     }
 
     /// The bytes behind a header, fewer where the segment ends.
@@ -233,7 +235,7 @@ fn verify_entries(core: &Core, after: Option<Digest>) -> Result<(Verified, Optio
             damage.push(Damage::Lost { digest });
         }
     }
-    Ok((Verified { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage }, next))
+    Ok((Verified { damage, ..NOTHING }, next))
 }
 
 #[cfg(test)]
