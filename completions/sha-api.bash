@@ -1127,7 +1127,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__serve)
-            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --max-body --max-connections --max-connections-per-address --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --no-ui --max-body --max-connections --max-connections-per-address --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

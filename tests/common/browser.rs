@@ -1,4 +1,4 @@
-//! A headless Chromium, spoken to over two pipes in the DevTools protocol. It reaches nothing but this machine.
+//! A headless Chromium, spoken to over two pipes in the `DevTools` protocol. It reaches nothing but this machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -124,6 +124,11 @@ impl Browser {
             assert!(start.elapsed() < PATIENCE, "{id} says {text:?}, not {part:?}");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+    }
+
+    /// Clicks on the first element that a selector finds.
+    pub fn click(&mut self, selector: &str) {
+        self.value(&format!("document.querySelector('{selector}').click()"));
     }
 
     /// Presses a key, by the name that pages know it by.
