@@ -289,6 +289,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l http -d 'Plain
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l check -d 'Print each setting, its value and where that comes from, and serve nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l read-only -d 'Take no messages and remove none'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l append-only -d 'Remove no messages'
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l no-ui -d 'No page for people at /'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'

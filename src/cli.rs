@@ -297,6 +297,9 @@ pub struct Serve {
     /// Remove no messages
     #[arg(long)]
     pub append_only: bool,
+    /// No page for people at /
+    #[arg(long)]
+    pub no_ui: bool,
     /// The longest request body
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     pub max_body: ByteSize,

@@ -25,7 +25,7 @@ mod mended;
 mod moves;
 mod one_at_a_time;
 mod operations;
-mod power;
+mod page;
 mod proxies;
 mod put;
 mod remote;

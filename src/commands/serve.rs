@@ -34,6 +34,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
             (false, true) => Scopes::APPEND_ONLY,
             (false, false) => Scopes::ALL,
         },
+        page: !serve.no_ui,
         limits: limits(serve),
         cache_size: serve.cache_size.as_u64(),
         scrub_interval: serve.scrub_interval.map(Into::into),

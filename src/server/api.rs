@@ -12,6 +12,7 @@ mod own;
 mod page;
 mod range;
 mod routes;
+mod ui;
 
 pub(super) use exchange::{Method, Reply, Request};
 pub(super) use form::Form;
@@ -19,6 +20,7 @@ pub(super) use message::known;
 pub(super) use own::{Health, Own, health, not_yet, own, own_answer};
 use routes::digest;
 pub(super) use routes::{logged_path, route_name, scope};
+pub(super) use ui::page;
 
 use crate::digest::Digest;
 use crate::messages::{self, Damage, Messages};

@@ -85,7 +85,8 @@ pub fn run(
     let budget = Budget::new(options.limits.memory(&local_limits));
     let service = {
         let rights = Rights::new(options.offered, tokens);
-        Arc::new(Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some()))
+        let service = Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some());
+        Arc::new(service.with_page(options.page))
     };
     let open_door = |listeners, limits: &Limits, tls, side| {
         let opened = Door::open(listeners, limits.clone(), tls, Arc::clone(&service), side);

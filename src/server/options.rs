@@ -29,6 +29,8 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// What is done at all.
     pub offered: Scopes,
+    /// Whether there is a page for people.
+    pub page: bool,
     /// What is allowed, and how long it may take.
     pub limits: Limits,
     /// Bytes for replies that can be sent again as they are; 0 is none.

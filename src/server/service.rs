@@ -36,6 +36,8 @@ pub(super) struct Service {
     metrics: Metrics,
     /// Whether the metrics are shown at an address of their own, thus nowhere else.
     metrics_apart: bool,
+    /// Whether there is a page for people.
+    has_page: bool,
     log: Option<AccessLog>,
     turns: Turns,
     /// When the certificate expires, in seconds since 1970.
@@ -82,11 +84,17 @@ impl Service {
             rights,
             metrics: Metrics::default(),
             metrics_apart: apart,
+            has_page: false,
             log,
             turns: Turns::default(),
             not_after: AtomicU64::new(0),
             ids: (first, AtomicU64::new(0)),
         }
+    }
+
+    /// The same, with a page for people or without.
+    pub(super) fn with_page(self, has_page: bool) -> Self {
+        Self { has_page, ..self }
     }
 
     /// What is counted.
@@ -121,6 +129,10 @@ impl Service {
 
     /// Whether `request`, of which only the head is there, may be carried out: for who holds the token of this digest.
     pub(super) fn decide(&self, request: &Request, token: Option<Digest>, side: Side) -> Verdict {
+        // It holds nothing, so it is for everyone, and there before the store is open.
+        if let Some(page) = Some(request).filter(|_| self.has_page && side != Side::Metrics).and_then(api::page) {
+            return Err(page);
+        }
         let scope = api::scope(request, self.rights.offered())?;
         let own = api::own(request);
         match (side, own) {

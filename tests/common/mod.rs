@@ -1,6 +1,7 @@
 //! What the tests share: a store in a directory of its own, and the built binary on it.
 
 pub mod actor;
+pub mod browser;
 pub mod server;
 pub mod side;
 

@@ -38,7 +38,7 @@ pub(super) fn names(list: &str, tag: &str) -> bool {
 }
 
 /// How much `kind/subkind` is wanted, in thousandths: the most specific range that covers it decides.
-fn weight(accept: &str, kind: &str, subkind: &str) -> u16 {
+pub(super) fn weight(accept: &str, kind: &str, subkind: &str) -> u16 {
     let mut best = (0, 0);
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);

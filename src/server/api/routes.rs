@@ -1,6 +1,6 @@
 //! Which paths there are, what can be done there, and which scope that takes: known from the head alone.
 
-use super::{Method, Reply, Request};
+use super::{Method, Reply, Request, ui};
 use crate::digest::Digest;
 use crate::server::rights::{Scope, Scopes};
 
@@ -40,6 +40,9 @@ const ONE: &str = "/messages/{digest}";
 
 /// How a path is named where it is counted.
 pub(in crate::server) fn route_name(path: &str) -> &'static str {
+    if path == ui::PATH {
+        return ui::PATH;
+    }
     found(path).map_or("other", |(name, _)| name)
 }
 

@@ -1,0 +1,178 @@
+//! A headless Chromium, spoken to over two pipes in the `DevTools` protocol. It reaches nothing but this machine.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::has_tool;
+use super::server::{PATIENCE, until};
+
+/// A browser with one page, which ends with the test.
+pub struct Browser {
+    child: Child,
+    requests: ChildStdin,
+    messages: mpsc::Receiver<Value>,
+    session: Option<String>,
+    count: u64,
+    events: Vec<Value>,
+    /// Its profile, and where downloads go.
+    pub dir: TempDir,
+}
+
+impl Browser {
+    /// On an empty page; `None`: there is no browser here.
+    pub fn start() -> Option<Self> {
+        if !has_tool("chromium") {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        // The protocol is spoken over descriptors 3 and 4.
+        command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 < /dev/null > /dev/null 2>&1", "sh"]);
+        command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
+        command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+        command.args(["--remote-debugging-pipe", "--lang=en"]);
+        // Names are not asked for: `elsewhere.test` stands for a host that is not this one.
+        command.arg("--host-resolver-rules=MAP elsewhere.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
+        command.arg(format!("--user-data-dir={}", dir.path().join("profile").display()));
+        command.env("HOME", dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, messages) = mpsc::channel();
+        let replies = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let read = replies.split(0).map_while(Result::ok);
+            read.map_while(|bytes| serde_json::from_slice(&bytes).ok()).try_for_each(|message| sender.send(message))
+        });
+        let requests = child.stdin.take().unwrap();
+        let mut browser = Self { child, requests, messages, session: None, count: 0, events: Vec::new(), dir };
+        browser.open_page();
+        Some(browser)
+    }
+
+    fn open_page(&mut self) {
+        let page = self.call("Target.createTarget", &json!({"url": "about:blank"}));
+        let attached = self.call("Target.attachToTarget", &json!({"targetId": page["targetId"], "flatten": true}));
+        self.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Page", "Runtime", "Log", "Network", "DOM"] {
+            self.call(&format!("{domain}.enable"), &json!({}));
+        }
+        // Certificates are the matter of other tests.
+        self.call("Security.setIgnoreCertificateErrors", &json!({"ignore": true}));
+    }
+
+    /// Asks for something, and waits for what came of it.
+    pub fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.count += 1;
+        let mut request = json!({"id": self.count, "method": method, "params": params});
+        if let Some(session) = &self.session {
+            request["sessionId"] = json!(session);
+        }
+        self.requests.write_all(format!("{request}\0").as_bytes()).unwrap();
+        let start = Instant::now();
+        loop {
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            let mut message = self.messages.recv_timeout(left).unwrap_or_else(|error| panic!("{method}: {error}"));
+            match message["id"].as_u64() {
+                Some(id) if id == self.count => {
+                    assert!(message["error"].is_null(), "{method}: {message}");
+                    return message["result"].take();
+                }
+                Some(_) => {}
+                None => self.events.push(message),
+            }
+        }
+    }
+
+    /// Opens a page anew.
+    pub fn open(&mut self, url: &str) {
+        self.call("Page.navigate", &json!({"url": "about:blank"}));
+        let gone = self.call("Page.navigate", &json!({"url": url}));
+        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        self.waits_for("document.readyState === 'complete' && location.href !== 'about:blank'");
+    }
+
+    /// What an expression is in the page.
+    pub fn value(&mut self, expression: &str) -> Value {
+        let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let mut result = self.call("Runtime.evaluate", &params);
+        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        result["result"]["value"].take()
+    }
+
+    /// The text that is seen in an element.
+    pub fn text(&mut self, id: &str) -> String {
+        self.value(&format!("document.getElementById('{id}').innerText")).as_str().unwrap().to_owned()
+    }
+
+    /// Waits until an expression is true in the page.
+    pub fn waits_for(&mut self, expression: &str) {
+        until(expression, || self.value(expression) == true);
+    }
+
+    /// Waits until an element says something with `part` in it, and tells what.
+    pub fn hears(&mut self, id: &str, part: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let text = self.text(id);
+            if text.contains(part) {
+                return text;
+            }
+            assert!(start.elapsed() < PATIENCE, "{id} says {text:?}, not {part:?}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Clicks on the first element that a selector finds.
+    pub fn click(&mut self, selector: &str) {
+        self.value(&format!("document.querySelector('{selector}').click()"));
+    }
+
+    /// Presses a key, by the name that pages know it by.
+    pub fn press(&mut self, key: &str) {
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            _ => (0, key),
+        };
+        let params = json!({"type": "keyDown", "key": key, "text": text, "windowsVirtualKeyCode": code});
+        self.call("Input.dispatchKeyEvent", &params);
+        self.call("Input.dispatchKeyEvent", &json!({"type": "keyUp", "key": key, "windowsVirtualKeyCode": code}));
+    }
+
+    /// Types a line.
+    pub fn types(&mut self, text: &str) {
+        text.chars().for_each(|letter| self.press(&letter.to_string()));
+    }
+
+    /// What the browser found wrong with the page: errors, warnings, breaches of its policy. Not the statuses of
+    /// replies.
+    pub fn complaints(&mut self) -> Vec<&Value> {
+        self.value("0");
+        let is_complaint = |event: &&Value| match event["method"].as_str() {
+            Some("Runtime.exceptionThrown" | "Runtime.consoleAPICalled") => true,
+            Some("Log.entryAdded") => {
+                let entry = &event["params"]["entry"];
+                entry["level"] != "verbose" && entry["source"] != "network"
+            }
+            _ => false,
+        };
+        self.events.iter().filter(is_complaint).collect()
+    }
+
+    /// Where the page sent requests.
+    pub fn asked(&self) -> Vec<&str> {
+        let requests = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
+        requests.map(|event| event["params"]["request"]["url"].as_str().unwrap()).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

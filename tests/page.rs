@@ -1,0 +1,378 @@
+//! The page at `/`: who gets it, and what it does in a browser for those who use it. It shows no byte that it did not
+//! hash itself.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use serde_json::json;
+
+use crate::common::browser::Browser;
+use crate::common::server::{Server, post, until};
+use crate::common::{FOO, Sandbox, digest, noise};
+
+/// What browsers say that they want of a page.
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+
+fn request(method: &str, fields: &str) -> String {
+    format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+}
+
+#[test]
+fn who_prefers_html_gets_the_page_and_nobody_else() {
+    for flags in [&["--http"][..], &["--http", "--read-only"], &[]] {
+        let server = Server::start(Sandbox::new(), flags);
+        let mut client = server.client();
+        for fields in ["", "Accept: */*\r\n", "Accept: application/json\r\n", "Accept: text/html;q=0\r\n"] {
+            for method in ["GET", "POST", "OPTIONS"] {
+                let reply = client.ask(&request(method, fields));
+                assert_eq!((reply.status, reply.text()), (404, r#"{"err_msg": "Not found"}"#), "{method} {fields}");
+                assert_eq!(reply.field("Vary"), Some("Accept"));
+            }
+        }
+        let reply = client.ask(&request("GET", BROWSER));
+        assert_eq!((reply.status, reply.field("Content-Type")), (200, Some("text/html; charset=utf-8")));
+        assert!(reply.text().starts_with("<!doctype html>\n"));
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let reply = client.ask(&request(method, BROWSER));
+            assert_eq!((reply.status, reply.field("Allow")), (405, Some("GET, HEAD")), "{method}");
+            assert_eq!(reply.text(), r#"{"err_msg": "Method not allowed"}"#);
+        }
+        // HEAD is as GET, without the body: what follows it is the next reply.
+        client.send(request("HEAD", BROWSER));
+        let head = client.head();
+        for field in reply.head.lines().filter(|line| !line.starts_with("Date: ") && !line.starts_with("X-Request-Id"))
+        {
+            assert!(head.contains(field), "{field}");
+        }
+        assert_eq!(client.ask(&request("GET", "")).status, 404);
+    }
+}
+
+#[test]
+fn the_page_may_reach_nothing_but_its_own_server_and_is_not_sent_twice() {
+    let server = Server::http(&[]);
+    let mut client = server.client();
+    let reply = client.ask(&request("GET", BROWSER));
+    let policy: Vec<_> = reply.field("Content-Security-Policy").unwrap().split("; ").collect();
+    for directive in
+        ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+    {
+        assert!(policy.contains(&directive), "{directive}: {policy:?}");
+    }
+    for kind in ["script-src", "style-src"] {
+        let own = policy.iter().find(|directive| directive.starts_with(kind)).unwrap();
+        assert!(own.split(' ').count() == 2 && own.contains(" 'sha256-"), "{own}");
+    }
+    assert!(!policy.concat().contains("unsafe"));
+    let fields = [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Vary", "Accept")];
+    for (name, value) in fields.into_iter().chain([("Cache-Control", "no-cache")]) {
+        assert_eq!(reply.field(name), Some(value));
+    }
+    assert_eq!(reply.field("Set-Cookie"), None);
+    let tag = reply.field("ETag").unwrap();
+    let known = client.ask(&request("GET", &format!("{BROWSER}If-None-Match: {tag}\r\n")));
+    assert_eq!((known.status, known.field("ETag"), known.text()), (304, Some(tag), ""));
+    assert_eq!(client.ask(&request("GET", &format!("{BROWSER}If-None-Match: \"x\"\r\n"))).status, 200);
+}
+
+#[test]
+fn the_page_is_there_before_the_store_is_open_and_without_a_token_and_no_ui_takes_it_away() {
+    let holder = Server::http(&[]);
+    let waiting = Sandbox::new();
+    std::os::unix::fs::symlink(holder.sandbox.store(), waiting.store()).unwrap();
+    let tokens = waiting.file("tokens", b"").to_str().unwrap().to_owned();
+    let waiting = Server::begin(waiting, &["--http", "--token-file", &tokens]);
+    assert_eq!(waiting.get("/readyz").status, 503);
+    assert_eq!(waiting.client().ask(&request("GET", BROWSER)).status, 200);
+    let without = Server::http(&["--no-ui"]);
+    for method in ["GET", "POST"] {
+        let reply = without.client().ask(&request(method, BROWSER));
+        assert_eq!((reply.status, reply.text()), (404, r#"{"err_msg": "Not found"}"#));
+    }
+}
+
+fn url(server: &Server, scheme: &str) -> String {
+    format!("{scheme}://{}/", server.address)
+}
+
+/// Nothing was wrong with the page, and it asked nobody but its own server.
+fn is_clean(mut browser: Browser, origin: &str) {
+    assert_eq!(browser.complaints(), Vec::<&serde_json::Value>::new());
+    for asked in browser.asked() {
+        let path = asked.strip_prefix(origin);
+        let is_known = path.is_some_and(|path| path.is_empty() || path.starts_with(['#', 'm']));
+        assert!(is_known || asked == "about:blank" || asked.starts_with("data:,"), "{asked}");
+    }
+}
+
+#[test]
+fn a_message_is_stored_and_fetched_with_the_keyboard_alone() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::https(&[]);
+    let origin = url(&server, "https");
+    browser.open(&origin);
+    let mut visited = Vec::new();
+    let focus = "document.activeElement.id || document.activeElement.textContent";
+    let mut tab = |browser: &mut Browser| {
+        browser.press("Tab");
+        let outline = "parseFloat(getComputedStyle(document.activeElement).outlineWidth) >= 2 \
+                       && getComputedStyle(document.activeElement).outlineStyle !== 'none'";
+        assert_eq!(browser.value(outline), true, "the focus is not seen");
+        visited.push(browser.value(focus).as_str().unwrap().to_owned());
+    };
+    tab(&mut browser);
+    browser.types("tea & <b>cake</b>");
+    tab(&mut browser);
+    tab(&mut browser);
+    browser.press("Enter");
+    let expected = digest(b"tea & <b>cake</b>");
+    assert_eq!(browser.hears("stored", "Stored"), "Stored, 17 bytes. Its digest:");
+    assert_eq!(browser.text("stored-digest"), expected);
+    assert_eq!(server.get(&format!("/messages/{expected}")).text(), r#"{"message": "tea & <b>cake</b>"}"#);
+    browser.press("Enter");
+    browser.hears("stored", "Was stored already");
+    for _ in 0..3 {
+        tab(&mut browser);
+    }
+    browser.types(&expected.to_uppercase());
+    browser.press("Enter");
+    assert_eq!(browser.hears("fetched", "bytes"), "✓ It hashes to its digest. 17 bytes.");
+    assert_eq!(browser.text("shown"), "tea & <b>cake</b>");
+    for _ in 0..4 {
+        tab(&mut browser);
+    }
+    assert_eq!(visited, ["text", "file", "Store", "link", "copy", "digest", "Fetch", "shown", "download", "token"]);
+    is_clean(browser, &origin);
+}
+
+#[test]
+fn the_link_and_the_fragment_show_a_message_and_the_digest_can_be_copied() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::http(&[]);
+    let origin = url(&server, "http");
+    server.put("foo");
+    browser.open(&format!("{origin}#{FOO}"));
+    browser.hears("shown", "foo");
+    let grant = json!({"origin": origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]});
+    browser.call("Browser.grantPermissions", &grant);
+    browser.value("document.getElementById('text').value = 'bar'");
+    browser.click("#store button");
+    browser.hears("stored", "Stored");
+    browser.click("#copy");
+    browser.hears("stored", "Copied");
+    assert_eq!(browser.value("navigator.clipboard.readText()"), digest(b"bar"));
+    browser.click("#link");
+    browser.hears("shown", "bar");
+    assert_eq!(browser.value("location.hash"), format!("#{}", digest(b"bar")));
+    is_clean(browser, &origin);
+}
+
+#[test]
+fn markup_in_a_message_is_text_and_runs_nothing() {
+    let Some(mut browser) = Browser::start() else { return };
+    let message = b"<script>window.ran = 1</script><img src=x onerror='window.ran = 1'><h1>h</h1>\n\xef\xbb\xbf</pre>";
+    let sandbox = Sandbox::with(&[message]);
+    let server = Server::start(sandbox, &["--http"]);
+    let origin = url(&server, "http");
+    browser.open(&format!("{origin}#{}", digest(message)));
+    browser.hears("fetched", "It hashes to its digest");
+    assert_eq!(browser.value("document.getElementById('shown').textContent"), std::str::from_utf8(message).unwrap());
+    assert_eq!(browser.value("window.ran === undefined"), true);
+    assert_eq!(browser.value("document.getElementById('shown').children.length"), 0);
+    is_clean(browser, &origin);
+}
+
+/// A file is dropped on the page.
+const DROP: &str = "(() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(['foo'], 'name'));
+    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+})()";
+
+#[test]
+fn a_file_is_stored_and_comes_back_as_a_download_of_the_same_bytes() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::http(&[]);
+    let origin = url(&server, "http");
+    browser.open(&origin);
+    let choose = |browser: &mut Browser, message: &[u8]| {
+        let file = browser.dir.path().join("file");
+        fs::write(&file, message).unwrap();
+        let page = browser.call("DOM.getDocument", &json!({}));
+        let input = browser.call("DOM.querySelector", &json!({"nodeId": page["root"]["nodeId"], "selector": "#file"}));
+        browser.call("DOM.setFileInputFiles", &json!({"files": [file], "nodeId": input["nodeId"]}));
+        assert_eq!(browser.value("document.getElementById('text').disabled"), true);
+        browser.click("#store button");
+    };
+    let message = noise(300_000, 7);
+    choose(&mut browser, &message);
+    assert_eq!(browser.hears("stored", "Stored"), "Stored, 300,000 bytes. Its digest:");
+    browser.click("#link");
+    assert_eq!(browser.hears("fetched", "bytes"), "✓ It hashes to its digest. 300,000 bytes, not text.");
+    assert_eq!(browser.value("document.getElementById('shown').hidden"), true);
+    let downloads = browser.dir.path().join("downloads");
+    browser.call("Browser.setDownloadBehavior", &json!({"behavior": "allow", "downloadPath": downloads}));
+    browser.click("#download");
+    let download = downloads.join(format!("{}.bin", &digest(&message)[..16]));
+    until("the download is whole", || fs::read(&download).is_ok_and(|bytes| bytes == message));
+    choose(&mut browser, &noise(1_500_000, 8));
+    browser.hears("stored", "too large");
+    browser.click("#clear");
+    assert_eq!(browser.value("document.activeElement.id"), "text");
+    browser.value(DROP);
+    browser.click("#store button");
+    browser.hears("stored-digest", FOO);
+    is_clean(browser, &origin);
+}
+
+const TRUTH: &str = "this is the truth";
+const LIE: &str = "this is not truth";
+
+/// Passes on what comes to a server, and what goes back but for the truth.
+fn liar(server: &Server) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, server) = (listener.local_addr().unwrap(), server.address);
+    let pass_on = move |mut client: TcpStream| -> std::io::Result<()> {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            client.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).replace("Connection: keep-alive", "Connection: close");
+        let (mut there, mut reply) = (TcpStream::connect(server)?, Vec::new());
+        there.write_all(head.as_bytes())?;
+        there.read_to_end(&mut reply)?;
+        if let Some(at) = reply.windows(TRUTH.len()).position(|words| words == TRUTH.as_bytes()) {
+            reply[at..at + TRUTH.len()].copy_from_slice(LIE.as_bytes());
+        }
+        client.write_all(&reply)
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || pass_on(client));
+        }
+    });
+    address
+}
+
+#[test]
+fn what_does_not_hash_to_its_digest_is_refused_by_the_page() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::http(&[]);
+    let other = "this is as it was";
+    server.put(TRUTH);
+    server.put(other);
+    let origin = format!("http://{}/", liar(&server));
+    browser.open(&format!("{origin}#{}", digest(other.as_bytes())));
+    browser.hears("shown", other);
+    browser.value(&format!("location.hash = '{}'", digest(TRUTH.as_bytes())));
+    let said = browser.hears("fetched", "Refused");
+    let lie = digest(LIE.as_bytes());
+    assert_eq!(said, format!("Refused: what came does not hash to its digest, but to {lie}."));
+    assert_eq!(browser.value("document.getElementById('message').hidden"), true);
+    assert_eq!(browser.value("document.getElementById('shown').textContent"), "");
+    assert_eq!(browser.value("document.getElementById('download').href"), "");
+    is_clean(browser, &origin);
+}
+
+#[test]
+fn what_the_server_refuses_is_said_and_a_token_helps_until_the_page_is_closed() {
+    let Some(mut browser) = Browser::start() else { return };
+    let sandbox = Sandbox::new();
+    let tokens = sandbox.file("tokens", format!("me read,write {}\n", digest(b"secret")).as_bytes());
+    let server = Server::start(sandbox, &["--http", "--token-file", tokens.to_str().unwrap()]);
+    let put = server.client().ask(&post("foo", "Authorization: Bearer secret\r\nConnection: close\r\n"));
+    assert_eq!(put.status, 200);
+    let origin = url(&server, "http");
+    browser.open(&format!("{origin}#{FOO}"));
+    browser.hears("fetched", "A valid token is needed");
+    browser.value("document.getElementById('token').focus()");
+    browser.types("secret");
+    browser.click("#fetch button");
+    browser.hears("shown", "foo");
+    browser.value(&format!("location.hash = '{}'", "a".repeat(64)));
+    browser.hears("fetched", "Message not found");
+    browser.value("location.hash = 'abc'");
+    browser.hears("fetched", "64 hex digits are needed");
+    browser.open(&format!("{origin}#{FOO}"));
+    browser.hears("fetched", "A valid token is needed");
+    assert_eq!(browser.value("document.cookie + localStorage.length + sessionStorage.length"), "00");
+    drop(server);
+    browser.click("#fetch button");
+    browser.hears("fetched", "The server cannot be reached");
+    is_clean(browser, &origin);
+}
+
+#[test]
+fn over_plain_http_from_elsewhere_the_page_says_that_it_cannot_check() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::http(&[]);
+    let origin = format!("http://elsewhere.test:{}/", server.address.port());
+    browser.open(&format!("{origin}#{FOO}"));
+    assert!(browser.text("insecure").contains("open the page over HTTPS"));
+    let usable = "[...document.querySelectorAll(':is(button, input, textarea):enabled')]
+        .filter(one => one.checkVisibility()).map(one => one.outerHTML)";
+    assert_eq!(browser.value(usable), json!([]));
+    is_clean(browser, &origin);
+}
+
+/// Every text's contrast with what is behind it (WCAG 2, 1.4.3), as far as it is too little.
+const FAINT: &str = "(() => {
+    const parts = color => color.match(/[\\d.]+/g).map(Number);
+    const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+    const light = color => {
+        const [r, g, b] = parts(color).map(c => linear(c / 255));
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const ground = one => {
+        const color = getComputedStyle(one).backgroundColor;
+        return parts(color)[3] === 0 ? ground(one.parentElement) : color;
+    };
+    const contrast = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    const isText = node => node.nodeType === 3 && node.data.trim();
+    const has = one => one.matches('input, textarea') || [...one.childNodes].some(isText);
+    const faint = [];
+    for (const one of document.body.querySelectorAll('*')) {
+        if (!one.checkVisibility() || !has(one)) continue;
+        for (const part of [null, '::placeholder']) {
+            const found = contrast(light(getComputedStyle(one, part).color), light(ground(one)));
+            if (found < 4.5) faint.push(`${one.outerHTML} ${part} ${found}`);
+        }
+    }
+    return faint;
+})()";
+
+#[test]
+fn the_page_is_readable_in_light_and_dark_and_fits_a_narrow_screen() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::http(&[]);
+    let origin = url(&server, "http");
+    let message = "w".repeat(500);
+    server.put(&message);
+    let mut grounds = Vec::new();
+    for scheme in ["light", "dark"] {
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        browser.call("Emulation.setEmulatedMedia", &features);
+        for width in [320, 1280] {
+            let screen = json!({"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 500});
+            browser.call("Emulation.setDeviceMetricsOverride", &screen);
+            browser.open(&format!("{origin}#{}", digest(message.as_bytes())));
+            browser.hears("shown", &message);
+            browser.value("document.getElementById('text').value = 'foo'");
+            browser.click("#store button");
+            browser.hears("stored", "tored");
+            assert_eq!(browser.value(FAINT), json!([]), "{scheme}");
+            browser.value("location.hash = 'no-digest'");
+            browser.hears("fetched", "no digest");
+            assert_eq!(browser.value(FAINT), json!([]), "{scheme}");
+            let wide = browser.value("document.scrollingElement.scrollWidth");
+            assert!(wide.as_u64().unwrap() <= width, "{wide} at {width}");
+        }
+        grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
+    }
+    assert_ne!(grounds[0], grounds[1]);
+    let nameless = "[...document.querySelectorAll('input, textarea')].filter(one => !one.labels.length).length";
+    assert_eq!(browser.value(nameless), 0);
+    is_clean(browser, &origin);
+}
