@@ -110,3 +110,18 @@ fn a_server_gives_space_back_while_it_serves() {
         }
     }
 }
+
+#[test]
+fn a_compaction_of_short_segments_comes_to_its_end() {
+    let sandbox = Sandbox::new();
+    let lines: Vec<String> = (0..200).map(|number| format!("{number:0400}\n")).collect();
+    let digests: Vec<_> = lines[..140].iter().map(|line| digest(line.trim_end().as_bytes())).collect();
+    let short = ["--segment-size", "16KiB"];
+    sandbox.sha_api(["put", "--lines"].iter().chain(&short)).write_stdin(lines.concat()).assert().code(0);
+    sandbox.sha_api(["rm", "-"].iter().chain(&short)).write_stdin(digests.join("\n")).assert().code(0).stderr("");
+    let files = std::fs::read_dir(sandbox.store().join("log")).unwrap();
+    let last = files.map(|file| file.unwrap().file_name().into_string().unwrap()).max().unwrap();
+    // What is moved is not moved again and again.
+    assert!(last < "00000030.log".to_owned(), "{last}");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("60 messages, 24000 bytes: whole\n").stderr("");
+}

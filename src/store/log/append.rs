@@ -141,7 +141,11 @@ impl Appender {
     }
 
     fn create(&mut self, number: u32) -> Result<(), AppendError> {
-        self.file = Some(self.log.create(number).map_err(sort)?);
+        let file = self.log.create(number).map_err(sort)?;
+        if let Some(before) = self.file.replace(file) {
+            // Zeros behind its end are of use no more; if they stay, that is only a little space.
+            let _ = before.set_len(self.end.offset);
+        }
         self.end = Point { segment: number, offset: FIRST_RECORD };
         self.filled = FIRST_RECORD;
         Ok(())
