@@ -122,6 +122,6 @@ fn a_compaction_of_short_segments_comes_to_its_end() {
     let files = std::fs::read_dir(sandbox.store().join("log")).unwrap();
     let last = files.map(|file| file.unwrap().file_name().into_string().unwrap()).max().unwrap();
     // What is moved is not moved again and again.
-    assert!(last < "00000030.log".to_owned(), "{last}");
+    assert!(last.as_str() < "00000030.log", "{last}");
     sandbox.sha_api(["verify"]).assert().code(0).stdout("60 messages, 24000 bytes: whole\n").stderr("");
 }
