@@ -141,14 +141,21 @@ fn a_put_of_what_only_the_index_can_find_stores_it_afresh() {
     sandbox.sha_api(["get", "--quiet", &digest(&messages[7])]).assert().code(0).stdout(messages[7].clone());
 }
 
-#[test]
-fn a_segment_that_is_gone_is_said_and_what_was_in_it_is_lost_until_it_is_fetched() {
+/// A store of 12 messages of 20,000 bytes, three in a segment.
+fn stored_in_segments() -> (Sandbox, Vec<Vec<u8>>) {
     let sandbox = Sandbox::new();
     let messages: Vec<_> = (0..12).map(|seed| noise(20_000, seed + 1)).collect();
     for (number, message) in messages.iter().enumerate() {
         sandbox.file(&format!("{number:02}"), message);
     }
-    assert!(sandbox.shell("sha-api --segment-size 64KiB put --file ??; sha-api copy store spare").status.success());
+    assert!(sandbox.shell("sha-api --segment-size 64KiB put --file ??").status.success());
+    (sandbox, messages)
+}
+
+#[test]
+fn a_segment_that_is_gone_is_said_and_what_was_in_it_is_lost_until_it_is_fetched() {
+    let (sandbox, messages) = stored_in_segments();
+    assert!(sandbox.shell("sha-api copy store spare").status.success());
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
     let said = "sha-api: 00000002.log is missing in the log, and 3 messages with it\n";
     for (number, message) in messages.iter().enumerate() {
@@ -171,12 +178,7 @@ fn a_segment_that_is_gone_is_said_and_what_was_in_it_is_lost_until_it_is_fetched
 
 #[test]
 fn what_went_with_a_segment_is_absent_after_a_repair() {
-    let sandbox = Sandbox::new();
-    let messages: Vec<_> = (0..12).map(|seed| noise(20_000, seed + 1)).collect();
-    for (number, message) in messages.iter().enumerate() {
-        sandbox.file(&format!("{number:02}"), message);
-    }
-    assert!(sandbox.shell("sha-api --segment-size 64KiB put --file ??").status.success());
+    let (sandbox, messages) = stored_in_segments();
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
     sandbox.sha_api(["verify", "--repair"]).assert().code(4);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("9 messages, 180000 bytes: whole\n").stderr("");

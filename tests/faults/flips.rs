@@ -44,7 +44,7 @@ fn choose(base: &Victim, part: &str, count: u64) -> Vec<Flip> {
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1) + 64;
         let byte = usize::try_from(random.below(end.min(bytes.len()) as u64)).unwrap();
         let file = file.strip_prefix(base.store()).unwrap().to_owned();
-        Flip { file, byte, bit: random.below(8), without_index: number % 2 == 1 }
+        Flip { file, byte, bit: random.below(8), without_index: part != "index" && number % 2 == 1 }
     };
     (0..count).map(flip).collect()
 }
