@@ -122,6 +122,7 @@ impl Commits {
             let mut committed = self.commit(&mut appender, &group, log);
             if committed.is_ok() && requests.iter().any(|request| matches!(request.change, Change::BeginSegment)) {
                 committed = appender.begin_segment().map_err(|error| self.explain(error));
+                log.ends_at(appender.end());
             }
             for (request, answer) in requests.iter().zip(answers) {
                 // A caller that is gone needs no answer.

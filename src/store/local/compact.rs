@@ -1,6 +1,7 @@
 //! Compaction gives space back: of a segment that is more than half dead, what is needed is appended again, then its
 //! file is removed. Nothing goes before what takes its place is durable; interrupted anywhere, it just begins again.
 
+use std::cmp::Ordering;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -155,7 +156,9 @@ fn due(core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
     let totals = core.index.totals();
     let least = LEAST.min(core.log.segment_size() / 2);
     let mut best = None;
-    for number in core.log.numbers().into_iter().filter(|number| !damaged.contains(number)) {
+    // Behind the end, a group is being written that nothing points to yet.
+    let end = core.log.end().segment;
+    for number in core.log.numbers().into_iter().filter(|number| *number <= end && !damaged.contains(number)) {
         let (dead, live) = dead_in(&core.log, &totals, number).map_err(|why| core.unreadable(number, why))?;
         if dead >= least && dead > live {
             best = best.max(Some((dead, number)));
@@ -166,8 +169,10 @@ fn due(core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
 
 fn compact(core: &Core, number: u32, with_damage: bool, stop: &dyn Fn() -> bool) -> Result<(), Stopped> {
     let _turn = core.compactions.turn.lock().expect(UNBROKEN);
-    if number == core.log.end().segment {
-        core.commits.carry_out(Change::BeginSegment)?;
+    match number.cmp(&core.log.end().segment) {
+        Ordering::Less => {}
+        Ordering::Equal => drop(core.commits.carry_out(Change::BeginSegment)?),
+        Ordering::Greater => return Ok(()),
     }
     let others: Vec<_> = core.log.numbers().into_iter().filter(|other| *other != number).collect();
     let mut evacuation = Evacuation { core, batch: Vec::new(), bytes: 0, forgotten: Vec::new() };

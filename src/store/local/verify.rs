@@ -275,4 +275,31 @@ mod tests {
         assert_eq!(local.verify(None).unwrap().damage, []);
         assert_eq!(local.stats().unwrap().messages, 2);
     }
+
+    #[test]
+    fn a_repair_of_any_segment_leaves_the_last_one_to_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            path: dir.path().to_owned(),
+            create: true,
+            wait: Duration::ZERO,
+            me: "a test".to_owned(),
+            index_cache: 1 << 20,
+            segment_size: 1 << 30,
+            compression: None,
+            notes: Arc::new(|_| ()),
+        };
+        let local = Local::open(&options).unwrap();
+        let put = |message: &[u8]| local.put(vec![(Digest::of(message), message.to_vec())]).unwrap();
+        put(b"foo");
+        let gap = |segment| Damage::Gap { segment, offset: 64, length: 8 };
+        local.repair(&[gap(1), gap(2), gap(2), gap(3)]).unwrap();
+        local.repair(&[gap(2), gap(3), gap(4)]).unwrap();
+        put(b"bar");
+        drop(local);
+        let local = Local::open(&options).unwrap();
+        for message in [b"foo", b"bar"] {
+            assert_eq!(local.get(&Digest::of(message)).unwrap(), Some(message.to_vec()));
+        }
+    }
 }
