@@ -19,4 +19,5 @@ pub mod digest;
 pub mod durable;
 pub mod random;
 pub mod sandbox;
+pub mod socket;
 pub mod wire;

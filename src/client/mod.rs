@@ -25,10 +25,10 @@ use ask::Ask;
 use exchange::Servers;
 use reply::Reply;
 pub use tls::Trust;
-pub use unix::SOCKET;
 
 use crate::digest::Digest;
 use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
+use crate::socket;
 
 /// Digests that are asked for in one request at the most.
 const COUNT: usize = 4096;
@@ -75,7 +75,7 @@ impl Client {
 
     /// The messages of the store at `dir`, if a server holds it.
     pub fn beside(dir: &Path, options: &Options) -> Option<Self> {
-        let socket = dir.join(SOCKET);
+        let socket = dir.join(socket::NAME);
         // Who left a socket and is dead refuses; whatever else is wrong shows when the store is opened.
         let stream: UnixStream = unix::connect(&socket, options.timeout).ok()?;
         let servers = Servers::beside(dir.to_owned(), socket, stream, options);

@@ -1,38 +1,24 @@
 //! HTTP over a socket on this machine. However long its path is, it can be reached.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::net::sockopt::{Timeout as Which, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
-/// What the socket of a store that is served is called.
-pub const SOCKET: &str = "sha-api.sock";
+use crate::socket;
 
-/// Connects to `socket`, waiting no longer than `time` for room in its queue.
-pub(super) fn connect(socket: &Path, time: Duration) -> io::Result<UnixStream> {
+/// Connects to the socket at `path`, waiting no longer than `time` for room in its queue.
+pub(super) fn connect(path: &Path, time: Duration) -> io::Result<UnixStream> {
     let unbound = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&unbound, Which::Send, Some(time))?;
-    let to = |path: &Path| rustix::net::connect(&unbound, &SocketAddrUnix::new(path)?).map_err(io::Error::from);
-    match to(socket) {
-        // An address has room for 107 bytes; below the descriptor of its directory every path is short.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error()) => {
-            let (parent, name) = (socket.parent(), socket.file_name());
-            let (Some(parent), Some(name)) = (parent, name) else { return Err(error) };
-            let dir = File::from(rustix::fs::open(parent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
-            to(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))?;
-        }
-        outcome => outcome?,
-    }
+    socket::with_address(path, |address| rustix::net::connect(&unbound, address))?;
     Ok(unbound.into())
 }
 
@@ -139,6 +125,8 @@ fn or_timeout(error: io::Error, reason: Timeout) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
     #[test]
@@ -148,11 +136,11 @@ mod tests {
             let dir = (0..depth).fold(dir.path().to_owned(), |dir, _| dir.join("a".repeat(40)));
             std::fs::create_dir_all(&dir).unwrap();
             let opened = File::open(&dir).unwrap();
-            let short = format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd());
+            let short = format!("/proc/self/fd/{}/{}", opened.as_raw_fd(), socket::NAME);
             let listener = UnixListener::bind(short).unwrap();
-            connect(&dir.join(SOCKET), Duration::from_secs(30)).unwrap();
+            connect(&dir.join(socket::NAME), Duration::from_secs(30)).unwrap();
             drop(listener);
-            let refused = connect(&dir.join(SOCKET), Duration::from_secs(30)).unwrap_err();
+            let refused = connect(&dir.join(socket::NAME), Duration::from_secs(30)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         }
     }

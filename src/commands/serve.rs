@@ -1,9 +1,8 @@
 //! `serve`: turns flags into what the server needs.
 
 use super::{Context, Outcome};
-use crate::client::SOCKET;
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
-use crate::{cli, config, location};
+use crate::{cli, config, location, socket};
 
 /// Serves until a signal ends it.
 pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
@@ -16,7 +15,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         (None, false) => Tls::SelfSigned(location::path(&context.global)?.join("tls")),
     };
     let options = Options {
-        local: Some(location::path(&context.global)?.join(SOCKET)),
+        local: Some(location::path(&context.global)?.join(socket::NAME)),
         max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,

@@ -3,19 +3,18 @@
 use std::fs::{self, Permissions};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::socket;
 
 /// Clients that may wait to be let in.
 const BACKLOG: i32 = 4096;
-/// The longest path that a socket's address can hold, in bytes.
-const LONGEST: usize = 107;
 
 /// What connections come from.
 pub(in crate::server) enum Listener {
@@ -55,7 +54,7 @@ impl Listener {
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        bind_to(&socket, path)?;
+        socket::with_address(path, |address| rustix::net::bind(&socket, address))?;
         // Nobody gets in before this: it does not listen yet.
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         rustix::net::listen(&socket, BACKLOG)?;
@@ -88,19 +87,6 @@ impl Listener {
             }
         }
     }
-}
-
-/// Gives `socket` the name `path`: by way of its directory, if the path is too long for an address.
-fn bind_to(socket: impl AsFd, path: &Path) -> io::Result<()> {
-    if path.as_os_str().len() <= LONGEST {
-        return Ok(rustix::net::bind(socket, &SocketAddrUnix::new(path)?)?);
-    }
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
-    Ok(rustix::net::bind(socket, &SocketAddrUnix::new(&short)?)?)
 }
 
 impl Drop for Named {

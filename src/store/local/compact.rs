@@ -6,14 +6,13 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::Core;
 use super::commit::{Change, Moved};
+use super::{Core, quarantine};
 use crate::digest::Digest;
-use crate::durable;
 use crate::messages::Error;
 use crate::store::Note;
-use crate::store::index::Mark;
-use crate::store::log::{FIRST_RECORD, Found, Header, Kind, Log, Position};
+use crate::store::index::{Index, Mark};
+use crate::store::log::{FIRST_RECORD, Found, Header, Kind, Log, Point, Position};
 
 /// Less is not worth a compaction, in bytes, unless that is most of a segment.
 const LEAST: u64 = 1 << 20;
@@ -138,14 +137,17 @@ pub fn empty(core: &Core, number: u32) -> Result<(), Error> {
     }
 }
 
-/// The bytes of the log that nothing points to any more.
-pub fn dead(log: &Log, totals: &Mark) -> io::Result<u64> {
-    log.numbers().into_iter().map(|number| Ok(dead_in(log, totals, number)?.0)).sum()
+/// What there is in all, and how many bytes of the log nothing points to any more.
+pub fn dead(log: &Log, index: &Index) -> io::Result<(Mark, u64)> {
+    let (end, totals) = (log.end(), index.totals());
+    let dead = log.numbers().into_iter().map(|number| Ok(dead_in(log, end, &totals, number)?.0)).sum::<io::Result<_>>();
+    Ok((totals, dead?))
 }
 
 /// How many bytes of a segment are dead, and how many are not.
-fn dead_in(log: &Log, totals: &Mark, number: u32) -> io::Result<(u64, u64)> {
-    let end = log.end();
+///
+/// `end`: where the log ended before the totals were taken; what is put meanwhile is not taken for dead.
+fn dead_in(log: &Log, end: Point, totals: &Mark, number: u32) -> io::Result<(u64, u64)> {
     let used = if number == end.segment { end.offset } else { log.length(number)?.unwrap_or(0) };
     let live = totals.live.get(&number).copied().unwrap_or(0);
     Ok((used.saturating_sub(FIRST_RECORD).saturating_sub(live), live))
@@ -153,13 +155,13 @@ fn dead_in(log: &Log, totals: &Mark, number: u32) -> io::Result<(u64, u64)> {
 
 /// The segment that gives back most, if one is worth it.
 fn due(core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
-    let totals = core.index.totals();
+    let (end, totals) = (core.log.end(), core.index.totals());
     let least = LEAST.min(core.log.segment_size() / 2);
     let mut best = None;
     // Behind the end, a group is being written that nothing points to yet.
-    let end = core.log.end().segment;
-    for number in core.log.numbers().into_iter().filter(|number| *number <= end && !damaged.contains(number)) {
-        let (dead, live) = dead_in(&core.log, &totals, number).map_err(|why| core.unreadable(number, why))?;
+    let is_complete = |number: &u32| *number <= end.segment && !damaged.contains(number);
+    for number in core.log.numbers().into_iter().filter(is_complete) {
+        let (dead, live) = dead_in(&core.log, end, &totals, number).map_err(|why| core.unreadable(number, why))?;
         if dead >= least && dead > live {
             best = best.max(Some((dead, number)));
         }
@@ -236,10 +238,7 @@ impl Evacuation<'_> {
 fn keep_gap(core: &Core, number: u32, offset: u64, length: u64) -> io::Result<()> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let bytes = core.log.bytes(number, offset, length)?.unwrap_or_default();
-    let dir = core.path.join("quarantine");
-    std::fs::create_dir_all(&dir)?;
-    durable::write_whole(&dir.join(format!("{number:08}-{offset}.gap")), 0o600, |file| file.write_all(&bytes))?;
-    durable::sync_dir(&core.path)
+    quarantine::keep(&core.path, &format!("{number:08}-{offset}.gap"), |file| file.write_all(&bytes)).map(drop)
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";

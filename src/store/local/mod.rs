@@ -3,12 +3,13 @@
 mod commit;
 mod compact;
 mod place;
+mod quarantine;
 mod repair;
 mod verify;
 
 use std::fmt;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,12 +18,11 @@ use commit::{Change, Commits, Unknown};
 use compact::Compactions;
 
 use crate::digest::Digest;
-use crate::durable;
 use crate::messages::{Cursor, Damage, Entry, Error, Page, Stats, Verified};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::log::{self, Appender, Kind, Log, Position, Tail};
-use crate::store::{Backend, Note, Notes};
+use crate::store::log::{self, Appender, Kind, Log, Position};
+use crate::store::{Backend, Notes};
 
 /// The index counts offsets in eights, in 32 bits.
 const LONGEST_SEGMENT: u64 = 31 << 30;
@@ -88,7 +88,7 @@ impl Local {
         let failed = |why| Error::io(format!("cannot open the log of {}", path.display()), why);
         let log = Arc::new(Log::open(&path.join("log"), salt, (*segment_size).min(LONGEST_SEGMENT)).map_err(failed)?);
         let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;
-        set_aside(path, &tail, notes).map_err(failed)?;
+        quarantine::set_aside(path, &tail, notes).map_err(failed)?;
         let appender = Appender::new(log.clone(), &tail).map_err(failed)?;
         let (commits, compactions) = (Commits::new(path.clone()), Compactions::default());
         let core = Arc::new(Core { path: path.clone(), log, index, commits, compactions, notes: notes.clone() });
@@ -214,15 +214,15 @@ impl Backend for Local {
 
     fn stats(&self) -> Result<Stats, Error> {
         let Core { path, log, index, .. } = &*self.core;
-        let totals = index.totals();
         let failed = |why| Error::io(format!("cannot measure {}", path.display()), why);
+        let (totals, dead) = compact::dead(log, index).map_err(failed)?;
         let (log_disk, index_disk) = (log.disk().map_err(failed)?, index.disk().map_err(failed)?);
         let (verified, damaged) = verify::last(path).map_or((None, 0), |last| (Some(last.time), last.damaged));
         Ok(Stats {
             messages: totals.messages,
             bytes: totals.bytes,
             disk: log_disk + index_disk,
-            dead: compact::dead(log, &totals).map_err(failed)?,
+            dead,
             newest: (totals.newest > 0).then(|| log::time(totals.newest)),
             verified,
             damaged,
@@ -248,30 +248,4 @@ impl Drop for Local {
         self.core.index.close();
         join(index);
     }
-}
-
-/// Moves what stands behind the last whole record out of the way, so that it can never be taken for a record later.
-fn set_aside(store: &Path, tail: &Tail, notes: &Notes) -> io::Result<()> {
-    if tail.end.clean {
-        return Ok(());
-    }
-    let mut segment =
-        std::fs::File::options().read(true).write(true).open(log::path(&store.join("log"), tail.segment))?;
-    let dir = store.join("quarantine");
-    std::fs::create_dir_all(&dir)?;
-    let aside = dir.join(format!("{:08}-{}.tail", tail.segment, tail.end.offset));
-    segment.seek(SeekFrom::Start(tail.end.offset))?;
-    let mut length = 0;
-    durable::write_whole(&aside, 0o600, |file| {
-        length = io::copy(&mut segment.by_ref(), file)?;
-        Ok(())
-    })?;
-    durable::sync_dir(store)?;
-    segment.set_len(tail.end.offset)?;
-    segment.sync_all()?;
-    notes(Note::Said(format!(
-        "the log ended in {length} bytes that are no whole record, from an interrupted put or from damage; they are now in {}",
-        aside.display()
-    )));
-    Ok(())
 }

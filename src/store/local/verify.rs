@@ -248,11 +248,9 @@ mod tests {
     use crate::store::local::commit::Change;
     use crate::store::local::{Local, Options};
 
-    #[test]
-    fn a_message_that_the_index_does_not_know_is_found_and_made_known() {
-        let dir = tempfile::tempdir().unwrap();
+    fn open(dir: &Path) -> Local {
         let options = Options {
-            path: dir.path().to_owned(),
+            path: dir.to_owned(),
             create: true,
             wait: Duration::ZERO,
             me: "a test".to_owned(),
@@ -261,7 +259,13 @@ mod tests {
             compression: None,
             notes: Arc::new(|_| ()),
         };
-        let local = Local::open(&options).unwrap();
+        Local::open(&options).unwrap()
+    }
+
+    #[test]
+    fn a_message_that_the_index_does_not_know_is_found_and_made_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path());
         let messages = [b"foo".to_vec(), b"bar".to_vec()];
         local.put(messages.iter().map(|message| (Digest::of(message), message.clone())).collect()).unwrap();
         let digest = Digest::of(b"foo");
@@ -279,17 +283,7 @@ mod tests {
     #[test]
     fn a_repair_of_any_segment_leaves_the_last_one_to_be_written() {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options {
-            path: dir.path().to_owned(),
-            create: true,
-            wait: Duration::ZERO,
-            me: "a test".to_owned(),
-            index_cache: 1 << 20,
-            segment_size: 1 << 30,
-            compression: None,
-            notes: Arc::new(|_| ()),
-        };
-        let local = Local::open(&options).unwrap();
+        let local = open(dir.path());
         let put = |message: &[u8]| local.put(vec![(Digest::of(message), message.to_vec())]).unwrap();
         put(b"foo");
         let gap = |segment| Damage::Gap { segment, offset: 64, length: 8 };
@@ -297,7 +291,7 @@ mod tests {
         local.repair(&[gap(2), gap(3), gap(4)]).unwrap();
         put(b"bar");
         drop(local);
-        let local = Local::open(&options).unwrap();
+        let local = open(dir.path());
         for message in [b"foo", b"bar"] {
             assert_eq!(local.get(&Digest::of(message)).unwrap(), Some(message.to_vec()));
         }
