@@ -50,6 +50,36 @@ fn a_deleted_index_is_made_anew() {
 }
 
 #[test]
+fn what_the_log_lost_is_said_though_the_index_is_lost_with_it() {
+    let (sandbox, digests) = store();
+    let log = sandbox.store().join("log/00000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let last = format!("message {}", COUNT - 1);
+    let end = bytes.windows(last.len()).rposition(|window| window == last.as_bytes()).unwrap();
+    // The mark and the rest of the header stand before the message, and all is aligned to eight.
+    let begin = (end - 48).next_multiple_of(8);
+    bytes[begin..].fill(0);
+    std::fs::write(&log, bytes).unwrap();
+    std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    let has = sandbox.sha_api(["has", "-"]).write_stdin(digests).assert().code(1);
+    has.stdout(format!("{}\n", digest(last.as_bytes())))
+        .stderr(predicate::str::contains("1 messages that were stored are gone from the log"));
+}
+
+#[test]
+fn a_segment_that_is_gone_is_said_though_the_index_is_lost_with_it() {
+    let sandbox = Sandbox::new();
+    let mut put = sandbox.sha_api(["--segment-size", "64KiB", "put", "--lines"]);
+    let lines: Vec<_> = (0..COUNT).map(|number| format!("message {number}")).collect();
+    put.write_stdin(lines.join("\n")).assert().code(0);
+    std::fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
+    std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    let missing = "00000002.log is missing in the log, and what stood there with it";
+    sandbox.sha_api(["stats"]).assert().code(0).stderr(predicate::str::contains(missing));
+    sandbox.sha_api(["stats"]).assert().code(0).stderr("");
+}
+
+#[test]
 fn an_index_that_is_cut_or_overwritten_anywhere_is_made_anew() {
     let (sandbox, digests) = store();
     let index = sandbox.store().join("index");

@@ -46,6 +46,26 @@ fn a_file_that_is_cut_is_said() {
 
 #[test]
 #[ignore = "takes minutes: make test-faults"]
+fn a_log_that_ends_early_is_said_without_the_index() {
+    let base = closed();
+    let bytes = std::fs::read(base.log()).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 64;
+    let cuts = (0..end / 8).step_by(11).flat_map(|word| [(word * 8, true), (word * 8, false)]);
+    let tally = each(cuts.collect::<Vec<_>>(), |(end, zeros)| {
+        let victim = base.copy(format!("the log ends at {end}, with zeros: {zeros}, without index"));
+        let log = std::fs::File::options().write(true).open(victim.log()).unwrap();
+        log.set_len(end).unwrap();
+        if zeros {
+            log.set_len(bytes.len() as u64).unwrap();
+        }
+        std::fs::remove_dir_all(victim.store().join("index")).unwrap();
+        victim.judge()
+    });
+    tally.row("the log ends early, and the index is gone", true);
+}
+
+#[test]
+#[ignore = "takes minutes: make test-faults"]
 fn a_file_that_is_removed_is_said() {
     for (state, base) in [("closed", closed()), ("killed", behind())] {
         let mut names: Vec<_> = files(base.store()).iter().map(|file| relative(&base, file)).collect();

@@ -1,6 +1,6 @@
 //! A store that faults happen to: it remembers what was acknowledged, and counts what became of that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -22,14 +22,8 @@ const SHARED: u64 = 512 << 20;
 const KILL: i32 = 9;
 /// What `timeout --signal KILL` ends with.
 const TIMED_OUT: i32 = 137;
-/// The words of the notes that say that something is gone.
-const LOSS: [&str; 5] = [
-    "is corrupt in the log",
-    "what stood there is lost",
-    "are gone from the log",
-    "no whole record",
-    "is missing in the log",
-];
+/// A record takes no less of the log, in bytes.
+const RECORD: usize = 48;
 
 /// A store, and what it acknowledged.
 pub struct Victim {
@@ -38,8 +32,8 @@ pub struct Victim {
     /// By digest.
     pub known: HashMap<String, Vec<u8>>,
     pub tally: Tally,
-    /// Notes of a loss that were printed.
-    notes: String,
+    /// Notes that were printed.
+    notes: BTreeSet<String>,
     /// What the runs were, for when something goes wrong.
     story: String,
     /// Whether the last check found a store that cannot be opened.
@@ -68,8 +62,8 @@ impl Victim {
     /// The same at a place outside the sandbox.
     pub fn at(sandbox: Sandbox, store: PathBuf) -> Self {
         let tally = Tally { runs: 1, ..Tally::default() };
-        let (known, text) = (HashMap::new(), String::new());
-        Self { sandbox, store, known, tally, notes: text.clone(), story: text, refused: false, counted: 0 }
+        let (known, notes) = (HashMap::new(), BTreeSet::new());
+        Self { sandbox, store, known, tally, notes, story: String::new(), refused: false, counted: 0 }
     }
 
     /// A copy, with all that it knows.
@@ -169,9 +163,13 @@ impl Victim {
             }
         }
         self.refused = ran.code == Some(3) && ran.stderr.contains("sha-api: ");
-        let noted = !self.notes.is_empty();
-        let said = |digest: &String| self.refused || noted || ran.stderr.contains(&format!("{digest} is corrupt"));
-        let (said, silent): (Vec<_>, Vec<_>) = missing.into_keys().partition(said);
+        let named = |digest: &String| {
+            let corrupt = format!("{digest} is corrupt");
+            self.refused || ran.stderr.contains(&corrupt) || self.notes.iter().any(|note| note.contains(&corrupt))
+        };
+        let (mut said, mut silent): (Vec<_>, Vec<_>) = missing.into_keys().partition(named);
+        let counted = self.notes.iter().map(|note| lost_by(note)).fold(0, usize::saturating_add);
+        said.extend(silent.drain(..counted.min(silent.len())));
         let odd = ran.code == Some(0) && !said.is_empty();
         if !silent.is_empty() || odd {
             self.blame(&format!("{} lost without a word: {:?}", silent.len(), silent.first()), &ran);
@@ -227,7 +225,7 @@ impl Victim {
     pub fn blame(&self, what: &str, ran: &Ran) {
         let Ran { code, killed, stderr, .. } = ran;
         let stderr: Vec<_> = stderr.lines().take(3).collect();
-        println!("{}: {what}; code {code:?}, killed {killed}: {stderr:?}; notes: {}", self.story, self.notes);
+        println!("{}: {what}; code {code:?}, killed {killed}: {stderr:?}; notes: {:?}", self.story, self.notes);
     }
 
     /// Adds to what is said when something goes wrong.
@@ -259,9 +257,21 @@ impl Victim {
             self.tally.panics += 1;
             self.blame(&format!("{command:?} ended by {status:?}"), &ran);
         }
-        let says_loss = |line: &&str| LOSS.iter().any(|words| line.contains(words));
-        self.notes.extend(ran.stderr.lines().filter(says_loss).map(|line| format!("{line}\n")));
+        self.notes.extend(ran.stderr.lines().map(str::to_owned));
         ran
+    }
+}
+
+/// How many messages can be lost at the most, by what a note says.
+fn lost_by(note: &str) -> usize {
+    let number = |text: &str| text.split_whitespace().filter_map(|word| word.parse::<usize>().ok()).next().unwrap_or(0);
+    match note.trim_start_matches("sha-api: ") {
+        note if note.contains("messages that were stored are gone from the log") => number(note),
+        note if note.contains("what stood there is lost") || note.contains("no whole record") => number(note) / RECORD,
+        // A segment of which nothing else is known, and one of which it is.
+        note if note.ends_with("is missing in the log, and what stood there with it") => usize::MAX,
+        note if note.contains("is missing in the log, and ") => number(note),
+        _ => 0,
     }
 }
 

@@ -92,7 +92,13 @@ impl Guard {
             let _ = durable::sync_tree(&self.dir).and_then(|()| durable::sync_dir(durable::parent(&self.dir)));
         }
         self.keep_reserve();
-        let _ = std::fs::write(&self.seal, serde_json::to_vec(&seal).expect("it is plain data"));
+        let seal = serde_json::to_string(&seal).expect("it is plain data");
+        let _ = std::fs::write(&self.seal, format!("{:08x} {seal}", crc32fast::hash(seal.as_bytes())));
+    }
+
+    /// The sentinel of the last flush, known without the tree.
+    pub fn sealed(&self) -> Option<Mark> {
+        self.read_seal().map(|seal| seal.mark)
     }
 
     /// Before the tree is made anew.
@@ -119,7 +125,10 @@ impl Guard {
 
     /// `None` if there is none, or one that a kill cut short.
     fn read_seal(&self) -> Option<Seal> {
-        serde_json::from_slice(&std::fs::read(&self.seal).ok()?).ok()
+        let text = std::fs::read_to_string(&self.seal).ok()?;
+        let (crc32, seal) = text.split_once(' ')?;
+        let is_whole = u32::from_str_radix(crc32, 16).ok()? == crc32fast::hash(seal.as_bytes());
+        if is_whole { serde_json::from_str(seal).ok() } else { None }
     }
 
     /// sled keeps where its leaves are in a snapshot and the logs that follow it, and takes what is left of them for

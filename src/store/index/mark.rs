@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::log::Point;
+use crate::store::log::{Point, Position};
 
 /// The index is complete up to a point of the log, with these totals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,42 @@ impl Mark {
         let is_whole = each.len() % EACH == 0 && u32::try_from(live.len()) == Ok(count);
         let point = Point { segment, offset };
         is_whole.then_some(Self { point, messages, bytes: stored, newest, live })
+    }
+}
+
+/// What entries change in all.
+#[derive(Debug, Default)]
+pub struct Change {
+    messages: i64,
+    bytes: i64,
+    newest: u32,
+    live: BTreeMap<u32, i64>,
+}
+
+impl Change {
+    /// Counts that a digest's last record stood at one place and now stands at another.
+    pub fn count(&mut self, before: Option<Position>, after: Option<Position>) {
+        for (position, sign) in [(before, -1), (after, 1)] {
+            let Some(position) = position else { continue };
+            *self.live.entry(position.segment).or_default() += sign * i64::try_from(position.size()).unwrap_or(0);
+            if position.is_message() {
+                self.messages += sign;
+                self.bytes += sign * i64::from(position.length);
+            }
+        }
+        self.newest = after.filter(Position::is_message).map_or(self.newest, |after| self.newest.max(after.time));
+    }
+
+    /// Makes the change in the totals.
+    pub fn apply(self, mark: &mut Mark) {
+        mark.messages = mark.messages.saturating_add_signed(self.messages);
+        mark.bytes = mark.bytes.saturating_add_signed(self.bytes);
+        mark.newest = mark.newest.max(self.newest);
+        for (segment, size) in self.live {
+            let live = mark.live.entry(segment).or_default();
+            *live = live.saturating_add_signed(size);
+        }
+        mark.live.retain(|_, live| *live > 0);
     }
 }
 

@@ -1,28 +1,30 @@
 //! The index finds a digest in the log. It is expendable: short, damaged or gone, it is made anew from the log,
 //! and nobody who asks it notices more than a pause.
 
+mod entry;
 mod guard;
 mod mark;
 mod overlay;
+mod panics;
+mod place;
 mod replay;
 mod tree;
 
 use std::io;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use guard::Guard;
 pub use mark::Mark;
 use overlay::{Overlay, Work};
+use place::Place;
 use tree::{Damaged, Tree};
 
 use super::log::{Log, Point, Position, Tail};
 use crate::digest::Digest;
 use crate::messages::{Error, Page};
 use crate::store::{Note, Notes};
-use replay::{Stopped, replay};
 
 /// After this long without a commit the tree is flushed.
 const IDLE: Duration = Duration::from_secs(2);
@@ -236,120 +238,10 @@ impl Drop for Index {
     }
 }
 
-/// Where the index is, and what it is made from.
-struct Place {
-    dir: PathBuf,
-    cache: u64,
-    log: Arc<Log>,
-    notes: Notes,
-}
-
-impl Place {
-    fn open(&self) -> Result<(Tree, State, Tail), Error> {
-        let (tree, flushed) = match self.open_tree() {
-            Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
-            Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
-            Err(why) => return self.rebuild(&why, None),
-        };
-        if !self.log.covers(flushed.point).map_err(unreadable)? {
-            tree.abandon();
-            let opened = self.rebuild(&Damaged::new("it knows more than the log"), None)?;
-            let lost = flushed.messages.saturating_sub(opened.1.mark.messages);
-            if lost > 0 {
-                (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
-            }
-            return Ok(opened);
-        }
-        match replay(&tree, flushed.clone(), None, &self.log, &self.notes) {
-            Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
-            Err(Stopped::Tree(why)) => {
-                tree.abandon();
-                self.rebuild(&why, None)
-            }
-            Err(Stopped::Log(why)) => {
-                tree.abandon();
-                Err(unreadable(why))
-            }
-        }
-    }
-
-    /// Says what is lost with segments that are gone. A removal in one of them has nothing left to remove.
-    fn look_for_segments(&self, tree: &Tree, state: &mut State) -> Result<(), Error> {
-        let there = self.log.numbers();
-        let gone: Vec<_> = state.mark.live.keys().copied().filter(|number| !there.contains(number)).collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let failed = |why: Damaged| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(why));
-        let entries = tree.entries_in(&gone).map_err(failed)?;
-        let removals = entries.iter().filter(|(_, position)| !position.is_message());
-        let removals: Vec<_> = removals.map(|(digest, _)| (*digest, None)).collect();
-        tree.insert(&removals).map_err(failed)?.apply(&mut state.mark);
-        let lost = entries.len() - removals.len();
-        if lost == 0 {
-            state.mark.live.retain(|number, _| there.contains(number));
-        } else {
-            let names: Vec<_> = gone.iter().map(|number| format!("{number:08}.log")).collect();
-            let names = names.join(", ");
-            (self.notes)(Note::Said(format!("{names} is missing in the log, and {lost} messages with it")));
-        }
-        Ok(())
-    }
-
-    /// Opens the tree, on a full disk with what was put by for that.
-    fn open_tree(&self) -> Result<(Tree, Option<Mark>), Damaged> {
-        match Tree::open(&self.dir, self.cache) {
-            Err(why) if why.is_full && Guard::new(&self.dir).spend_reserve() => Tree::open(&self.dir, self.cache),
-            opened => opened,
-        }
-    }
-
-    /// Makes the tree anew from the log, up to `until` or all of it, with the old one moved aside.
-    fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<(Tree, State, Tail), Error> {
-        (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
-        let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
-        let aside = self.dir.with_extension("damaged");
-        remove_dir(&aside).map_err(failed)?;
-        match std::fs::rename(&self.dir, &aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        Guard::new(&self.dir).reset();
-        let made = self.open_tree().map_err(Stopped::Tree);
-        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, &self.log, &self.notes) {
-            Ok(reached) => Ok((reached, tree)),
-            Err(stopped) => {
-                tree.abandon();
-                Err(stopped)
-            }
-        });
-        match made {
-            Ok(((mark, tail), tree)) => {
-                remove_dir(&aside).map_err(failed)?;
-                Ok((tree, State { mark, flushed: Mark::EMPTY }, tail))
-            }
-            Err(Stopped::Tree(why)) if why.is_full => Err(Error::Full(self.dir.clone())),
-            Err(Stopped::Tree(why)) => Err(failed(io::Error::other(why))),
-            Err(Stopped::Log(why)) => Err(unreadable(why)),
-        }
-    }
-}
-
 /// Whether so much would have to be replayed that a flush is worth its price.
 fn is_far_ahead(mark: &Mark, flushed: &Mark) -> bool {
     mark.messages.saturating_sub(flushed.messages) > FLUSH_AFTER.max(flushed.messages / 4)
         || mark.bytes.saturating_sub(flushed.bytes) > FLUSH_AFTER_BYTES.max(flushed.bytes / 4)
-}
-
-fn unreadable(why: io::Error) -> Error {
-    Error::io("cannot read the log", why)
-}
-
-fn remove_dir(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// The bytes on disk of all files below `dir`.

@@ -1,20 +1,19 @@
 //! The sled database under the index; the only file that names sled. Whatever sled does, from an error to a panic,
 //! comes out as [`Damaged`], after which this tree is not touched any more: its messages are still in the log.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::entry::{decode, encode, foreign};
 use super::guard::Guard;
-use super::mark::Mark;
+use super::mark::{Change, Mark};
+use super::panics::guarded;
 use crate::digest::Digest;
-use crate::store::log::{Kind, Position};
+use crate::store::log::Position;
 
 /// How many entries share a leaf of the tree: large leaves compress well and make opening fast.
 const LEAF_FANOUT: usize = 1024;
@@ -46,41 +45,6 @@ impl Damaged {
 impl From<&std::io::Error> for Damaged {
     fn from(error: &std::io::Error) -> Self {
         Self { why: error.to_string(), is_full: error.kind() == std::io::ErrorKind::StorageFull }
-    }
-}
-
-/// What entries change in all.
-#[derive(Debug, Default)]
-pub struct Change {
-    messages: i64,
-    bytes: i64,
-    newest: u32,
-    live: BTreeMap<u32, i64>,
-}
-
-impl Change {
-    fn count(&mut self, before: Option<Position>, after: Option<Position>) {
-        for (position, sign) in [(before, -1), (after, 1)] {
-            let Some(position) = position else { continue };
-            *self.live.entry(position.segment).or_default() += sign * i64::try_from(position.size()).unwrap_or(0);
-            if position.is_message() {
-                self.messages += sign;
-                self.bytes += sign * i64::from(position.length);
-            }
-        }
-        self.newest = after.filter(Position::is_message).map_or(self.newest, |after| self.newest.max(after.time));
-    }
-
-    /// Makes the change in the totals.
-    pub fn apply(self, mark: &mut Mark) {
-        mark.messages = mark.messages.saturating_add_signed(self.messages);
-        mark.bytes = mark.bytes.saturating_add_signed(self.bytes);
-        mark.newest = mark.newest.max(self.newest);
-        for (segment, size) in self.live {
-            let live = mark.live.entry(segment).or_default();
-            *live = live.saturating_add_signed(size);
-        }
-        mark.live.retain(|_, live| *live > 0);
     }
 }
 
@@ -246,60 +210,4 @@ impl Drop for Tree {
             let _ = guarded(|| handles.into_iter().map(ManuallyDrop::into_inner).for_each(drop));
         }
     }
-}
-
-/// A message has 16 bytes, a compressed one its own length behind them, a removal only the first 12.
-fn encode(position: &Position) -> Vec<u8> {
-    let offset = u32::try_from(position.offset / 8).expect("a segment is shorter than 32 GiB");
-    let Position { segment, stored, length, time, .. } = *position;
-    let numbers: &[u32] = match position.kind {
-        Kind::Message => &[segment, offset, time, length],
-        Kind::Compressed => &[segment, offset, time, stored, length],
-        Kind::Removal => &[segment, offset, time],
-    };
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
-}
-
-fn decode(bytes: &[u8]) -> std::io::Result<Position> {
-    let (kind, stored, length) = match bytes.len() {
-        12 => (Kind::Removal, 0, 0),
-        16 => (Kind::Message, number(bytes, 12), number(bytes, 12)),
-        20 => (Kind::Compressed, number(bytes, 12), number(bytes, 16)),
-        _ => return Err(foreign("position")),
-    };
-    let [segment, offset, time] = [0, 4, 8].map(|at| number(bytes, at));
-    Ok(Position { kind, segment, offset: u64::from(offset) * 8, stored, length, time })
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn foreign(what: &str) -> std::io::Error {
-    std::io::Error::other(format!("it holds a {what} of another form"))
-}
-
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work`; a panic in it becomes [`Damaged`] and prints nothing.
-fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Damaged> {
-    static SILENCE: Once = Once::new();
-    SILENCE.call_once(|| {
-        let loud = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !GUARDED.get() {
-                loud(panic);
-            }
-        }));
-    });
-    GUARDED.set(true);
-    let done = catch_unwind(AssertUnwindSafe(work));
-    GUARDED.set(false);
-    done.map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-        Damaged::new(said.lines().next().unwrap_or_default())
-    })
 }

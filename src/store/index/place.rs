@@ -1,0 +1,137 @@
+//! Opens the tree in its directory and brings it up to date with the log; makes it anew where it is of no use, and
+//! says what the log has lost since.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::State;
+use super::guard::Guard;
+use super::mark::Mark;
+use super::replay::{Stopped, replay};
+use super::tree::{Damaged, Tree};
+use crate::messages::Error;
+use crate::store::log::{Log, Point, Tail};
+use crate::store::{Note, Notes};
+
+/// Where the index is, and what it is made from.
+pub struct Place {
+    pub dir: PathBuf,
+    pub cache: u64,
+    pub log: Arc<Log>,
+    pub notes: Notes,
+}
+
+impl Place {
+    /// The tree, what it holds, and how the log ends.
+    pub fn open(&self) -> Result<(Tree, State, Tail), Error> {
+        let sealed = Guard::new(&self.dir).sealed();
+        let (tree, flushed) = match self.open_tree() {
+            Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
+            Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
+            Err(why) => return self.rebuild_and_compare(&why, sealed),
+        };
+        if !self.log.covers(flushed.point).map_err(unreadable)? {
+            tree.abandon();
+            return self.rebuild_and_compare(&Damaged::new("it knows more than the log"), Some(flushed));
+        }
+        match replay(&tree, flushed.clone(), None, &self.log, &self.notes) {
+            Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
+            Err(Stopped::Tree(why)) => {
+                tree.abandon();
+                self.rebuild_and_compare(&why, sealed)
+            }
+            Err(Stopped::Log(why)) => {
+                tree.abandon();
+                Err(unreadable(why))
+            }
+        }
+    }
+
+    /// Makes the tree anew, and says what the log no longer has of what was known to stand there.
+    fn rebuild_and_compare(&self, why: &Damaged, known: Option<Mark>) -> Result<(Tree, State, Tail), Error> {
+        let rebuilt = self.rebuild(why, None)?;
+        let (Some(known), reached) = (known, &rebuilt.1.mark) else { return Ok(rebuilt) };
+        let lost = known.messages.saturating_sub(reached.messages);
+        if reached.point < known.point && lost > 0 {
+            (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
+        }
+        let there = self.log.numbers();
+        for number in known.live.keys().filter(|number| !there.contains(number)) {
+            (self.notes)(Note::Said(format!("{number:08}.log is missing in the log, and what stood there with it")));
+        }
+        Ok(rebuilt)
+    }
+
+    /// Says what is lost with segments that are gone. A removal in one of them has nothing left to remove.
+    pub fn look_for_segments(&self, tree: &Tree, state: &mut State) -> Result<(), Error> {
+        let there = self.log.numbers();
+        let gone: Vec<_> = state.mark.live.keys().copied().filter(|number| !there.contains(number)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let failed = |why: Damaged| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(why));
+        let entries = tree.entries_in(&gone).map_err(failed)?;
+        let removals = entries.iter().filter(|(_, position)| !position.is_message());
+        let removals: Vec<_> = removals.map(|(digest, _)| (*digest, None)).collect();
+        tree.insert(&removals).map_err(failed)?.apply(&mut state.mark);
+        let lost = entries.len() - removals.len();
+        if lost == 0 {
+            state.mark.live.retain(|number, _| there.contains(number));
+        } else {
+            let names: Vec<_> = gone.iter().map(|number| format!("{number:08}.log")).collect();
+            let names = names.join(", ");
+            (self.notes)(Note::Said(format!("{names} is missing in the log, and {lost} messages with it")));
+        }
+        Ok(())
+    }
+
+    /// Opens the tree, on a full disk with what was put by for that.
+    fn open_tree(&self) -> Result<(Tree, Option<Mark>), Damaged> {
+        match Tree::open(&self.dir, self.cache) {
+            Err(why) if why.is_full && Guard::new(&self.dir).spend_reserve() => Tree::open(&self.dir, self.cache),
+            opened => opened,
+        }
+    }
+
+    /// Makes the tree anew from the log, up to `until` or all of it, with the old one moved aside.
+    pub fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<(Tree, State, Tail), Error> {
+        (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
+        let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
+        let aside = self.dir.with_extension("damaged");
+        remove_dir(&aside).map_err(failed)?;
+        match std::fs::rename(&self.dir, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        Guard::new(&self.dir).reset();
+        let made = self.open_tree().map_err(Stopped::Tree);
+        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, &self.log, &self.notes) {
+            Ok(reached) => Ok((reached, tree)),
+            Err(stopped) => {
+                tree.abandon();
+                Err(stopped)
+            }
+        });
+        match made {
+            Ok(((mark, tail), tree)) => {
+                remove_dir(&aside).map_err(failed)?;
+                Ok((tree, State { mark, flushed: Mark::EMPTY }, tail))
+            }
+            Err(Stopped::Tree(why)) if why.is_full => Err(Error::Full(self.dir.clone())),
+            Err(Stopped::Tree(why)) => Err(failed(io::Error::other(why))),
+            Err(Stopped::Log(why)) => Err(unreadable(why)),
+        }
+    }
+}
+
+fn unreadable(why: io::Error) -> Error {
+    Error::io("cannot read the log", why)
+}
+
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
