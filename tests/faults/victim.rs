@@ -264,7 +264,7 @@ impl Victim {
 
 /// How many messages can be lost at the most, by what a note says.
 fn lost_by(note: &str) -> usize {
-    let number = |text: &str| text.split_whitespace().filter_map(|word| word.parse::<usize>().ok()).next().unwrap_or(0);
+    let number = |text: &str| text.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or(0);
     match note.trim_start_matches("sha-api: ") {
         note if note.contains("messages that were stored are gone from the log") => number(note),
         note if note.contains("what stood there is lost") || note.contains("no whole record") => number(note) / RECORD,
