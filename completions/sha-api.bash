@@ -119,7 +119,7 @@ _sha__api() {
 
     case "${cmd}" in
         sha__api)
-            opts="-q -h -V --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help --version put get has list rm stats verify export import copy man completions serve token health help"
+            opts="-q -h -V --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help --version put get has list rm stats verify export import copy man completions serve token health help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -220,6 +220,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -228,7 +240,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__completions)
-            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help bash elvish fish powershell zsh"
+            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -326,6 +338,18 @@ _sha__api() {
                     return 0
                     ;;
                 --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -337,7 +361,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__copy)
-            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -435,6 +459,18 @@ _sha__api() {
                     return 0
                     ;;
                 --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -446,7 +482,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__export)
-            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -547,6 +583,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -555,7 +603,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__get)
-            opts="-o -l -0 -q -h --output --lines --null --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-o -l -0 -q -h --output --lines --null --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -686,6 +734,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -694,7 +754,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__has)
-            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -795,6 +855,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -803,7 +875,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__health)
-            opts="-q -h --listen --http --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --listen --http --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -905,6 +977,18 @@ _sha__api() {
                     return 0
                     ;;
                 --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1154,7 +1238,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__import)
-            opts="-q -h --strict --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --strict --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1255,6 +1339,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1263,7 +1359,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__list)
-            opts="-q -h --after --limit --prefix --long --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --after --limit --prefix --long --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1376,6 +1472,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1384,7 +1492,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__man)
-            opts="-q -h --dir --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --dir --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1492,6 +1600,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1500,7 +1620,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__put)
-            opts="-f -l -0 -q -h --file --lines --null --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-f -l -0 -q -h --file --lines --null --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1631,6 +1751,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1639,7 +1771,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__rm)
-            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1740,6 +1872,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1748,7 +1892,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__serve)
-            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --no-ui --max-body --max-connections --max-connections-per-address --trusted-proxy --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --no-ui --max-body --max-connections --max-connections-per-address --trusted-proxy --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1992,6 +2136,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2000,7 +2156,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__stats)
-            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2101,6 +2257,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2109,7 +2277,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__token)
-            opts="-q -h --scope --token-file --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --scope --token-file --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2229,6 +2397,18 @@ _sha__api() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2237,7 +2417,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__verify)
-            opts="-q -h --repair --from --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --help"
+            opts="-q -h --repair --from --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2342,6 +2522,18 @@ _sha__api() {
                     return 0
                     ;;
                 --compression)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pool-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connect-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --statement-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -34,9 +34,9 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the messages are: a directory [default: $XDG_DATA_HOME/sha-api]
+    /// Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]
     #[arg(long, global = true, value_name = "LOCATION", value_hint = ValueHint::DirPath)]
-    pub store: Option<PathBuf>,
+    pub store: Option<Location>,
     /// Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, value_delimiter = ',')]
     pub server: Vec<Address>,
@@ -76,12 +76,37 @@ pub struct Global {
     /// How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is
     #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
     pub compression: Compression,
+    /// Connections to a database at a time
+    #[arg(long, global = true, value_name = "COUNT", default_value_t = 16)]
+    pub pool_size: usize,
+    /// How long to wait for a connection to a database
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s")]
+    pub connect_timeout: Duration,
+    /// How long a database may work on one statement; 0s: for ever
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
+    pub statement_timeout: Duration,
     /// Who we are to a server; no flag, since other users of the machine see those.
     #[arg(skip)]
     pub token: Option<client::Token>,
     /// The name of the command, for who finds the store held.
     #[arg(skip)]
     pub verb: String,
+}
+
+/// A directory, or a URL. That of a database may hold a password, so it is never shown as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Location(pub OsString);
+
+impl From<OsString> for Location {
+    fn from(text: OsString) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&crate::location::shown(&self.0.to_string_lossy()))
+    }
 }
 
 /// `none`, or a level of zstd.
@@ -195,7 +220,7 @@ pub struct Verify {
     pub repair: bool,
     /// Where to fetch messages from that are corrupt or lost here
     #[arg(long, value_name = "LOCATION", requires = "repair", value_hint = ValueHint::DirPath)]
-    pub from: Option<OsString>,
+    pub from: Option<Location>,
 }
 
 /// Write all messages as JSON, one a line
@@ -229,10 +254,10 @@ pub struct Import {
 pub struct Copy {
     /// Where the messages are
     #[arg(value_hint = ValueHint::DirPath)]
-    pub from: OsString,
+    pub from: Location,
     /// Where they shall be, too
     #[arg(value_hint = ValueHint::DirPath)]
-    pub to: OsString,
+    pub to: Location,
 }
 
 /// Print the digests of all that is stored, in order

@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Global};
 use crate::client::Token;
+use crate::location::shown;
 
 /// The values of the keys in a settings file.
 type Settings = BTreeMap<String, Vec<String>>;
@@ -60,7 +61,7 @@ pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Sett
             continue;
         }
         let raw = matches.try_get_raw(id).ok().flatten();
-        let value = raw.map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
+        let value = raw.map(|values| values.map(|value| shown(&value.to_string_lossy())).collect::<Vec<_>>().join(","));
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "variable",
@@ -227,7 +228,7 @@ mod tests {
     fn the_file_gives_what_no_flag_does() {
         let settings = "store = '/from/file'\nmax-message = 10\njson = true\nlisten = ['[::1]:1', '[::1]:2']\n";
         let cli = parse_with(settings, &["--store", "/from/flag", "serve"]).unwrap();
-        assert_eq!(cli.global.store, Some("/from/flag".into()));
+        assert_eq!(cli.global.store, Some(crate::cli::Location("/from/flag".into())));
         assert_eq!(cli.global.max_message.as_u64(), 10);
         assert!(cli.global.json);
         let crate::cli::Command::Serve(serve) = cli.command else { panic!("not serve") };

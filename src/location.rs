@@ -1,4 +1,4 @@
-//! A location becomes a `Messages`: a directory, the server that holds it, or a URL.
+//! A location becomes a `Messages`: a directory, the server that holds it, a database, or a URL.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,30 @@ use crate::client::{self, Address, Client, Trust};
 use crate::config;
 use crate::messages::{Error, Messages};
 use crate::store::local::{Local, Options};
-use crate::store::{Notes, Store};
+use crate::store::{Note, Notes, Store};
 
 /// How long to wait for a lock before looking whether a server has it.
 const TURN: Duration = Duration::from_millis(100);
 
+/// Before a server asks again for a database that is not there.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Opens what `--server` or `--store` names; a store is made first if `create` says so.
 pub fn open(global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
     match global.server.as_slice() {
-        [] => open_dir(&path(global)?, global, create, notes),
+        [] => match database_of(global) {
+            Some(url) => database(url, global, global.wait.into(), notes),
+            None => open_dir(&path(global)?, global, create, notes),
+        },
         servers => Ok(Arc::new(Client::new(servers, &options(global))?)),
     }
 }
 
 /// Opens any location, a directory or a URL.
 pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+    if let Some(url) = location.to_str().filter(|text| is_database(text)) {
+        return database(url, global, global.wait.into(), notes);
+    }
     let Some(text) = location.to_str().filter(|text| Address::is_meant(text)) else {
         return open_dir(Path::new(location), global, create, notes);
     };
@@ -34,21 +43,89 @@ pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -
 
 /// Opens the store that `--store` names and no other, for the process that is to be its server.
 pub fn to_serve(global: &Global, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
-    local(&path(global)?, global, true, global.wait.into(), notes)
+    let Some(url) = database_of(global) else {
+        return local(&path(global)?, global, true, global.wait.into(), notes);
+    };
+    let mut said = false;
+    loop {
+        match database(url, global, Duration::ZERO, notes) {
+            // Whatever comes up first: it is waited for.
+            Err(why @ Error::Unavailable { .. }) => {
+                if !std::mem::replace(&mut said, true) {
+                    notes(Note::Said(format!("{why} Trying on")));
+                }
+                std::thread::sleep(AGAIN);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The directory that `--store` names, or the usual one; `None`: it names a database.
+pub fn directory(global: &Global) -> Result<Option<PathBuf>, Error> {
+    match database_of(global) {
+        Some(_) => Ok(None),
+        None => path(global).map(Some),
+    }
+}
+
+/// A setting as it may be shown: without the password, if it is the URL of a database.
+pub fn shown(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://").filter(|_| is_database(text)) else { return text.to_owned() };
+    let rest = rest.split('?').next().unwrap_or_default();
+    // A password that is not escaped may hold an `@`, or a `/`.
+    match rest.rsplit_once('@') {
+        Some((who, place)) => format!("{scheme}://{}@{place}", who.split(':').next().unwrap_or_default()),
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
+fn is_database(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
+/// The URL of the database, if `--store` names one.
+fn database_of(global: &Global) -> Option<&str> {
+    global.store.as_ref()?.0.to_str().filter(|text| is_database(text))
+}
+
+#[cfg(feature = "postgres")]
+fn database(url: &str, global: &Global, patience: Duration, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+    use crate::store::postgres::{LONGEST, Options, Postgres};
+    let max_message = global.max_message.as_u64();
+    if max_message > LONGEST {
+        let why = format!("a database takes messages of up to {LONGEST} bytes; lower --max-message to that");
+        return Err(Error::Unusable(why));
+    }
+    let options = Options {
+        url: url.to_owned(),
+        pool_size: global.pool_size,
+        connect_timeout: global.connect_timeout.into(),
+        statement_timeout: global.statement_timeout.into(),
+        patience,
+        notes: notes.clone(),
+    };
+    Ok(Arc::new(Store::new(Postgres::open(&options)?, max_message)))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn database(url: &str, _: &Global, _: Duration, _: &Notes) -> Result<Arc<dyn Messages>, Error> {
+    Err(Error::Unusable(format!("cannot use {}: this program was built without the feature `postgres`", shown(url))))
 }
 
 /// The directory that `--store` names, or the usual one.
-pub fn path(global: &Global) -> Result<PathBuf, Error> {
-    let Some(path) = &global.store else {
+fn path(global: &Global) -> Result<PathBuf, Error> {
+    let Some(path) = global.store.as_ref().map(|store| Path::new(&store.0)) else {
         let usual = config::xdg("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
         return usual
             .ok_or_else(|| Error::Unusable("neither HOME nor XDG_DATA_HOME is set; name a --store".to_owned()));
     };
     if Address::is_meant(&path.to_string_lossy()) {
-        let why = format!("{} is no directory; --store takes a directory, --server a URL", path.display());
+        let why =
+            format!("{} is no directory; --store takes a directory or postgres://…, --server a URL", path.display());
         return Err(Error::Unusable(why));
     }
-    Ok(path.clone())
+    Ok(path.to_owned())
 }
 
 /// A store by way of the server that holds it, else by itself, as soon as nobody else does.

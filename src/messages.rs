@@ -192,6 +192,17 @@ pub enum Error {
     /// Writing has stopped for good, until the store is opened anew; reads go on.
     #[error("writing has stopped, since what was written may not be on disk: {0}; stop, check the disk, start again")]
     Failed(Arc<str>),
+    /// A database cannot be reached, or cannot do it now; later it may.
+    #[error("{server} cannot be asked: {why}; is it running, and is this the right place?")]
+    Unavailable {
+        /// Its URL, without password.
+        server: String,
+        /// What came back, or did not.
+        why: String,
+    },
+    /// A database takes no changes: it is a standby, or was told so.
+    #[error("{0} takes no changes, since it is read-only; name the one that is not")]
+    ReadOnly(String),
     /// The operating system refused.
     #[error("{what}: {why}")]
     Io {

@@ -12,6 +12,7 @@ use sha_api::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, S
 use sha_api::store::local::{Local, Options};
 use sha_api::store::{Backend, Store};
 
+use crate::common::cluster::Cluster;
 use crate::common::server::Server;
 use crate::common::side::{Side, TOKEN, View, cert, url};
 use crate::common::{Sandbox, noise};
@@ -261,6 +262,23 @@ fn a_client_conforms_over_a_socket() {
 }
 
 #[test]
+fn a_database_conforms() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let options = sha_api::store::postgres::Options {
+        url: cluster.database("one"),
+        pool_size: 4,
+        connect_timeout: Duration::from_secs(5),
+        statement_timeout: Duration::from_secs(60),
+        patience: Duration::from_secs(10),
+        notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
+    };
+    // Two at once make the tables.
+    let open = || Store::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), LIMIT);
+    let [one, _other] = std::thread::scope(|scope| [scope.spawn(open), scope.spawn(open)].map(|it| it.join().unwrap()));
+    conforms(&one);
+}
+
+#[test]
 fn a_store_in_memory_conforms() {
     conforms(&Store::new(Memory::default(), LIMIT));
 }
@@ -303,13 +321,13 @@ impl Backend for Memory {
         })
     }
 
-    fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
+    fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         self.call(|| {
-            let mut message = self.messages.lock().unwrap().get(digest).map(|(message, _)| message.clone())?;
-            if let Some(bit) = *self.flip.lock().unwrap() {
+            let mut message = self.messages.lock().unwrap().get(&digests[0]).map(|(message, _)| message.clone());
+            if let (Some(message), Some(bit)) = (&mut message, *self.flip.lock().unwrap()) {
                 message[bit / 8] ^= 1 << (bit % 8);
             }
-            Some(message)
+            vec![message]
         })
     }
 

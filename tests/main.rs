@@ -26,6 +26,7 @@ mod moves;
 mod one_at_a_time;
 mod operations;
 mod page;
+mod postgres;
 mod proxies;
 mod put;
 mod remote;

@@ -14,7 +14,7 @@ const GROUP: usize = 4 << 20;
 
 /// Says how much was sent.
 pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<Outcome> {
-    let (from, to) = (context.open_at(&copy.from, false)?, context.open_at(&copy.to, true)?);
+    let (from, to) = (context.open_at(&copy.from.0, false)?, context.open_at(&copy.to.0, true)?);
     let total = from.stats()?.messages;
     let (mut copied, mut bytes, mut known, mut outcome) = (0_u64, 0_u64, 0_u64, Outcome::Done);
     let mut page = Page { prefix: Prefix::ALL, after: None, limit: PAGE };

@@ -141,8 +141,12 @@ pub fn report_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let reason = text.lines().next().unwrap_or_default();
         output::say(reason.trim_start_matches("error: "), true);
     } else {
-        // If nobody reads it, nobody misses it.
-        let _ = error.print();
+        match arguments.iter().filter_map(|argument| argument.to_str()).find(|text| text.contains("://")) {
+            // What was given may be shown again, and with it a password.
+            Some(url) => eprint!("{}", error.render().to_string().replace(url, &location::shown(url))),
+            // If nobody reads it, nobody misses it.
+            None => drop(error.print()),
+        }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -2,20 +2,21 @@
 
 use super::{Context, Outcome};
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
-use crate::{cli, config, location, socket};
+use crate::{cli, config, location, messages, socket};
 
 /// Serves until a signal ends it.
 pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
     if serve.check {
         return check(context);
     }
+    let dir = location::directory(&context.global)?;
     let tls = match (&serve.tls_cert, serve.http) {
         (_, true) => Tls::Off,
         (Some(cert), false) => Tls::Pair { cert: cert.clone(), key: serve.tls_key.clone() },
-        (None, false) => Tls::SelfSigned(location::path(&context.global)?.join("tls")),
+        (None, false) => Tls::SelfSigned(dir.as_deref().ok_or_else(no_certificate)?.join("tls")),
     };
     let options = Options {
-        local: Some(location::path(&context.global)?.join(socket::NAME)),
+        local: dir.map(|dir| dir.join(socket::NAME)),
         max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
@@ -42,6 +43,12 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
     let (global, notes) = (context.global.clone(), context.progress.notes());
     server::run(&options, context.output.raw(), move || location::to_serve(&global, &notes))?;
     Ok(Outcome::Done)
+}
+
+fn no_certificate() -> messages::Error {
+    let why = "a database has no directory for a self-signed certificate; name one by --tls-cert, or say --http behind a \
+               proxy that does TLS";
+    messages::Error::Unusable(why.to_owned())
 }
 
 /// Prints what would be used, and from where.

@@ -10,7 +10,7 @@ use crate::messages::{Damage, Messages};
 /// Verifies step by step, so that it can be broken off and others get their turn.
 pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<Outcome> {
     let messages = context.open(false)?;
-    let source = verify.from.as_deref().map(|from| context.open_at(from, false)).transpose()?;
+    let source = verify.from.as_ref().map(|from| context.open_at(&from.0, false)).transpose()?;
     let (mut whole, mut bytes, mut all) = (0, 0, Vec::new());
     let mut from = None;
     loop {

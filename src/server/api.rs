@@ -153,6 +153,10 @@ fn failure(error: &messages::Error) -> Reply {
         messages::Error::Corrupt(_) => Reply::error(500, "Message is corrupt").because("a stored message is corrupt"),
         messages::Error::TooLarge { .. } => Reply::error(413, "Message is too large"),
         messages::Error::Full(_) => Reply::error(507, "No space left").because(error),
+        messages::Error::Unavailable { .. } => {
+            Reply::error(503, "The store cannot be reached").with("Retry-After", "1").because(error)
+        }
+        messages::Error::ReadOnly(_) => Reply::error(503, "The store is read-only").because(error),
         messages::Error::Failed(_) => Reply::error(503, "Writing has stopped").because(error),
         _ => Reply::error(500, "Internal server error").because(error),
     }

@@ -1,6 +1,8 @@
 //! The store: hashes on the way in, re-hashes on the way out, over a [`Backend`] that only keeps bytes.
 
 pub mod local;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 mod index;
 mod lock;
@@ -19,8 +21,9 @@ pub trait Backend: Send + Sync {
     /// bytes are others is stored afresh.
     fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error>;
 
-    /// The bytes that are stored under a digest, as they are.
-    fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error>;
+    /// The bytes that are stored under the first of `digests`, as they are: under as many as are cheap to get together
+    /// and fit in memory, at least one. `digests` is not empty.
+    fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error>;
 
     /// Whether something is stored under each of the digests, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
@@ -78,10 +81,16 @@ impl<B: Backend> Messages for Store<B> {
     }
 
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a> {
-        Box::new(digests.iter().map(|digest| match self.backend.get(digest)? {
-            Some(bytes) if digest.names(&bytes) => Ok(Some(bytes)),
-            Some(_) => Err(Error::Corrupt(*digest)),
-            None => Ok(None),
+        let mut ahead = Vec::new().into_iter();
+        Box::new(digests.iter().enumerate().map(move |(at, digest)| {
+            if ahead.len() == 0 {
+                ahead = self.backend.get(&digests[at..])?.into_iter();
+            }
+            match ahead.next().expect("a backend answers at least once") {
+                Some(bytes) if digest.names(&bytes) => Ok(Some(bytes)),
+                Some(_) => Err(Error::Corrupt(*digest)),
+                None => Ok(None),
+            }
         }))
     }
 

@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod browser;
+pub mod cluster;
 pub mod server;
 pub mod side;
 
@@ -19,11 +20,23 @@ pub const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886
 /// A store in a temporary directory, which goes with it.
 pub struct Sandbox {
     dir: TempDir,
+    /// Where the messages are, if not in the directory.
+    url: Option<String>,
 }
 
 impl Sandbox {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), url: None }
+    }
+
+    /// The same with its messages in a database.
+    pub fn at(self, url: &str) -> Self {
+        Self { url: Some(url.to_owned()), ..self }
+    }
+
+    /// What `--store` is.
+    pub fn location(&self) -> std::ffi::OsString {
+        self.url.as_ref().map_or_else(|| self.store().into(), Into::into)
     }
 
     /// A store that holds these messages.
@@ -60,7 +73,7 @@ impl Sandbox {
     pub fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> std::process::Command {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sha-api"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", self.dir()).env("SHA_API_STORE", self.store()).args(args);
+        command.env("HOME", self.dir()).env("SHA_API_STORE", self.location()).args(args);
         command
     }
 
@@ -72,7 +85,7 @@ impl Sandbox {
         let mut command = std::process::Command::new("bash");
         command.args(["-euo", "pipefail", "-c", script]).current_dir(self.dir()).stdin(Stdio::null());
         command.env_clear().env("PATH", std::env::join_paths(paths).unwrap());
-        command.env("HOME", self.dir()).env("SHA_API_STORE", self.store()).output().unwrap()
+        command.env("HOME", self.dir()).env("SHA_API_STORE", self.location()).output().unwrap()
     }
 }
 

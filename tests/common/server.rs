@@ -63,7 +63,7 @@ impl Server {
     /// Listening; the store may not be open yet.
     pub fn begin(sandbox: Sandbox, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
-        command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.store());
+        command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.location());
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
         let stderr = fs::File::create(sandbox.dir().join("stderr")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();

@@ -175,10 +175,10 @@ impl Backend for Local {
         Ok(new)
     }
 
-    fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let Some(fetched) = self.core.fetch(digest)? else { return Ok(None) };
+    fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let Some(fetched) = self.core.fetch(&digests[0])? else { return Ok(vec![None]) };
         // A segment that is gone or too short has taken the message with it.
-        fetched.message.ok_or(Error::Corrupt(*digest)).map(Some)
+        fetched.message.ok_or(Error::Corrupt(digests[0])).map(|message| vec![Some(message)])
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {

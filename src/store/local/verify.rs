@@ -271,11 +271,11 @@ mod tests {
         let digest = Digest::of(b"foo");
         let position = local.core.index.get(&digest).unwrap().unwrap();
         local.core.commits.carry_out(Change::Forget(vec![(digest, position)])).unwrap();
-        assert_eq!(local.get(&digest).unwrap(), None);
+        assert_eq!(local.get(&[digest]).unwrap(), [None]);
         let found = local.verify(None).unwrap();
         assert_eq!((found.messages, found.damage.as_slice()), (1, [Damage::Unindexed { digest }].as_slice()));
         local.repair(&found.damage).unwrap();
-        assert_eq!(local.get(&digest).unwrap(), Some(b"foo".to_vec()));
+        assert_eq!(local.get(&[digest]).unwrap(), [Some(b"foo".to_vec())]);
         assert_eq!(local.verify(None).unwrap().damage, []);
         assert_eq!(local.stats().unwrap().messages, 2);
     }
@@ -293,7 +293,7 @@ mod tests {
         drop(local);
         let local = open(dir.path());
         for message in [b"foo", b"bar"] {
-            assert_eq!(local.get(&Digest::of(message)).unwrap(), Some(message.to_vec()));
+            assert_eq!(local.get(&[Digest::of(message)]).unwrap(), [Some(message.to_vec())]);
         }
     }
 }

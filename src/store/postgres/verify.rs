@@ -1,0 +1,103 @@
+//! Verification, step by step in the order of the digests, and repair: what is corrupt goes to `messages_quarantine`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Postgres, take_out};
+use crate::digest::{Digest, Prefix};
+use crate::messages::{Cursor, Damage, Error, Page, Verified};
+use crate::store::postgres::session::Again;
+use crate::store::{Backend, Note};
+
+/// Bytes that a step reads, unless one message alone is longer.
+const WINDOW: u64 = 32 << 20;
+/// Messages that a step reads.
+const ENTRIES: usize = 1 << 14;
+
+/// How far a verification is.
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    after: Digest,
+    done: u64,
+    total: u64,
+    damaged: u64,
+}
+
+/// See [`crate::messages::Messages::verify`].
+pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<Verified, Error> {
+    let foreign = |_| Error::Unusable("it is not known where to go on with verifying; begin anew".to_owned());
+    let progress = from.map(|cursor| serde_json::from_str::<Progress>(&cursor.0)).transpose().map_err(foreign)?;
+    let after = progress.as_ref().map(|progress| progress.after);
+    let (done, total, damaged) = match &progress {
+        Some(progress) => (progress.done, progress.total, progress.damaged),
+        None => (0, postgres.stats()?.bytes, 0),
+    };
+    let mut entries = postgres.list(&Page { prefix: Prefix::ALL, after, limit: ENTRIES })?;
+    let mut size = 0;
+    let within = entries.iter().take_while(|entry| {
+        size += entry.length;
+        size <= WINDOW
+    });
+    let within = within.count().max(1);
+    entries.truncate(within);
+    let wanted: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
+    let mut step = Verified { next: None, messages: 0, bytes: 0, done, total, damage: Vec::new() };
+    let mut left = wanted.as_slice();
+    while !left.is_empty() {
+        let got = postgres.get(left)?;
+        let (these, others) = left.split_at(got.len());
+        left = others;
+        for (digest, stored) in these.iter().zip(got) {
+            match stored {
+                Some(bytes) if digest.names(&bytes) => {
+                    step.messages += 1;
+                    step.bytes += bytes.len() as u64;
+                }
+                Some(_) => step.damage.push(Damage::Corrupt { digest: *digest }),
+                // It was removed in the meantime.
+                None => {}
+            }
+        }
+    }
+    step.done += entries.iter().map(|entry| entry.length).sum::<u64>();
+    let damaged = damaged + step.damage.len() as u64;
+    match wanted.last() {
+        Some(last) => {
+            step.total = step.total.max(step.done);
+            let progress = Progress { after: *last, done: step.done, total: step.total, damaged };
+            step.next = Some(Cursor(serde_json::to_string(&progress).expect("it is plain data")));
+        }
+        None => {
+            step.done = step.total;
+            remember(postgres, damaged);
+        }
+    }
+    Ok(step)
+}
+
+/// Only what `stats` tells: a database that takes nothing more takes nothing from the verification.
+fn remember(postgres: &Postgres, damaged: u64) {
+    let damaged = i64::try_from(damaged).unwrap_or(i64::MAX);
+    let _ = postgres.sessions.run(Again::No, async |session| {
+        Ok(session.execute("INSERT INTO messages_verified (damaged) VALUES ($1)", &[&damaged]).await?)
+    });
+}
+
+/// See [`crate::messages::Messages::repair`].
+pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error> {
+    for one in damage {
+        let Damage::Corrupt { digest } = *one else { continue };
+        let moved = postgres.sessions.run(Again::Yes, async |session| {
+            let moved = take_out(session, digest).await;
+            if moved.is_err() {
+                // If that fails as well, the connection is gone, and the transaction with it.
+                let _ = session.batch_execute("ROLLBACK").await;
+            }
+            moved
+        })?;
+        if moved {
+            let line = format!("what was stored as {digest} is now in the table messages_quarantine");
+            (postgres.notes)(Note::Said(line));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use predicates::prelude::*;
+
+use crate::common::cluster::{Cluster, on};
+use crate::common::server::{Server, until};
+use crate::common::{FOO, Sandbox, digest, noise};
+
+#[test]
+fn every_command_works_on_a_database() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    let sandbox = on(&url);
+    sandbox.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
+    sandbox.sha_api(["get", &FOO[..8]]).assert().code(0).stdout("foo").stderr("");
+    let absent = digest(b"absent");
+    sandbox.sha_api(["has", FOO, &absent]).assert().code(1).stdout(format!("{absent}\n")).stderr("");
+    sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: whole\n").stderr("");
+    let stats =
+        predicate::str::starts_with("messages  1\nbytes     3\n").and(predicate::str::contains("health    ok\n"));
+    sandbox.sha_api(["stats"]).assert().code(0).stdout(stats).stderr("");
+    sandbox.sha_api(["rm", FOO]).assert().code(0).stderr("");
+    sandbox.sha_api(["get", FOO]).assert().code(1).stdout("");
+}
+
+#[test]
+fn messages_go_to_a_database_and_back_to_the_byte() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    let source = Sandbox::new();
+    let lines: Vec<u8> = (0..5000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+    source.sha_api(["put", "--lines"]).write_stdin(lines).assert().code(0);
+    source.sha_api(["put"]).write_stdin(noise(20 << 20, 3)).assert().code(0);
+    source.sha_api(["put", ""]).assert().code(0);
+    let store = source.store().display().to_string();
+    let back = source.dir().join("back").display().to_string();
+    let first = source.sha_api(["copy", &store, &url]).assert().code(0).stderr("");
+    assert!(String::from_utf8_lossy(&first.get_output().stdout).starts_with("5002 copied, "));
+    source.sha_api(["copy", &url, &back]).assert().code(0).stderr("");
+    let export =
+        |store: &str| source.sha_api(["--store", store, "export"]).assert().code(0).get_output().stdout.clone();
+    assert!(export(&store) == export(&back) && export(&store) == export(&url));
+}
+
+#[test]
+fn a_row_that_was_changed_is_corrupt_and_a_put_mends_it() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let sandbox = on(&cluster.database("one"));
+    sandbox.sha_api(["put", "foo"]).assert().code(0);
+    let change = || cluster.sql("one", "UPDATE messages SET message = 'fox'");
+    change();
+    sandbox.sha_api(["get", FOO]).assert().code(4).stdout("").stderr(predicate::str::contains("is corrupt"));
+    let said = format!("corrupt    {FOO}\n0 messages, 0 bytes: whole; damaged: 1\n");
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(said);
+    sandbox.sha_api(["put", "foo"]).assert().code(0);
+    sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo");
+    change();
+    let moved = predicate::str::contains("is now in the table messages_quarantine");
+    sandbox.sha_api(["verify", "--repair"]).assert().code(4).stderr(moved);
+    sandbox.sha_api(["get", FOO]).assert().code(1);
+    assert_eq!(cluster.sql("one", "SELECT message FROM messages_quarantine").trim(), "\\x666f78");
+}
+
+#[test]
+fn a_database_that_is_not_there_is_said_without_its_password() {
+    let sandbox = on("postgres://me:not-to-be-seen@/db?host=/nowhere");
+    let put = sandbox.sha_api(["put", "foo", "--wait", "0s"]).assert();
+    let why = predicate::str::contains("postgres://me@/db cannot be asked");
+    put.code(3).stdout("").stderr(why.and(predicate::str::contains("not-to-be-seen").not()));
+    let check = sandbox.sha_api(["serve", "--check"]).assert().code(0);
+    let said = String::from_utf8_lossy(&check.get_output().stdout).into_owned();
+    assert!(said.contains("store = postgres://me@/db  # variable") && !said.contains("not-to-be-seen"), "{said}");
+    let serve = sandbox.sha_api(["serve"]).assert();
+    serve.code(3).stdout("").stderr(predicate::str::contains("--tls-cert").and(predicate::str::contains("--http")));
+}
+
+#[test]
+fn tables_of_a_newer_version_are_refused_and_a_read_only_database_takes_nothing() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let sandbox = on(&cluster.database("one"));
+    sandbox.sha_api(["put", "foo"]).assert().code(0);
+    cluster.sql("one", "ALTER DATABASE one SET default_transaction_read_only = on");
+    sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo");
+    sandbox.sha_api(["put", "bar"]).assert().code(3).stdout("").stderr(predicate::str::contains("read-only"));
+    cluster.sql("postgres", "ALTER DATABASE one SET default_transaction_read_only = off");
+    cluster.sql("one", "INSERT INTO messages_version VALUES (2)");
+    sandbox.sha_api(["get", FOO]).assert().code(3).stdout("").stderr(predicate::str::contains("version 2"));
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_the_database_was_killed() {
+    let Some(mut cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    let sandbox = on(&url);
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let mut put = sandbox.process(["put", "--lines", "--wait", "0s"]);
+        let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdin = put.stdin.take().unwrap();
+        let feed = std::thread::spawn(move || {
+            (0..100_000).try_for_each(|number| writeln!(stdin, "{round} {number} {}", "x".repeat(500)))
+        });
+        let mut lines = BufReader::new(put.stdout.take().unwrap()).lines();
+        acknowledged.extend(lines.by_ref().take(500).map(Result::unwrap));
+        cluster.kill();
+        acknowledged.extend(lines.map_while(Result::ok));
+        put.wait().unwrap();
+        let _ = feed.join().unwrap();
+        cluster.start();
+    }
+    assert!(acknowledged.len() >= 1500);
+    let has = sandbox.sha_api(["has", "-"]).write_stdin(acknowledged.join("\n")).assert();
+    has.code(0).stdout("").stderr("");
+}
+
+#[test]
+fn a_server_waits_for_its_database_and_outlives_it() {
+    let Some(mut cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    cluster.kill();
+    let server = Server::begin(on(&url), &["--http"]);
+    assert_eq!((server.get("/livez").status, server.get("/readyz").status), (200, 503));
+    cluster.start();
+    server.is_ready();
+    server.is_well();
+    cluster.kill();
+    let path = format!("/messages/{}", digest(b"another"));
+    until("the server says that the database is away", || server.get(&path).status == 503);
+    until("it is not ready", || server.get("/readyz").status == 503);
+    cluster.start();
+    server.is_ready();
+    server.is_well();
+}
