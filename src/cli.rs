@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]
+    /// Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]
     #[arg(long, global = true, value_name = "LOCATION", value_hint = ValueHint::DirPath)]
     pub store: Option<Location>,
     /// Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]

@@ -317,9 +317,9 @@ impl Backend for Postgres {
         let (text, first) = after.map_or((FROM, first), |after| (AFTER, after));
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
         self.sessions.run(Again::Yes, async |session| {
-            let list = session.prepare_cached(text).await?;
+            let statement = session.prepare_cached(text).await?;
             let (first, last) = (first.as_bytes().as_slice(), last.as_bytes().as_slice());
-            session.query(&list, &[&first, &last, &limit]).await?.iter().map(entry).collect()
+            session.query(&statement, &[&first, &last, &limit]).await?.iter().map(entry).collect()
         })
     }
 

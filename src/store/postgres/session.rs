@@ -114,6 +114,7 @@ impl Sessions {
     }
 
     /// The same with a deadline of its own.
+    #[allow(clippy::needless_pass_by_value, reason = "a closure is written where it is used")]
     pub(super) fn run_within<T>(
         &self,
         deadline: Option<Duration>,
