@@ -24,7 +24,7 @@ function __fish_sha_api_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c sha-api -n "__fish_sha_api_needs_command" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_needs_command" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_needs_command" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_needs_command" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_needs_command" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -60,7 +60,7 @@ complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "token" -d 'Make a t
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "health" -d 'Ask a server whether it is ready'
 complete -c sha-api -n "__fish_sha_api_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s f -l file -d 'Each FILE is one message; prints lines that `sha256sum -c` can check' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -81,7 +81,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand put" -l json -d 'Print e
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand put" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s o -l output -d 'Write to FILE instead of stdout, whole or not at all' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -101,7 +101,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s 0 -l null -d 'En
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand has" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -122,7 +122,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand has" -s h -l help -d 'Pr
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l after -d 'Only digests after this one' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l limit -d 'At most so many' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l prefix -d 'Only digests that begin with these hex digits' -r
-complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -141,7 +141,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l long -d 'Also t
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand list" -s h -l help -d 'Print help'
-complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -159,7 +159,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l statement-timeout
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -178,7 +178,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -l json -d 'Print
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand stats" -s h -l help -d 'Print help'
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l from -d 'Where to fetch messages from that are corrupt or lost here' -r -f -a "(__fish_complete_directories)"
-complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -197,7 +197,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l repair -d 'Mo
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -215,7 +215,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l statement-tim
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -234,7 +234,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l strict -d 'St
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -253,7 +253,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -l json -d 'Print 
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l dir -d 'Write sha-api.1 and a page a command into DIR' -r -f -a "(__fish_complete_directories)"
-complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -271,7 +271,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l statement-timeou
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -l json -d 'Print every result and every error as one JSON object a line'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand completions" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -312,7 +312,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l min-rate -d 'T
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l idle-timeout -d 'How long a connection may idle between requests' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l scrub-interval -d 'Verify everything so often, gently [default: never]' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l drain-timeout -d 'How long requests in flight may take to finish at the end' -r
-complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -337,7 +337,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s q -l quiet -d 
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l scope -d 'What it permits: some of read, write, list and rm, with commas between' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l token-file -d 'The file to add it to, made if it is not there' -r -F
-complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F
@@ -356,7 +356,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand token" -l json -d 'Print
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s q -l quiet -d 'No progress bar and no notes; `has` prints nothing'
 complete -c sha-api -n "__fish_sha_api_using_subcommand token" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l listen -d 'Where the server listens, as it was told' -r
-complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l store -d 'Where the messages are: a directory, or postgres://USER@HOST/DATABASE [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
+complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l store -d 'Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]' -r -f -a "(__fish_complete_directories)"
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l server -d 'Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l cacert -d 'The authorities that vouch for servers, PEM [default: those of the system]' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand health" -l cert -d 'Our certificate chain, for a server that asks for one, PEM' -r -F

@@ -93,7 +93,8 @@ fn tables_of_a_newer_version_are_refused_and_a_read_only_database_takes_nothing(
 
 #[test]
 fn what_was_acknowledged_is_there_after_the_database_was_killed() {
-    let Some(mut cluster) = Cluster::new(&[]) else { return };
+    // Our own sessions switch it on again; without that, this loses messages.
+    let Some(mut cluster) = Cluster::new(&["synchronous_commit=off"]) else { return };
     let url = cluster.database("one");
     let sandbox = on(&url);
     let mut acknowledged = Vec::new();
@@ -134,4 +135,11 @@ fn a_server_waits_for_its_database_and_outlives_it() {
     cluster.start();
     server.is_ready();
     server.is_well();
+}
+
+#[test]
+fn a_database_that_does_not_sync_is_warned_of() {
+    let Some(cluster) = Cluster::new(&["fsync=off"]) else { return };
+    let said = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut there may take");
+    on(&cluster.database("one")).sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr(said);
 }
