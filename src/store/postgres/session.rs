@@ -1,5 +1,5 @@
-//! Connections to a database: a pool of them, deadlines, and what an error means. A connection that failed in any way
-//! that is not the statement's own fault is not used again.
+//! Connections to a database: a pool of them, deadlines, and what an error means. A connection on which anything failed is
+//! not used again.
 
 use std::error::Error as _;
 use std::fmt;
@@ -139,13 +139,14 @@ impl Sessions {
                 Err(Failed::Said(why)) => return Err(why),
                 Err(Failed::Statement(why)) => why,
             };
+            // Whatever it was, it may have left a transaction behind.
+            drop(Object::take(session));
             match why.code() {
                 Some(code) if collided(code) && tried < TRIES => {
                     std::thread::sleep(Duration::from_millis(5 * u64::from(tried)));
                 }
                 Some(code) if !ended(code) => return Err(self.meaning(&why)),
                 _ => {
-                    drop(Object::take(session));
                     // A connection that was kept may have been dead before anything was sent on it.
                     if lost || again == Again::No {
                         return Err(self.meaning(&why));
