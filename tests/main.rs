@@ -27,6 +27,7 @@ mod one_at_a_time;
 mod operations;
 mod page;
 mod postgres;
+mod proxied;
 mod proxies;
 mod put;
 mod remote;

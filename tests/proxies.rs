@@ -1,9 +1,11 @@
 //! Whose request it is that a proxy hands on: only a trusted one is believed, and only what it has seen itself.
 
 use std::fs;
+use std::process::Command;
 
-use crate::common::Sandbox;
+use crate::common::proxy::KINDS;
 use crate::common::server::{Server, until};
+use crate::common::{Sandbox, has_tool};
 
 /// A server that writes down its requests.
 fn logging(flags: &[&str]) -> Server {
@@ -78,4 +80,25 @@ fn a_trusted_proxy_is_not_counted_by_its_address() {
 fn what_is_no_address_of_a_proxy_is_a_wrong_use() {
     let refused = Sandbox::new().sha_api(["serve", "--trusted-proxy", "10.0.0.0/33"]).assert().code(2).stdout("");
     refused.stderr(predicates::str::contains("it is an address, or a network such as 10.0.0.0/8"));
+}
+
+#[test]
+fn the_log_shows_who_stands_before_a_real_proxy_whatever_he_says() {
+    if !has_tool("curl") {
+        return;
+    }
+    // The proxy comes from 127.0.0.1, its client from 127.0.0.2.
+    for (flags, client) in [(&["--trusted-proxy", "127.0.0.1"][..], "127.0.0.2"), (&[], "127.0.0.1")] {
+        for kind in KINDS {
+            let server = logging(flags);
+            let Some(proxy) = kind.before(&[&server]) else { continue };
+            for (path, says) in [("/openapi.json", "X-Other: 1"), ("/metrics", "X-Forwarded-For: 203.0.113.9")] {
+                let mut curl = Command::new("curl");
+                curl.args(["-sSf", "--noproxy", "*", "--interface", "127.0.0.2", "-H", says, "--cacert"]);
+                let output = curl.arg(proxy.cert()).arg(proxy.url() + path).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                assert_eq!(peer(&server, path), client, "{kind:?} {flags:?} {says}");
+            }
+        }
+    }
 }

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
     connections: AtomicU64,
+    accepted: AtomicU64,
     refused: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -56,6 +57,7 @@ impl Metrics {
     /// A connection is let in.
     pub(super) fn connection(&self) -> Present<'_> {
         self.connections.fetch_add(1, Relaxed);
+        self.accepted.fetch_add(1, Relaxed);
         Present(self)
     }
 
@@ -83,6 +85,7 @@ impl Metrics {
             sample(&mut out, name, "", value);
         };
         one("connections", "gauge", "Connections that are open.", self.connections.load(Relaxed));
+        one("connections_total", "counter", "Connections that were let in.", self.accepted.load(Relaxed));
         one("connections_refused_total", "counter", "Connections over the limits.", self.refused.load(Relaxed));
         one("cache_hits_total", "counter", "Reads answered from memory.", self.hits.load(Relaxed));
         one("cache_misses_total", "counter", "Reads that went to the store.", self.misses.load(Relaxed));
@@ -153,6 +156,10 @@ mod tests {
             assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         }
         drop(present);
-        assert!(metrics.text(None, None).contains("sha_api_connections 0\n"));
+        let text = metrics.text(None, None);
+        assert!(
+            text.contains("\nsha_api_connections 0\n") && text.contains("\nsha_api_connections_total 1\n"),
+            "{text}"
+        );
     }
 }

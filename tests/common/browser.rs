@@ -39,7 +39,8 @@ impl Browser {
         // Names are not asked for: `elsewhere.test` stands for a host that is not this one.
         command.arg("--host-resolver-rules=MAP elsewhere.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
         command.arg(format!("--user-data-dir={}", dir.path().join("profile").display()));
-        command.env("HOME", dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // What it leaves behind goes with the directory.
+        command.env("HOME", dir.path()).env("TMPDIR", dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, messages) = mpsc::channel();
         let replies = BufReader::new(child.stdout.take().unwrap());

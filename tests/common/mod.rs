@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod browser;
 pub mod cluster;
+pub mod proxy;
 pub mod server;
 pub mod side;
 
@@ -114,12 +115,18 @@ impl Random {
 
 /// Whether a tool is there; without it a test is skipped.
 pub fn has_tool(name: &str) -> bool {
+    tool(name).is_some()
+}
+
+/// Where a tool is, which may be one that only root has on its PATH; without it a test is skipped.
+pub fn tool(name: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&paths).any(|dir| dir.join(name).is_file());
-    if !is_there {
+    let dirs = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = dirs.map(|dir| dir.join(name)).find(|path| path.is_file());
+    if found.is_none() {
         skipped(&format!("there is no `{name}` on PATH"));
     }
-    is_there
+    found
 }
 
 /// Whether processes can be traced here; without that a test is skipped.
