@@ -105,7 +105,7 @@ impl From<OsString> for Location {
 
 impl std::fmt::Debug for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&crate::location::shown(&self.0.to_string_lossy()))
+        f.write_str(&crate::database::public(&self.0.to_string_lossy()))
     }
 }
 

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Global};
 use crate::client::Token;
-use crate::location::shown;
+use crate::database;
 
 /// The values of the keys in a settings file.
 type Settings = BTreeMap<String, Vec<String>>;
@@ -61,7 +61,8 @@ pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Sett
             continue;
         }
         let raw = matches.try_get_raw(id).ok().flatten();
-        let value = raw.map(|values| values.map(|value| shown(&value.to_string_lossy())).collect::<Vec<_>>().join(","));
+        let value = raw
+            .map(|values| values.map(|value| database::public(&value.to_string_lossy())).collect::<Vec<_>>().join(","));
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "variable",

@@ -15,8 +15,10 @@ pub mod client;
 pub mod messages;
 pub mod store;
 
+pub mod database;
 pub mod digest;
 pub mod durable;
+pub mod pem;
 pub mod random;
 pub mod sandbox;
 pub mod socket;

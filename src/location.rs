@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::cli::Global;
 use crate::client::{self, Address, Client, Trust};
 use crate::config;
+use crate::database;
 use crate::messages::{Error, Messages};
 use crate::store::local::{Local, Options};
 use crate::store::{Note, Notes, Store};
@@ -22,7 +23,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub fn open(global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
     match global.server.as_slice() {
         [] => match database_of(global) {
-            Some(url) => database(url, global, global.wait.into(), notes),
+            Some(url) => open_database(url, global, global.wait.into(), notes),
             None => open_dir(&path(global)?, global, create, notes),
         },
         servers => Ok(Arc::new(Client::new(servers, &options(global))?)),
@@ -31,8 +32,8 @@ pub fn open(global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Mess
 
 /// Opens any location, a directory or a URL.
 pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
-    if let Some(url) = location.to_str().filter(|text| is_database(text)) {
-        return database(url, global, global.wait.into(), notes);
+    if let Some(url) = location.to_str().filter(|text| database::is_meant(text)) {
+        return open_database(url, global, global.wait.into(), notes);
     }
     let Some(text) = location.to_str().filter(|text| Address::is_meant(text)) else {
         return open_dir(Path::new(location), global, create, notes);
@@ -48,7 +49,7 @@ pub fn to_serve(global: &Global, notes: &Notes) -> Result<Arc<dyn Messages>, Err
     };
     let mut said = false;
     loop {
-        match database(url, global, Duration::ZERO, notes) {
+        match open_database(url, global, Duration::ZERO, notes) {
             // Whatever comes up first: it is waited for.
             Err(why @ Error::Unavailable { .. }) => {
                 if !std::mem::replace(&mut said, true) {
@@ -69,28 +70,13 @@ pub fn directory(global: &Global) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// A setting as it may be shown: without the password, if it is the URL of a database.
-pub fn shown(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://").filter(|_| is_database(text)) else { return text.to_owned() };
-    let rest = rest.split('?').next().unwrap_or_default();
-    // A password that is not escaped may hold an `@`, or a `/`.
-    match rest.rsplit_once('@') {
-        Some((who, place)) => format!("{scheme}://{}@{place}", who.split(':').next().unwrap_or_default()),
-        None => format!("{scheme}://{rest}"),
-    }
-}
-
-fn is_database(text: &str) -> bool {
-    text.starts_with("postgres://") || text.starts_with("postgresql://")
-}
-
 /// The URL of the database, if `--store` names one.
 fn database_of(global: &Global) -> Option<&str> {
-    global.store.as_ref()?.0.to_str().filter(|text| is_database(text))
+    global.store.as_ref()?.0.to_str().filter(|text| database::is_meant(text))
 }
 
 #[cfg(feature = "postgres")]
-fn database(url: &str, global: &Global, patience: Duration, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+fn open_database(url: &str, global: &Global, patience: Duration, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
     use crate::store::postgres::{LONGEST, Options, Postgres};
     let max_message = global.max_message.as_u64();
     if max_message > LONGEST {
@@ -109,8 +95,11 @@ fn database(url: &str, global: &Global, patience: Duration, notes: &Notes) -> Re
 }
 
 #[cfg(not(feature = "postgres"))]
-fn database(url: &str, _: &Global, _: Duration, _: &Notes) -> Result<Arc<dyn Messages>, Error> {
-    Err(Error::Unusable(format!("cannot use {}: this program was built without the feature `postgres`", shown(url))))
+fn open_database(url: &str, _: &Global, _: Duration, _: &Notes) -> Result<Arc<dyn Messages>, Error> {
+    Err(Error::Unusable(format!(
+        "cannot use {}: this program was built without the feature `postgres`",
+        database::public(url)
+    )))
 }
 
 /// The directory that `--store` names, or the usual one.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::messages::Error;
+use crate::pem::{certificates, private_key, unusable};
 
 /// The files that say so, all PEM.
 #[derive(Debug, Clone, Default)]
@@ -53,25 +53,13 @@ fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(roots)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(certificates) if certificates.is_empty() => Err(unusable(file, &"there is no certificate in it")),
-        read => read.map_err(|why| unusable(file, &why)),
-    }
-}
-
 /// A certificate and its key, proved to belong together: ureq panics if they do not.
 fn identity(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
     let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable(key, &why))?;
+    let private = private_key(key)?;
     CertifiedKey::from_der(chain.clone(), private, &ring::default_provider()).map_err(|why| unusable(cert, &why))?;
     let chain: Vec<_> = chain.iter().map(|cert| Certificate::from_der(cert).to_owned()).collect();
     let pem = std::fs::read(key).map_err(|why| unusable(key, &why))?;
     let private = PrivateKey::from_pem(&pem).map_err(|why| unusable(key, &why))?;
     Ok(ClientCert::new_with_certs(&chain, private))
-}
-
-fn unusable(file: &Path, why: &dyn std::fmt::Display) -> Error {
-    Error::Unusable(format!("cannot use {}: {why}", file.display()))
 }

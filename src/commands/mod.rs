@@ -143,7 +143,7 @@ pub fn report_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     } else {
         match arguments.iter().filter_map(|argument| argument.to_str()).find(|text| text.contains("://")) {
             // What was given may be shown again, and with it a password.
-            Some(url) => eprint!("{}", error.render().to_string().replace(url, &location::shown(url))),
+            Some(url) => eprint!("{}", error.render().to_string().replace(url, &crate::database::public(url))),
             // If nobody reads it, nobody misses it.
             None => drop(error.print()),
         }

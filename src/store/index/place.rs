@@ -25,11 +25,10 @@ pub struct Place {
 impl Place {
     /// The tree, what it holds, and how the log ends.
     pub fn open(&self) -> Result<(Tree, State, Tail), Error> {
-        let sealed = Guard::new(&self.dir).sealed();
         let (tree, flushed) = match self.open_tree() {
             Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
             Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
-            Err(why) => return self.rebuild_and_compare(&why, sealed),
+            Err(why) => return self.rebuild_and_compare(&why, None),
         };
         if !self.log.covers(flushed.point).map_err(unreadable)? {
             tree.abandon();
@@ -39,7 +38,7 @@ impl Place {
             Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
             Err(Stopped::Tree(why)) => {
                 tree.abandon();
-                self.rebuild_and_compare(&why, sealed)
+                self.rebuild_and_compare(&why, None)
             }
             Err(Stopped::Log(why)) => {
                 tree.abandon();
@@ -48,8 +47,10 @@ impl Place {
         }
     }
 
-    /// Makes the tree anew, and says what the log no longer has of what was known to stand there.
+    /// Makes the tree anew, and says what the log no longer has of what was known to stand there: by the sentinel, or
+    /// if that is lost by the seal.
     fn rebuild_and_compare(&self, why: &Damaged, known: Option<Mark>) -> Result<(Tree, State, Tail), Error> {
+        let known = known.or_else(|| Guard::new(&self.dir).sealed());
         let rebuilt = self.rebuild(why, None)?;
         let (Some(known), reached) = (known, &rebuilt.1.mark) else { return Ok(rebuilt) };
         let lost = known.messages.saturating_sub(reached.messages);

@@ -1,6 +1,7 @@
 //! Messages in PostgreSQL, for those who outgrow one machine: plain SQL, so that what speaks its protocol will do.
 //! The database is not believed: what is known is read back before it is acknowledged, what is got is hashed.
 
+mod put;
 mod session;
 mod tls;
 mod url;
@@ -27,7 +28,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 const PART: u64 = 8 << 20;
 /// Messages that are asked for, or sent, at a time.
 const COUNT: usize = 1 << 12;
-/// How often a message that is neither new nor there is put: somebody removes it all the time.
+/// How often it is tried to make the tables, or to put a message that is neither new nor there.
 const TURNS: usize = 8;
 /// For how long an answer about the health holds.
 const FRESH: Duration = Duration::from_secs(1);
@@ -127,64 +128,6 @@ impl Postgres {
         Ok(())
     }
 
-    /// Puts some, in the order of their digests, so that two that put the same do not wait for each other.
-    fn put_part(&self, part: &BTreeMap<Digest, Vec<u8>>) -> Result<BTreeSet<Digest>, Error> {
-        // Without a conflict target, partitions may be foreign tables.
-        const PUT: &str = "INSERT INTO messages (digest, message) SELECT * FROM unnest($1::bytea[], $2::bytea[]) \
-             ON CONFLICT DO NOTHING RETURNING digest";
-        let mut new = BTreeSet::new();
-        let mut left: Vec<_> = part.keys().copied().collect();
-        for _ in 0..TURNS {
-            let keys = bytes(&left);
-            let messages: Vec<_> = left.iter().map(|digest| part[digest].as_slice()).collect();
-            let stored = self.sessions.run(Again::Yes, async |session| {
-                let put = session.prepare_cached(PUT).await?;
-                digests(&session.query(&put, &[&keys, &messages]).await?)
-            })?;
-            left.retain(|digest| !stored.contains(digest));
-            new.extend(stored);
-            left = self.unkept(part, &left, &mut new)?;
-            if left.is_empty() {
-                return Ok(new);
-            }
-        }
-        let why = "a message is removed as often as it is put".to_owned();
-        Err(Error::Server { server: self.sessions.name().to_owned(), why })
-    }
-
-    /// Looks at what seems to be known: mends what is corrupt, and answers with what is not there any more.
-    fn unkept(
-        &self,
-        part: &BTreeMap<Digest, Vec<u8>>,
-        known: &[Digest],
-        new: &mut BTreeSet<Digest>,
-    ) -> Result<Vec<Digest>, Error> {
-        const MEND: &str = "UPDATE messages SET message = $2, stored_at = now() WHERE digest = $1";
-        let (mut absent, mut left) = (Vec::new(), known);
-        while !left.is_empty() {
-            let got = self.get(left)?;
-            let (these, others) = left.split_at(got.len());
-            left = others;
-            for (digest, stored) in these.iter().zip(got) {
-                let message = &part[digest];
-                match stored {
-                    Some(stored) if stored == *message => {}
-                    None => absent.push(*digest),
-                    Some(_) => {
-                        self.sessions.run(Again::Yes, async |session| {
-                            let mend = session.prepare_cached(MEND).await?;
-                            Ok(session.execute(&mend, &[&digest.as_bytes().as_slice(), message]).await?)
-                        })?;
-                        new.insert(*digest);
-                        // Looked at once more.
-                        absent.push(*digest);
-                    }
-                }
-            }
-        }
-        Ok(absent)
-    }
-
     fn count(&self) -> Result<Stats, Error> {
         // As one message, so that what holds for a statement does not hold for this one.
         const COUNT: &str = "BEGIN; SET LOCAL statement_timeout = 0; SELECT count(*), \
@@ -238,6 +181,21 @@ impl Postgres {
             let rows = session.query(&lengths, &[&keys]).await?;
             rows.iter().map(|row| Ok((digest(row)?, unsigned(row.try_get(1)?)))).collect()
         })
+    }
+
+    /// Hands over what is stored under each of the digests, in order.
+    fn look_at(
+        &self,
+        mut wanted: &[Digest],
+        mut look: impl FnMut(Digest, Option<Vec<u8>>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        while !wanted.is_empty() {
+            let got = self.get(wanted)?;
+            let (these, others) = wanted.split_at(got.len());
+            wanted = others;
+            these.iter().zip(got).try_for_each(|(digest, stored)| look(*digest, stored))?;
+        }
+        Ok(())
     }
 
     /// The messages of all these, which fit in memory.

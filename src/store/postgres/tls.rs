@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::messages;
+use crate::pem::{certificates, private_key, unusable};
 
 /// What `sslmode`, `sslrootcert`, `sslcert` and `sslkey` say.
 #[derive(Debug, Default)]
@@ -53,8 +53,7 @@ pub(super) fn config(options: &Options) -> Result<ClientConfig, messages::Error>
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some(cert) = &options.cert else { return Ok(builder.with_no_client_auth()) };
     let key = options.key.as_ref().unwrap_or(cert);
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|why| unusable(key, &why))?;
-    builder.with_client_auth_cert(certificates(cert)?, private).map_err(|why| unusable(cert, &why))
+    builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|why| unusable(cert, &why))
 }
 
 fn roots(file: Option<&Path>) -> Result<RootCertStore, messages::Error> {
@@ -68,17 +67,6 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, messages::Error> {
         None => drop(store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
     Ok(store)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, messages::Error> {
-    match CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-        Ok(none) if none.is_empty() => Err(unusable(file, &"there is no certificate in it")),
-        read => read.map_err(|why| unusable(file, &why)),
-    }
-}
-
-fn unusable(file: &Path, why: &dyn std::fmt::Display) -> messages::Error {
-    messages::Error::Unusable(format!("cannot use {}: {why}", file.display()))
 }
 
 /// Does not ask for whom a certificate is, and without `chain` not who vouches for it either.

@@ -6,6 +6,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::tls::{self, Verify};
+use crate::database;
 use crate::messages::Error;
 
 /// What a URL says.
@@ -18,7 +19,7 @@ pub(super) struct Target {
 
 /// Takes `url` apart.
 pub(super) fn parse(url: &str) -> Result<Target, Error> {
-    let name = public(url);
+    let name = database::public(url);
     let unusable = |why: &str| Error::Unusable(format!("cannot use {name}: {why}"));
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let (mut mode, mut options, mut rest) = (SslMode::Prefer, tls::Options::default(), Vec::new());
@@ -65,17 +66,6 @@ pub(super) fn parse(url: &str) -> Result<Target, Error> {
     Ok(Target { config, tls: options, name })
 }
 
-/// The URL without its password and its parameters.
-pub fn public(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
-    let rest = rest.split('?').next().unwrap_or_default();
-    // A password that is not escaped may hold an `@`, or a `/`.
-    match rest.rsplit_once('@') {
-        Some((who, place)) => format!("{scheme}://{}@{place}", who.split(':').next().unwrap_or_default()),
-        None => format!("{scheme}://{rest}"),
-    }
-}
-
 fn decoded(text: &str) -> Option<String> {
     let (mut bytes, mut left) = (Vec::new(), text.bytes());
     while let Some(byte) = left.next() {
@@ -93,18 +83,6 @@ fn decoded(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_password_is_in_no_name() {
-        for (url, name) in [
-            ("postgres://me:secret@host:1/db?password=secret", "postgres://me@host:1/db"),
-            ("postgresql://me:se@cr/et@host/db", "postgresql://me@host/db"),
-            ("postgres:///db?host=/run&password=secret", "postgres:///db"),
-            ("postgres://host", "postgres://host"),
-        ] {
-            assert_eq!(public(url), name);
-        }
-    }
 
     #[test]
     fn sslmode_is_what_libpq_means_by_it() {

@@ -41,23 +41,18 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<Verifie
     entries.truncate(within);
     let wanted: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
     let mut step = Verified { next: None, messages: 0, bytes: 0, done, total, damage: Vec::new() };
-    let mut left = wanted.as_slice();
-    while !left.is_empty() {
-        let got = postgres.get(left)?;
-        let (these, others) = left.split_at(got.len());
-        left = others;
-        for (digest, stored) in these.iter().zip(got) {
-            match stored {
-                Some(bytes) if digest.names(&bytes) => {
-                    step.messages += 1;
-                    step.bytes += bytes.len() as u64;
-                }
-                Some(_) => step.damage.push(Damage::Corrupt { digest: *digest }),
-                // It was removed in the meantime.
-                None => {}
+    postgres.look_at(&wanted, |digest, stored| {
+        match stored {
+            Some(bytes) if digest.names(&bytes) => {
+                step.messages += 1;
+                step.bytes += bytes.len() as u64;
             }
+            Some(_) => step.damage.push(Damage::Corrupt { digest }),
+            // It was removed in the meantime.
+            None => {}
         }
-    }
+        Ok(())
+    })?;
     step.done += entries.iter().map(|entry| entry.length).sum::<u64>();
     let damaged = damaged + step.damage.len() as u64;
     match wanted.last() {
@@ -86,14 +81,7 @@ fn remember(postgres: &Postgres, damaged: u64) {
 pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error> {
     for one in damage {
         let Damage::Corrupt { digest } = *one else { continue };
-        let moved = postgres.sessions.run(Again::Yes, async |session| {
-            let moved = take_out(session, digest).await;
-            if moved.is_err() {
-                // If that fails as well, the connection is gone, and the transaction with it.
-                let _ = session.batch_execute("ROLLBACK").await;
-            }
-            moved
-        })?;
+        let moved = postgres.sessions.run(Again::Yes, async |session| take_out(session, digest).await)?;
         if moved {
             let line = format!("what was stored as {digest} is now in the table messages_quarantine");
             (postgres.notes)(Note::Said(line));
