@@ -209,13 +209,16 @@ fn schemathesis_finds_nothing_that_is_not_as_described() {
     let line = format!("all read,write,list,rm {}\n", digest(b"secret"));
     let tokens = sandbox.file("tokens", line.as_bytes());
     let hooks = sandbox.file("hooks.py", HOOKS.as_bytes());
+    // How fast the machine is shall not matter.
+    let patience = ["--head-timeout=60s", "--body-timeout=60s", "--idle-timeout=60s", "--write-timeout=60s"];
     let flags = ["--http", "--max-connections-per-address", "512", "--token-file", tokens.to_str().unwrap()];
-    let server = Server::start(sandbox, &flags);
+    let server = Server::start(sandbox, &[&flags[..], &patience].concat());
     let url = format!("http://{}/openapi.json", server.address);
     let report = server.sandbox.dir().join("report");
     let output = Command::new("schemathesis")
         .args(["run", &url, "--max-examples", "50", "--checks", "all", "--phases", "examples,coverage,fuzzing"])
         .args(["--seed", "1", "--no-color", "--header", "Authorization: Bearer secret"])
+        .args(["--suppress-health-check", "all", "--request-timeout", "60", "--request-retries", "5"])
         .env("HOME", server.sandbox.dir())
         .env("SCHEMATHESIS_HOOKS", hooks)
         .current_dir(server.sandbox.dir())

@@ -192,6 +192,28 @@ fn a_log_that_lost_acknowledged_messages_says_how_many() {
     sandbox.sha_api(["stats"]).assert().code(0).stderr(said);
 }
 
+#[test]
+fn what_the_log_lost_is_said_though_making_the_index_anew_was_interrupted() {
+    if !can_trace() {
+        return;
+    }
+    let (sandbox, _) = store();
+    let log = sandbox.store().join("log/00000001.log");
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..64]).unwrap();
+    std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    // The first thing that is synced is the new tree: this far, and no further.
+    let kill = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"];
+    let own = sandbox.process(["stats"]);
+    let mut command = std::process::Command::new("strace");
+    command.args(kill).arg("inject=fsync,fdatasync:signal=KILL").arg(own.get_program()).args(own.get_args());
+    let killed = command.env("SHA_API_STORE", sandbox.store()).output().unwrap();
+    assert!(!killed.status.success() && killed.stdout.is_empty(), "{killed:?}");
+    let said = predicate::str::contains(format!("{COUNT} messages that were stored are gone from the log"));
+    sandbox.sha_api(["stats"]).assert().code(0).stderr(said.clone());
+    sandbox.sha_api(["stats"]).assert().code(0).stderr(said.not());
+}
+
 /// A store that was killed before the index was flushed for the first time.
 fn killed() -> Sandbox {
     let sandbox = Sandbox::new();

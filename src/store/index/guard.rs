@@ -22,6 +22,7 @@ pub struct Guard {
     dir: PathBuf,
     metadata: PathBuf,
     seal: PathBuf,
+    known: PathBuf,
     attempts: PathBuf,
     reserve: PathBuf,
 }
@@ -48,6 +49,7 @@ impl Guard {
             dir: dir.to_owned(),
             metadata: dir.join("metadata"),
             seal: dir.with_extension("seal"),
+            known: dir.with_extension("known"),
             attempts: dir.with_extension("opening"),
             reserve: dir.with_extension("reserve"),
         }
@@ -96,15 +98,25 @@ impl Guard {
         let _ = std::fs::write(&self.seal, format!("{:08x} {seal}", crc32fast::hash(seal.as_bytes())));
     }
 
-    /// The sentinel of the last flush, known without the tree.
-    pub fn sealed(&self) -> Option<Mark> {
-        self.read_seal().map(|seal| seal.mark)
-    }
-
-    /// Before the tree is made anew.
+    /// Before the tree is made anew: from now on its seal is no more than what was known, and says so until that is
+    /// [settled](Guard::settle), however often the making is interrupted.
     pub fn reset(&self) {
         let _ = std::fs::remove_file(&self.attempts);
-        let _ = std::fs::remove_file(&self.seal);
+        if self.known().is_some() {
+            let _ = std::fs::remove_file(&self.seal);
+        } else {
+            let _ = std::fs::rename(&self.seal, &self.known);
+        }
+    }
+
+    /// The sentinel of the last flush of a tree that had to be made anew, if it was not settled.
+    pub fn known(&self) -> Option<Mark> {
+        read(&self.known).map(|seal| seal.mark)
+    }
+
+    /// What is gone of what was known has been said.
+    pub fn settle(&self) {
+        let _ = std::fs::remove_file(&self.known);
     }
 
     /// Gives the reserve back to the disk; false if it is spent already.
@@ -123,12 +135,8 @@ impl Guard {
         }
     }
 
-    /// `None` if there is none, or one that a kill cut short.
     fn read_seal(&self) -> Option<Seal> {
-        let text = std::fs::read_to_string(&self.seal).ok()?;
-        let (crc32, seal) = text.split_once(' ')?;
-        let is_whole = u32::from_str_radix(crc32, 16).ok()? == crc32fast::hash(seal.as_bytes());
-        if is_whole { serde_json::from_str(seal).ok() } else { None }
+        read(&self.seal)
     }
 
     /// sled keeps where its leaves are in a snapshot and the logs that follow it, and takes what is left of them for
@@ -165,4 +173,12 @@ impl Guard {
     fn log(&self, number: u64) -> PathBuf {
         self.metadata.join(format!("log_{number:016x}"))
     }
+}
+
+/// `None` if there is no seal, or one that a kill cut short.
+fn read(path: &Path) -> Option<Seal> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (crc32, seal) = text.split_once(' ')?;
+    let is_whole = u32::from_str_radix(crc32, 16).ok()? == crc32fast::hash(seal.as_bytes());
+    if is_whole { serde_json::from_str(seal).ok() } else { None }
 }

@@ -28,17 +28,22 @@ impl Place {
         let (tree, flushed) = match self.open_tree() {
             Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
             Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
-            Err(why) => return self.rebuild_and_compare(&why, None),
+            Err(why) => return self.rebuild(&why, None),
         };
         if !self.log.covers(flushed.point).map_err(unreadable)? {
+            // A kill may have come between the flush and its seal.
+            Guard::new(&self.dir).after_flush(&flushed);
             tree.abandon();
-            return self.rebuild_and_compare(&Damaged::new("it knows more than the log"), Some(flushed));
+            return self.rebuild(&Damaged::new("it knows more than the log"), None);
         }
         match replay(&tree, flushed.clone(), None, &self.log, &self.notes) {
-            Ok((mark, tail)) => Ok((tree, State { mark, flushed }, tail)),
+            Ok((mark, tail)) => {
+                self.settle(&mark);
+                Ok((tree, State { mark, flushed }, tail))
+            }
             Err(Stopped::Tree(why)) => {
                 tree.abandon();
-                self.rebuild_and_compare(&why, None)
+                self.rebuild(&why, None)
             }
             Err(Stopped::Log(why)) => {
                 tree.abandon();
@@ -47,12 +52,17 @@ impl Place {
         }
     }
 
-    /// Makes the tree anew, and says what the log no longer has of what was known to stand there: by the sentinel, or
-    /// if that is lost by the seal.
-    fn rebuild_and_compare(&self, why: &Damaged, known: Option<Mark>) -> Result<(Tree, State, Tail), Error> {
-        let known = known.or_else(|| Guard::new(&self.dir).sealed());
-        let rebuilt = self.rebuild(why, None)?;
-        let (Some(known), reached) = (known, &rebuilt.1.mark) else { return Ok(rebuilt) };
+    /// Compares what was known before the tree was made anew, also if that was interrupted and only now is done.
+    fn settle(&self, reached: &Mark) {
+        let guard = Guard::new(&self.dir);
+        if let Some(known) = guard.known() {
+            self.compare(&known, reached);
+            guard.settle();
+        }
+    }
+
+    /// Says what the log no longer has of what was known to stand there.
+    fn compare(&self, known: &Mark, reached: &Mark) {
         let lost = known.messages.saturating_sub(reached.messages);
         if reached.point < known.point && lost > 0 {
             (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
@@ -61,7 +71,6 @@ impl Place {
         for number in known.live.keys().filter(|number| !there.contains(number)) {
             (self.notes)(Note::Said(format!("{number:08}.log is missing in the log, and what stood there with it")));
         }
-        Ok(rebuilt)
     }
 
     /// Says what is lost with segments that are gone. A removal in one of them has nothing left to remove.
@@ -117,6 +126,7 @@ impl Place {
         match made {
             Ok(((mark, tail), tree)) => {
                 remove_dir(&aside).map_err(failed)?;
+                self.settle(&mark);
                 Ok((tree, State { mark, flushed: Mark::EMPTY }, tail))
             }
             Err(Stopped::Tree(why)) if why.is_full => Err(Error::Full(self.dir.clone())),

@@ -242,3 +242,46 @@ fn keep_gap(core: &Core, number: u32, offset: u64, length: u64) -> io::Result<()
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::local::Commits;
+    use crate::store::log::{Appender, Record};
+
+    fn appended(appender: &mut Appender, message: &[u8]) -> (Digest, Position) {
+        let (digest, number) = (Digest::of(message), u32::try_from(message.len()).unwrap());
+        let header = Header { kind: Kind::Message, number, time: 0, digest };
+        (digest, appender.append(&[Record { header, bytes: message }]).unwrap()[0])
+    }
+
+    #[test]
+    fn a_segment_that_a_group_is_being_written_to_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("log")).unwrap();
+        let log = Arc::new(Log::open(&dir.path().join("log"), [7; 16], 1 << 12).unwrap());
+        let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+        let mut appender = Appender::new(log.clone(), &tail).unwrap();
+        let path = dir.path().to_owned();
+        let (commits, compactions) = (Commits::new(path.clone()), Compactions::default());
+        let core = Arc::new(Core { path, log, index, commits, compactions, notes: Arc::new(|_| ()) });
+        let index = core.clone();
+        let index = std::thread::spawn(move || index.index.run());
+        let (known, position) = appended(&mut appender, &[1; 3000]);
+        core.index.add([(known, Some(position))].into_iter(), appender.end());
+        core.log.ends_at(appender.end());
+        let (digest, position) = appended(&mut appender, &[2; 3000]);
+        assert_eq!(position.segment, 2);
+
+        // It is durable, and nothing points to it yet: all of it seems to be dead.
+        assert_eq!(due(&core, &[]).unwrap(), None);
+        assert!(compact(&core, 2, false, &|| false).is_ok());
+        core.index.add([(digest, Some(position))].into_iter(), appender.end());
+        core.log.ends_at(appender.end());
+        assert_eq!(core.fetch(&digest).unwrap().unwrap().message.unwrap(), [2; 3000]);
+        core.index.close();
+        index.join().unwrap();
+    }
+}
