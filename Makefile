@@ -12,13 +12,27 @@ INSTALL ?= install
 target := $(or $(CARGO_TARGET_DIR),target)
 binary := $(target)/release/sha-api
 
-.PHONY: help build test test-faults lint bench fuzz soak man completions run install uninstall clean
+# What goes into packages; with PROFILE=quick they are made sooner.
+PROFILE ?= release
+triple := $(shell uname -m)-unknown-linux-musl
+packages := $(target)/$(triple)/$(PROFILE)
+static := $(packages)/sha-api
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
+
+.PHONY: help build static test test-faults lint bench fuzz soak man completions run image deb install install-files \
+    uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## the release binary
 	$(CARGO) build --release --locked
+
+static: ## a release binary that needs no library, for any Linux of this architecture
+	@command -v musl-gcc > /dev/null || { echo 'musl-gcc is missing; Debian has it in musl-tools' >&2; exit 1; }
+	@test -d "$$(rustc --print target-libdir --target $(triple))" || \
+	    { echo 'the Rust target is missing: rustup target add $(triple)' >&2; exit 1; }
+	$(CARGO) build --profile $(PROFILE) --locked --target $(triple)
 
 test: ## all tests
 	$(CARGO) test --locked
@@ -65,7 +79,23 @@ run: build ## serve with a self-signed certificate
 	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem https://localhost:8443/messages/$$(printf 'a%.0s' $$(seq 64))"
 	$(binary) serve
 
-install: build ## into $(DESTDIR)$(prefix)
+# Images of buildah and podman are by themselves of a format without health checks.
+ENGINE ?= $(firstword $(foreach tool,buildah podman docker,$(shell command -v $(tool))))
+image: static ## a container image of the static binary, by buildah, podman or docker
+	@test -n "$(ENGINE)" || { echo 'an image is built by buildah, podman or docker; none is here' >&2; exit 1; }
+	rm -rf $(packages)/image
+	mkdir -p $(packages)/image/data
+	cp $(static) deploy/image.toml $(packages)/image
+	$(ENGINE) build $(if $(filter docker,$(notdir $(ENGINE))),,--format docker) --tag sha-api:$(version) \
+	    --tag sha-api:latest --file deploy/Dockerfile $(packages)/image
+
+deb: static ## a Debian package of the static binary, with a service
+	@command -v dpkg-deb > /dev/null || { echo 'dpkg-deb is missing' >&2; exit 1; }
+	deploy/deb.sh $(static) $(packages)
+
+install: build install-files ## into $(DESTDIR)$(prefix)
+
+install-files:
 	$(INSTALL) -D -m 755 $(binary) $(DESTDIR)$(bindir)/sha-api
 	for page in man/*.1; do $(INSTALL) -D -m 644 $$page $(DESTDIR)$(mandir)/man1/$${page#man/}; done
 	$(INSTALL) -D -m 644 completions/sha-api.bash $(DESTDIR)$(bashdir)/sha-api

@@ -3,6 +3,9 @@
 pub mod actor;
 pub mod browser;
 pub mod cluster;
+pub mod machine;
+pub mod packages;
+pub mod podman;
 pub mod proxy;
 pub mod server;
 pub mod side;

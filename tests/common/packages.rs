@@ -1,0 +1,72 @@
+//! What `make` packs: a static binary that is built once for all tests, an image of it, and a Debian package.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use super::{has_tool, skipped};
+
+/// Where `make` puts what it packs; `None`: what it takes is not here.
+fn built() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        if !has_tool("make") || !has_tool("musl-gcc") {
+            return None;
+        }
+        let triple = triple();
+        let libraries = run(Command::new("rustc").args(["--print", "target-libdir", "--target", &triple]));
+        if !Path::new(String::from_utf8(libraries.stdout).unwrap().trim()).is_dir() {
+            skipped(&format!("there is no Rust target {triple}"));
+            return None;
+        }
+        run(&mut make(&["static"]));
+        Some(target().join(triple).join("quick"))
+    });
+    built.as_deref()
+}
+
+fn triple() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
+/// `make` with the profile that is built sooner, in the directory where these tests were built.
+fn make(args: &[&str]) -> Command {
+    let mut command = Command::new("make");
+    command.args(["-C", env!("CARGO_MANIFEST_DIR"), "PROFILE=quick"]).args(args);
+    for inherited in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {
+        command.env_remove(inherited);
+    }
+    command.env("CARGO", env!("CARGO")).env("CARGO_TARGET_DIR", target());
+    command
+}
+
+/// Runs what must succeed.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+    output
+}
+
+/// `make` of something that is packed, the binary being there.
+pub fn pack(args: &[&str]) -> Option<Command> {
+    built().map(|_| make(args))
+}
+
+/// The Debian package.
+pub fn deb() -> Option<&'static Path> {
+    static DEB: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let made = DEB.get_or_init(|| {
+        if !has_tool("dpkg-deb") {
+            return None;
+        }
+        run(&mut pack(&["deb"])?);
+        let files = std::fs::read_dir(built()?).unwrap().map(|entry| entry.unwrap().path());
+        Some(files.filter(|path| path.extension().is_some_and(|end| end == "deb")).max().unwrap())
+    });
+    made.as_deref()
+}
