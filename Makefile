@@ -12,7 +12,7 @@ INSTALL ?= install
 target := $(or $(CARGO_TARGET_DIR),target)
 binary := $(target)/release/sha-api
 
-.PHONY: help build test test-faults lint bench fuzz soak man completions run install uninstall clean
+.PHONY: help build test test-faults test-cluster lint bench fuzz soak man completions run install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,12 @@ test-faults: ## power cuts, kills, full and failing disks, damaged files; a tabl
 	@rm -f $(target)/tmp/faults
 	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 faults:: ; \
 	    status=$$?; echo; cat $(target)/tmp/faults; exit $$status
+
+# Needs PostgreSQL and nginx.
+test-cluster: ## servers killed and drained behind nginx, and what one, two and three of them do; a table
+	@rm -f $(target)/tmp/cluster
+	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 instances:: ; \
+	    status=$$?; echo; cat $(target)/tmp/cluster; exit $$status
 
 lint: ## formatting and clippy, with every warning an error
 	$(CARGO) fmt --check

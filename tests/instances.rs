@@ -1,0 +1,247 @@
+//! Several servers over one database behind nginx, as `deploy/nginx.conf` has it: one is killed, another drained and
+//! started again under load. No request fails, and nothing that was acknowledged is lost. `make test-cluster` does more of it.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+
+use crate::common::cluster::{Cluster, on};
+use crate::common::proxy::{Kind, Proxy, replace};
+use crate::common::server::{Server, post, request, until};
+use crate::common::{Sandbox, digest};
+
+const CLIENTS: usize = 4;
+/// Requests on one connection; nginx closes after 1000.
+const VISIT: usize = 500;
+
+/// What came of some load.
+#[derive(Debug, Default)]
+struct Outcome {
+    requests: usize,
+    failed: usize,
+    /// What was acknowledged.
+    digests: Vec<String>,
+}
+
+/// Whether the servers speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Tls,
+}
+
+/// A sandbox on the database, with a pair that all servers share if they speak TLS.
+fn place(url: &str, way: Way) -> (Sandbox, Vec<String>) {
+    let sandbox = on(url);
+    if way == Way::Plain {
+        return (sandbox, vec!["--http".to_owned()]);
+    }
+    let tls = sandbox.store().join("tls");
+    std::fs::create_dir_all(&tls).unwrap();
+    (sandbox, vec!["--tls-cert".to_owned(), tls.join("cert.pem").display().to_string()])
+}
+
+/// Three servers of one database.
+struct Fleet {
+    url: String,
+    way: Way,
+    pem: String,
+    servers: Vec<Server>,
+    /// Where nginx finds them, also after they were started again.
+    addresses: Vec<String>,
+}
+
+impl Fleet {
+    fn new(url: &str, way: Way, count: usize) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+        let mut fleet = Self { url: url.to_owned(), way, pem, servers: Vec::new(), addresses: Vec::new() };
+        for _ in 0..count {
+            let server = fleet.start(&[]);
+            fleet.addresses.push(server.address.to_string());
+            fleet.servers.push(server);
+        }
+        fleet
+    }
+
+    fn start(&self, flags: &[&str]) -> Server {
+        let (sandbox, mut all) = place(&self.url, self.way);
+        if self.way == Way::Tls {
+            std::fs::write(&all[1], &self.pem).unwrap();
+        }
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Server::start(sandbox, &all.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn again(&mut self, at: usize) {
+        self.servers[at] = self.start(&["--listen", &self.addresses[at]]);
+    }
+
+    fn nginx(&self, change: &dyn Fn(&mut String)) -> Option<Proxy> {
+        Kind::Nginx.changed_before(&self.servers.iter().collect::<Vec<_>>(), change)
+    }
+}
+
+/// Puts and gets through nginx until told to stop. What is got must be what was put.
+fn load(proxy: &Proxy, client: usize, stop: &AtomicBool, done: &AtomicUsize) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut acknowledged: Vec<String> = Vec::new();
+    let mut connection = proxy.client();
+    for number in 0..1_000_000 {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if number % VISIT == VISIT - 1 {
+            connection = proxy.client();
+        }
+        let message = format!("client {client}, message {number}");
+        let known = acknowledged.get(number * 7 % acknowledged.len().max(1));
+        let path = |message: &str| format!("/messages/{}", digest(message.as_bytes()));
+        let (request, expected) = match (number % 3, known) {
+            (1, Some(known)) => (request("GET", &path(known), "", ""), Some(format!("{{\"message\": \"{known}\"}}"))),
+            (2, _) => (request("PUT", &path(&message), "", &message), None),
+            _ => (post(&message, "").into(), None),
+        };
+        let reply = connection.exchange(request);
+        outcome.requests += 1;
+        done.fetch_add(1, Ordering::Relaxed);
+        let is_done = [200, 201].contains(&reply.status);
+        if !is_done || expected.as_ref().is_some_and(|expected| expected.as_bytes() != reply.body) {
+            outcome.failed += 1;
+        } else if expected.is_none() {
+            acknowledged.push(message);
+        }
+    }
+    outcome.digests = acknowledged.iter().map(|message| digest(message.as_bytes())).collect();
+    outcome
+}
+
+/// Load on all of them, while one is killed and started, and another drained and started; `more`: requests in between.
+fn ordeal(fleet: &mut Fleet, proxy: &Proxy, rounds: usize, more: usize) -> Outcome {
+    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let sum = Mutex::new(Outcome::default());
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (stop, done, sum) = (&stop, &done, &sum);
+            scope.spawn(move || {
+                let outcome = load(proxy, client, stop, done);
+                let mut sum = sum.lock().unwrap();
+                sum.requests += outcome.requests;
+                sum.failed += outcome.failed;
+                sum.digests.extend(outcome.digests);
+            });
+        }
+        // The clients end also when something here fails.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let go_on = || {
+                let from = done.load(Ordering::Relaxed);
+                until("requests are done", || done.load(Ordering::Relaxed) >= from + more);
+            };
+            for round in 0..rounds {
+                let (first, second) = (round % fleet.servers.len(), (round + 1) % fleet.servers.len());
+                go_on();
+                fleet.servers[first].signal(Signal::KILL);
+                fleet.servers[first].ended();
+                go_on();
+                fleet.again(first);
+                go_on();
+                fleet.servers[second].signal(Signal::TERM);
+                assert!(fleet.servers[second].ended().success());
+                go_on();
+                fleet.again(second);
+                go_on();
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(why) = ended {
+            std::panic::resume_unwind(why);
+        }
+    });
+    sum.into_inner().unwrap()
+}
+
+/// Which of them a command on the database itself does not find.
+fn lost(url: &str, digests: &[String]) -> usize {
+    let has = on(url).sha_api(["has", "-"]).write_stdin(digests.join("\n")).output().unwrap();
+    assert!([Some(0), Some(1)].contains(&has.status.code()), "{}", String::from_utf8_lossy(&has.stderr));
+    String::from_utf8(has.stdout).unwrap().lines().count()
+}
+
+/// Requests that nginx sent to more than one server.
+fn retried(proxy: &Proxy) -> usize {
+    proxy.tries().lines().filter(|line| line.contains(", ")).count()
+}
+
+/// One line of the table of `make test-cluster`.
+fn row(name: &str, cells: [&dyn Display; 5]) {
+    let cells: String = cells.iter().map(|cell| format!(" {:>12}", cell.to_string())).collect();
+    let line = format!("{name:<46}{cells}");
+    println!("{line}");
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/cluster");
+    let mut table = std::fs::File::options().create(true).append(true).open(path).unwrap();
+    writeln!(table, "{line}").unwrap();
+}
+
+/// The ordeal from beginning to end, and what must hold after it.
+fn holds(way: Way, rounds: usize, more: usize) {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    let mut fleet = Fleet::new(&url, way, 3);
+    let Some(proxy) = fleet.nginx(&|_| ()) else { return };
+    let outcome = ordeal(&mut fleet, &proxy, rounds, more);
+    let (tries, retried) = (proxy.tries(), retried(&proxy));
+    let lost = lost(&url, &outcome.digests);
+    let name = if way == Way::Tls { "killed and drained, TLS to the servers" } else { "killed and drained" };
+    row(name, [&outcome.requests, &retried, &outcome.failed, &outcome.digests.len(), &lost]);
+    assert_eq!((outcome.failed, lost), (0, 0), "{}", proxy.said());
+    assert!(retried > 0, "nothing was asked twice");
+    for address in &fleet.addresses {
+        assert!(tries.lines().any(|line| line.starts_with(&format!("{address}|20"))), "{address} did nothing");
+    }
+    // What is not there is seen.
+    cluster.sql("one", &format!("DELETE FROM messages WHERE digest = '\\x{}'", outcome.digests[0]));
+    assert_eq!(self::lost(&url, &outcome.digests), 1);
+}
+
+/// The same where nginx asks nobody else: requests fail, and that is seen.
+fn control(rounds: usize, more: usize) {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    let mut fleet = Fleet::new(&url, Way::Plain, 3);
+    let retries = "proxy_next_upstream error timeout http_503 non_idempotent;";
+    let Some(proxy) = fleet.nginx(&|file| replace(file, retries, "proxy_next_upstream off;")) else { return };
+    let outcome = ordeal(&mut fleet, &proxy, rounds, more);
+    let lost = lost(&url, &outcome.digests);
+    let (retried, acknowledged) = (retried(&proxy), outcome.digests.len());
+    row("(control) nothing asked again", [&outcome.requests, &retried, &outcome.failed, &acknowledged, &lost]);
+    assert!(outcome.failed > 0, "requests that fail are not seen");
+    assert_eq!(lost, 0, "what was acknowledged is kept all the same");
+}
+
+#[test]
+fn no_request_fails_and_nothing_is_lost_while_one_of_three_servers_is_killed_and_another_drained() {
+    holds(Way::Plain, 1, 300);
+}
+
+#[test]
+fn the_same_holds_with_tls_to_the_servers() {
+    holds(Way::Tls, 1, 300);
+}
+
+#[test]
+fn without_asking_again_requests_fail() {
+    control(1, 300);
+}
+
+#[test]
+#[ignore = "`make test-cluster`"]
+fn more_of_the_same_in_a_table() {
+    row("three servers, one database, nginx", [&"requests", &"retried", &"failed", &"acknowledged", &"lost"]);
+    holds(Way::Plain, 6, 2000);
+    holds(Way::Tls, 6, 2000);
+    control(6, 2000);
+}
