@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -49,6 +50,7 @@ fn place(url: &str, way: Way) -> (Sandbox, Vec<String>) {
 struct Fleet {
     url: String,
     way: Way,
+    flags: Vec<&'static str>,
     pem: String,
     servers: Vec<Server>,
     /// Where nginx finds them, also after they were started again.
@@ -56,10 +58,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn new(url: &str, way: Way, count: usize) -> Self {
+    fn new(url: &str, way: Way, count: usize, flags: &[&'static str]) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let pem = made.cert.pem() + &made.signing_key.serialize_pem();
-        let mut fleet = Self { url: url.to_owned(), way, pem, servers: Vec::new(), addresses: Vec::new() };
+        let mut fleet =
+            Self { url: url.to_owned(), way, flags: flags.to_vec(), pem, servers: Vec::new(), addresses: Vec::new() };
         for _ in 0..count {
             let server = fleet.start(&[]);
             fleet.addresses.push(server.address.to_string());
@@ -73,7 +76,7 @@ impl Fleet {
         if self.way == Way::Tls {
             std::fs::write(&all[1], &self.pem).unwrap();
         }
-        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        all.extend(self.flags.iter().chain(flags).map(|flag| (*flag).to_owned()));
         Server::start(sandbox, &all.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -190,7 +193,7 @@ fn row(name: &str, cells: [&dyn Display; 5]) {
 fn holds(way: Way, rounds: usize, more: usize) {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
-    let mut fleet = Fleet::new(&url, way, 3);
+    let mut fleet = Fleet::new(&url, way, 3, &[]);
     let Some(proxy) = fleet.nginx(&|_| ()) else { return };
     let outcome = ordeal(&mut fleet, &proxy, rounds, more);
     let (tries, retried) = (proxy.tries(), retried(&proxy));
@@ -211,7 +214,7 @@ fn holds(way: Way, rounds: usize, more: usize) {
 fn control(rounds: usize, more: usize) {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
-    let mut fleet = Fleet::new(&url, Way::Plain, 3);
+    let mut fleet = Fleet::new(&url, Way::Plain, 3, &[]);
     let retries = "proxy_next_upstream error timeout http_503 non_idempotent;";
     let Some(proxy) = fleet.nginx(&|file| replace(file, retries, "proxy_next_upstream off;")) else { return };
     let outcome = ordeal(&mut fleet, &proxy, rounds, more);
@@ -235,6 +238,105 @@ fn the_same_holds_with_tls_to_the_servers() {
 #[test]
 fn without_asking_again_requests_fail() {
     control(1, 300);
+}
+
+/// The settings for a cache in `deploy/SCALING.md`, put into nginx's file.
+fn cached(file: &mut String) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/SCALING.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let settings = text.split_once("```nginx\n").unwrap().1.split_once("```").unwrap().0;
+    let mut settings = settings.to_owned();
+    replace(&mut settings, "/var/cache/nginx/sha-api", "{dir}/cache");
+    replace(file, "    upstream sha-api {\n", &format!("{settings}    upstream sha-api {{\n"));
+}
+
+#[test]
+fn nginx_hands_out_what_it_keeps_though_no_server_answers() {
+    let mut server = Server::http(&[]);
+    let Some(proxy) = Kind::Nginx.changed_before(&[&server], &cached) else { return };
+    let path = server.put("foo");
+    let absent = format!("/messages/{}", digest(b"bar"));
+    let raw = "Accept: application/octet-stream\r\n";
+    let ask = |path: &str, fields: &str| proxy.client().exchange(request("GET", path, fields, ""));
+    let expected = [("", "{\"message\": \"foo\"}"), (raw, "foo")];
+    let token = "Authorization: Bearer any\r\n";
+    assert_eq!(ask(&absent, "").status, 404);
+    server.put("bar");
+    assert_eq!(ask(&absent, token).status, 200, "that it was absent is not kept");
+    expected.iter().for_each(|(fields, body)| assert_eq!(ask(&path, fields).text(), *body));
+    server.signal(Signal::KILL);
+    server.ended();
+    for (fields, body) in expected {
+        let reply = ask(&path, fields);
+        assert_eq!((reply.status, reply.text()), (200, body), "{fields}");
+    }
+    assert_eq!(ask(&path, token).status, 503, "who shows a token asks a server");
+    assert_eq!(ask(&absent, "").status, 503, "what was answered to a token is not kept");
+}
+
+/// Requests a second of eight clients, each on a kept connection, for a second and a half.
+fn rate(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) -> f64 {
+    const TIME: Duration = Duration::from_millis(1500);
+    let (made, start) = (AtomicUsize::new(0), Instant::now());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while start.elapsed() < TIME {
+                    let mut connection = proxy.client();
+                    for _ in 0..VISIT {
+                        let reply = connection.exchange(make(made.fetch_add(1, Ordering::Relaxed)));
+                        assert_eq!(reply.status, 200, "{}", reply.head);
+                        if start.elapsed() >= TIME {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    f64::from(u32::try_from(made.into_inner()).unwrap()) / start.elapsed().as_secs_f64()
+}
+
+/// Hot, cold and put, of so many servers; the best of two, since others may be at work here.
+fn rates(url: &str, count: usize, change: &dyn Fn(&mut String)) -> Option<[f64; 3]> {
+    let message = |number: usize| format!("{number} {}", "x".repeat(1000));
+    let get =
+        |number: usize| request("GET", &format!("/messages/{}", digest(message(number % 1000).as_bytes())), "", "");
+    let hot = Fleet::new(url, Way::Plain, count, &[]);
+    let cold = Fleet::new(url, Way::Plain, count, &["--cache-size", "0"]);
+    let (hot, cold) = (hot.nginx(change).map(|proxy| (hot, proxy))?, cold.nginx(&|_| ()).map(|proxy| (cold, proxy))?);
+    for number in 0..1000 {
+        on_each(&hot.0, &message(number));
+    }
+    let mut best = [0.0_f64; 3];
+    for turn in 0..2 {
+        let put = |number: usize| post(&format!("{count} {turn} {}", message(number)), "").into();
+        let now = [rate(&hot.1, get), rate(&cold.1, get), rate(&cold.1, put)];
+        best = std::array::from_fn(|at| best[at].max(now[at]));
+    }
+    Some(best)
+}
+
+/// Puts a message on one server and gets it from all.
+fn on_each(fleet: &Fleet, message: &str) {
+    let path = fleet.servers[0].put(message);
+    fleet.servers.iter().for_each(|server| assert_eq!(server.get(&path).status, 200));
+}
+
+#[test]
+#[ignore = "`make test-cluster`"]
+fn what_one_two_and_three_servers_do() {
+    row("requests/s through nginx, 1 KB messages", [&"GET hot", &"GET cold", &"POST", &"", &""]);
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let print = |name: &str, count: usize, change: &dyn Fn(&mut String)| {
+        let url = cluster.database(&format!("d{}", name.len()));
+        let Some([hot, cold, put]) = rates(&url, count, change) else { return };
+        row(name, [&hot.round(), &cold.round(), &put.round(), &"", &""]);
+    };
+    print("one", 1, &|_| ());
+    print("two servers", 2, &|_| ());
+    print("three servers", 3, &|_| ());
+    print("one, with nginx's cache", 1, &cached);
 }
 
 #[test]
