@@ -274,9 +274,9 @@ fn nginx_hands_out_what_it_keeps_though_no_server_answers() {
     assert_eq!(ask(&absent, "").status, 503, "what was answered to a token is not kept");
 }
 
-/// Requests a second of eight clients, each on a kept connection, for a second and a half.
+/// Requests a second of eight clients, each on a kept connection, for a second.
 fn rate(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) -> f64 {
-    const TIME: Duration = Duration::from_millis(1500);
+    const TIME: Duration = Duration::from_millis(1000);
     let (made, start) = (AtomicUsize::new(0), Instant::now());
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -297,24 +297,25 @@ fn rate(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) -> f64 {
     f64::from(u32::try_from(made.into_inner()).unwrap()) / start.elapsed().as_secs_f64()
 }
 
-/// Hot, cold and put, of so many servers; the best of two, since others may be at work here.
-fn rates(url: &str, count: usize, change: &dyn Fn(&mut String)) -> Option<[f64; 3]> {
-    let message = |number: usize| format!("{number} {}", "x".repeat(1000));
-    let get =
-        |number: usize| request("GET", &format!("/messages/{}", digest(message(number % 1000).as_bytes())), "", "");
+/// So many servers with their caches and as many without, each behind nginx.
+struct Side {
+    name: &'static str,
+    hot: (Fleet, Proxy),
+    cold: (Fleet, Proxy),
+    best: [f64; 3],
+}
+
+fn side(url: &str, name: &'static str, count: usize, change: &dyn Fn(&mut String)) -> Option<Side> {
     let hot = Fleet::new(url, Way::Plain, count, &[]);
     let cold = Fleet::new(url, Way::Plain, count, &["--cache-size", "0"]);
-    let (hot, cold) = (hot.nginx(change).map(|proxy| (hot, proxy))?, cold.nginx(&|_| ()).map(|proxy| (cold, proxy))?);
-    for number in 0..1000 {
-        on_each(&hot.0, &message(number));
-    }
-    let mut best = [0.0_f64; 3];
-    for turn in 0..2 {
-        let put = |number: usize| post(&format!("{count} {turn} {}", message(number)), "").into();
-        let now = [rate(&hot.1, get), rate(&cold.1, get), rate(&cold.1, put)];
-        best = std::array::from_fn(|at| best[at].max(now[at]));
-    }
-    Some(best)
+    let hot = hot.nginx(change).map(|proxy| (hot, proxy))?;
+    let cold = cold.nginx(&|_| ()).map(|proxy| (cold, proxy))?;
+    (0..1000).for_each(|number| on_each(&hot.0, &kilobyte(number)));
+    Some(Side { name, hot, cold, best: [0.0; 3] })
+}
+
+fn kilobyte(number: usize) -> String {
+    format!("{number} {}", "x".repeat(1000))
 }
 
 /// Puts a message on one server and gets it from all.
@@ -328,15 +329,30 @@ fn on_each(fleet: &Fleet, message: &str) {
 fn what_one_two_and_three_servers_do() {
     row("requests/s through nginx, 1 KB messages", [&"GET hot", &"GET cold", &"POST", &"", &""]);
     let Some(cluster) = Cluster::new(&[]) else { return };
-    let print = |name: &str, count: usize, change: &dyn Fn(&mut String)| {
-        let url = cluster.database(&format!("d{}", name.len()));
-        let Some([hot, cold, put]) = rates(&url, count, change) else { return };
-        row(name, [&hot.round(), &cold.round(), &put.round(), &"", &""]);
+    let url = cluster.database("one");
+    let plain = |_: &mut String| ();
+    let sides = [
+        side(&url, "one", 1, &plain),
+        side(&url, "two", 2, &plain),
+        side(&url, "three", 3, &plain),
+        side(&url, "one, with nginx's cache", 1, &cached),
+    ];
+    let get = |number: usize| {
+        let path = format!("/messages/{}", digest(kilobyte(number % 1000).as_bytes()));
+        request("GET", &path, "", "")
     };
-    print("one", 1, &|_| ());
-    print("two servers", 2, &|_| ());
-    print("three servers", 3, &|_| ());
-    print("one, with nginx's cache", 1, &cached);
+    let Some(mut sides) = sides.into_iter().collect::<Option<Vec<_>>>() else { return };
+    // In turns, and the best of each, since others may be at work here.
+    for turn in 0..4 {
+        for side in &mut sides {
+            let put = |number: usize| post(&format!("{} {turn} {}", side.name, kilobyte(number)), "").into();
+            let now = [rate(&side.hot.1, get), rate(&side.cold.1, get), rate(&side.cold.1, put)];
+            side.best = std::array::from_fn(|at| side.best[at].max(now[at]));
+        }
+    }
+    for Side { name, best: [hot, cold, put], .. } in sides {
+        row(name, [&hot.round(), &cold.round(), &put.round(), &"", &""]);
+    }
 }
 
 #[test]
