@@ -19,7 +19,7 @@ packages := $(target)/$(triple)/$(PROFILE)
 static := $(packages)/sha-api
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
 
-.PHONY: help build static test test-faults lint bench fuzz soak man completions run image deb install install-files \
+.PHONY: help build static test test-faults test-cluster lint bench fuzz soak man completions run image deb install install-files \
     uninstall clean
 
 help: ## list the targets
@@ -42,6 +42,12 @@ test-faults: ## power cuts, kills, full and failing disks, damaged files; a tabl
 	@rm -f $(target)/tmp/faults
 	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 faults:: ; \
 	    status=$$?; echo; cat $(target)/tmp/faults; exit $$status
+
+# Needs PostgreSQL and nginx.
+test-cluster: ## servers killed and drained behind nginx, and what one, two and three of them do; a table
+	@rm -f $(target)/tmp/cluster
+	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 instances:: ; \
+	    status=$$?; echo; cat $(target)/tmp/cluster; exit $$status
 
 lint: ## formatting and clippy, with every warning an error
 	$(CARGO) fmt --check

@@ -39,12 +39,19 @@ impl Kind {
 
     /// In front of these servers, all of one kind; `None`: it is not here.
     pub fn before(self, servers: &[&Server]) -> Option<Proxy> {
+        self.changed_before(servers, &|_| ())
+    }
+
+    /// The same with more changed in its file than places; `{dir}` is a directory of its own.
+    pub fn changed_before(self, servers: &[&Server], change: &dyn Fn(&mut String)) -> Option<Proxy> {
         let program = tool(if self == Self::Nginx { "nginx" } else { "haproxy" })?;
         for _ in 0..10 {
             let dir = tempfile::tempdir().unwrap();
             certify(dir.path());
             let address = free();
             let mut file = fs::read_to_string(self.file()).unwrap();
+            change(&mut file);
+            file = file.replace("{dir}", dir.path().to_str().unwrap());
             match self {
                 Self::Nginx => place_nginx(&mut file, dir.path(), address, servers),
                 Self::Haproxy => place_haproxy(&mut file, dir.path(), address, servers),
@@ -116,6 +123,11 @@ impl Proxy {
         fs::read_to_string(self.dir.path().join("said")).unwrap()
     }
 
+    /// A line for each request that nginx passed on: the servers that it tried, and what each of them said.
+    pub fn tries(&self) -> String {
+        fs::read_to_string(self.dir.path().join("tries")).unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -143,7 +155,7 @@ fn certify(dir: &Path) {
 }
 
 /// Replaces what must stand in the file once.
-fn replace(file: &mut String, from: &str, to: &str) {
+pub fn replace(file: &mut String, from: &str, to: &str) {
     assert_eq!(file.matches(from).count(), 1, "{from}\n{file}");
     *file = file.replace(from, to);
 }
@@ -162,7 +174,8 @@ fn place_nginx(file: &mut String, dir: &Path, address: SocketAddr, servers: &[&S
     }
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let paths: String = temporary.iter().map(|name| format!("{name}_temp_path {dir}/{name};\n")).collect();
-    replace(file, "\nhttp {\n", &format!("\npid {dir}/pid;\nhttp {{\naccess_log off;\n{paths}"));
+    let log = format!("log_format tries '$upstream_addr|$upstream_status';\naccess_log {dir}/tries tries;\n");
+    replace(file, "\nhttp {\n", &format!("\npid {dir}/pid;\nhttp {{\n{log}{paths}"));
 }
 
 fn place_haproxy(file: &mut String, dir: &Path, address: SocketAddr, servers: &[&Server]) {
