@@ -219,8 +219,8 @@ fn control(rounds: usize, more: usize) {
     let Some(proxy) = fleet.nginx(&|file| replace(file, retries, "proxy_next_upstream off;")) else { return };
     let outcome = ordeal(&mut fleet, &proxy, rounds, more);
     let lost = lost(&url, &outcome.digests);
-    let (retried, acknowledged) = (retried(&proxy), outcome.digests.len());
-    row("(control) nothing asked again", [&outcome.requests, &retried, &outcome.failed, &acknowledged, &lost]);
+    let (again, acknowledged) = (retried(&proxy), outcome.digests.len());
+    row("(control) nothing asked again", [&outcome.requests, &again, &outcome.failed, &acknowledged, &lost]);
     assert!(outcome.failed > 0, "requests that fail are not seen");
     assert_eq!(lost, 0, "what was acknowledged is kept all the same");
 }
@@ -263,7 +263,9 @@ fn nginx_hands_out_what_it_keeps_though_no_server_answers() {
     assert_eq!(ask(&absent, "").status, 404);
     server.put("bar");
     assert_eq!(ask(&absent, token).status, 200, "that it was absent is not kept");
-    expected.iter().for_each(|(fields, body)| assert_eq!(ask(&path, fields).text(), *body));
+    for (fields, body) in &expected {
+        assert_eq!(ask(&path, fields).text(), *body);
+    }
     server.signal(Signal::KILL);
     server.ended();
     for (fields, body) in expected {
@@ -276,15 +278,15 @@ fn nginx_hands_out_what_it_keeps_though_no_server_answers() {
 
 /// Requests a second of eight clients, each on a kept connection, for a second.
 fn rate(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) -> f64 {
-    const TIME: Duration = Duration::from_millis(1000);
-    let (made, start) = (AtomicUsize::new(0), Instant::now());
+    const TIME: Duration = Duration::from_secs(1);
+    let (count, start) = (AtomicUsize::new(0), Instant::now());
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 while start.elapsed() < TIME {
                     let mut connection = proxy.client();
                     for _ in 0..VISIT {
-                        let reply = connection.exchange(make(made.fetch_add(1, Ordering::Relaxed)));
+                        let reply = connection.exchange(make(count.fetch_add(1, Ordering::Relaxed)));
                         assert_eq!(reply.status, 200, "{}", reply.head);
                         if start.elapsed() >= TIME {
                             break;
@@ -294,7 +296,7 @@ fn rate(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) -> f64 {
             });
         }
     });
-    f64::from(u32::try_from(made.into_inner()).unwrap()) / start.elapsed().as_secs_f64()
+    f64::from(u32::try_from(count.into_inner()).unwrap()) / start.elapsed().as_secs_f64()
 }
 
 /// So many servers with their caches and as many without, each behind nginx.
