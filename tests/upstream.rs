@@ -67,6 +67,19 @@ fn what_was_got_once_is_there_without_the_upstream() {
 }
 
 #[test]
+fn many_are_fetched_with_few_requests() {
+    let sandbox = Sandbox::new();
+    let log = sandbox.dir().join("log");
+    let far = Server::start(sandbox, &["--http", "--log-file", log.to_str().unwrap()]);
+    let near = near(&far, &[]);
+    let lines = lines(2000);
+    over(&far, &["put", "--lines"]).write_stdin(lines.as_str()).assert().code(0);
+    over(&near, &["get", "--lines"]).write_stdin(digests(&lines)).assert().code(0).stdout(lines);
+    let requests = fs::read_to_string(log).unwrap().lines().count();
+    assert!(requests < 100, "{requests} requests");
+}
+
+#[test]
 fn without_its_upstream_a_server_is_ready_and_acknowledges_nothing() {
     let far = Server::http(&[]);
     let near = near(&far, &["--cache-size", "0"]);
