@@ -1892,7 +1892,7 @@ _sha__api() {
             return 0
             ;;
         sha__subcmd__api__subcmd__serve)
-            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --read-only --append-only --no-ui --max-body --max-connections --max-connections-per-address --trusted-proxy --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
+            opts="-q -h --listen --http --tls-cert --tls-key --tls-client-ca --token-file --metrics-listen --log-file --log-format --check --upstream --read-only --append-only --no-ui --max-body --max-connections --max-connections-per-address --trusted-proxy --max-requests --cache-size --handshake-timeout --head-timeout --body-timeout --write-timeout --min-rate --idle-timeout --scrub-interval --drain-timeout --store --server --cacert --cert --key --timeout --config --json --quiet --wait --max-message --index-cache --segment-size --compression --pool-size --connect-timeout --statement-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1983,6 +1983,10 @@ _sha__api() {
                     ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "combined json" -- "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --max-body)

@@ -298,6 +298,7 @@ complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l metrics-listen
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l log-file -d 'Write down each request in FILE; SIGHUP opens it anew' -r -F
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l log-format -d 'Write down each request so, on stderr if there is no --log-file [default with --log-file: combined]' -r -f -a "combined\t''
 json\t''"
+complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l upstream -d 'Keep near what passes from and to this server; several URLs serve the same [repeatable]' -r -f
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-body -d 'The longest request body' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections -d 'Connections at a time; beyond it 503' -r
 complete -c sha-api -n "__fish_sha_api_using_subcommand serve" -l max-connections-per-address -d 'Connections at a time from one address' -r

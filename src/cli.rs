@@ -316,6 +316,9 @@ pub struct Serve {
     /// Print each setting, its value and where that comes from, and serve nothing
     #[arg(long)]
     pub check: bool,
+    /// Keep near what passes from and to this server; several URLs serve the same [repeatable]
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_hint = ValueHint::Url)]
+    pub upstream: Vec<Address>,
     /// Take no messages and remove none
     #[arg(long, conflicts_with = "append_only")]
     pub read_only: bool,

@@ -11,6 +11,7 @@ pub mod location;
 pub mod server;
 
 pub mod client;
+pub mod upstream;
 
 pub mod messages;
 pub mod store;

@@ -12,6 +12,7 @@ use crate::database;
 use crate::messages::{Error, Messages};
 use crate::store::local::{Local, Options};
 use crate::store::{Note, Notes, Store};
+use crate::upstream::Upstream;
 
 /// How long to wait for a lock before looking whether a server has it.
 const TURN: Duration = Duration::from_millis(100);
@@ -43,7 +44,18 @@ pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -
 }
 
 /// Opens the store that `--store` names and no other, for the process that is to be its server.
-pub fn to_serve(global: &Global, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+///
+/// With an `upstream`, it keeps what passes from and to that.
+pub fn to_serve(global: &Global, upstream: &[Address], notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+    let own = own(global, notes)?;
+    if upstream.is_empty() {
+        return Ok(own);
+    }
+    let far = Client::new(upstream, &options(global))?;
+    Ok(Arc::new(Upstream::new(own, Arc::new(far), notes.clone())))
+}
+
+fn own(global: &Global, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
     let Some(url) = database_of(global) else {
         return local(&path(global)?, global, true, global.wait.into(), notes);
     };

@@ -25,6 +25,9 @@ pub trait Messages: Send + Sync {
     /// Bytes that do not hash to their digest are never handed out: they are [`Error::Corrupt`].
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a>;
 
+    /// Hears that `digests` are about to be got, and may fetch them together.
+    fn expect(&self, _digests: &[Digest]) {}
+
     /// Whether each of `digests` is stored, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 

@@ -45,4 +45,5 @@ mod soak;
 mod stats;
 mod tls;
 mod token;
+mod upstream;
 mod verify;

@@ -40,8 +40,8 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         scrub_interval: serve.scrub_interval.map(Into::into),
         drain_timeout: serve.drain_timeout.into(),
     };
-    let (global, notes) = (context.global.clone(), context.progress.notes());
-    server::run(&options, context.output.raw(), move || location::to_serve(&global, &notes))?;
+    let (global, notes, upstream) = (context.global.clone(), context.progress.notes(), serve.upstream.clone());
+    server::run(&options, context.output.raw(), move || location::to_serve(&global, &upstream, &notes))?;
     Ok(Outcome::Done)
 }
 

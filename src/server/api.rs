@@ -153,7 +153,7 @@ fn failure(error: &messages::Error) -> Reply {
         messages::Error::Corrupt(_) => Reply::error(500, "Message is corrupt").because("a stored message is corrupt"),
         messages::Error::TooLarge { .. } => Reply::error(413, "Message is too large"),
         messages::Error::Full(_) => Reply::error(507, "No space left").because(error),
-        messages::Error::Unavailable { .. } => {
+        messages::Error::Unavailable { .. } | messages::Error::Server { .. } => {
             Reply::error(503, "The store cannot be reached").with("Retry-After", "1").because(error)
         }
         messages::Error::ReadOnly(_) => Reply::error(503, "The store is read-only").because(error),

@@ -88,6 +88,7 @@ pub(super) fn remove(digests: &[Digest], messages: &dyn Messages) -> Result<Repl
 /// Answers with the messages, as many as fit.
 pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
     let mut out = Vec::new();
+    messages.expect(digests);
     for &digest in digests {
         let start = out.len();
         get_one(digest, messages, &mut out)?;
