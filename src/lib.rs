@@ -24,3 +24,6 @@ pub mod random;
 pub mod sandbox;
 pub mod socket;
 pub mod wire;
+
+#[cfg(test)]
+mod testing;

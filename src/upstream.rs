@@ -140,3 +140,57 @@ impl Messages for Upstream {
         self.near.health()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Memory;
+
+    fn upstream(near: Memory, far: Memory) -> (Upstream, Arc<std::sync::Mutex<Vec<Note>>>) {
+        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let notes = said.clone();
+        let notes: Notes = Arc::new(move |note| notes.lock().unwrap().push(note));
+        (Upstream::new(Arc::new(near), Arc::new(far), notes), said)
+    }
+
+    fn full() -> Error {
+        Error::Full("/near".into())
+    }
+
+    #[test]
+    fn what_a_removal_crossed_is_not_kept() {
+        let (messages, _) = upstream(Memory::default(), Memory::default());
+        let foo = Digest::of(b"foo");
+        let then = messages.removals();
+        messages.remove(&[foo]).unwrap();
+        messages.keep(vec![b"foo".to_vec()], then);
+        assert_eq!(messages.near.has(&[foo]).unwrap(), [false]);
+        messages.keep(vec![b"foo".to_vec()], messages.removals());
+        assert_eq!(messages.near.has(&[foo]).unwrap(), [true]);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_said_and_served() {
+        let (messages, said) = upstream(Memory::failing(full()), Memory::default());
+        let receipt = messages.put(vec![b"foo".to_vec()]).unwrap()[0];
+        assert_eq!(messages.get_one(receipt.digest).unwrap().unwrap(), b"foo");
+        assert_eq!(said.lock().unwrap().len(), 2);
+        assert!(messages.remove(&[receipt.digest]).is_err(), "nobody knows whether it is gone near");
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_or_kept_that_the_far_one_did_not_take() {
+        let (messages, _) = upstream(Memory::default(), Memory::failing(full()));
+        assert!(messages.put(vec![b"foo".to_vec()]).is_err());
+        assert_eq!(messages.near.has(&[Digest::of(b"foo")]).unwrap(), [false]);
+        assert!(messages.get_one(Digest::of(b"foo")).is_err(), "nobody knows whether it is absent");
+    }
+
+    #[test]
+    fn what_is_corrupt_here_and_nowhere_else_is_said() {
+        let near = Memory::default();
+        near.spoil(b"foo");
+        let (messages, _) = upstream(near, Memory::default());
+        assert!(matches!(messages.get_one(Digest::of(b"foo")), Err(Error::Corrupt(_))));
+    }
+}

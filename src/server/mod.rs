@@ -16,8 +16,6 @@ mod rights;
 mod scrub;
 mod service;
 mod systemd;
-#[cfg(test)]
-mod testing;
 pub mod tokens;
 mod turns;
 mod watch;

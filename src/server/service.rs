@@ -231,8 +231,8 @@ pub(super) fn busy() -> Reply {
 mod tests {
     use super::super::api::Health;
     use super::super::rights::Scopes;
-    use super::super::testing::Memory;
     use super::*;
+    use crate::testing::Memory;
 
     #[test]
     fn an_engine_that_ended_is_replaced_by_the_request_that_finds_it() {

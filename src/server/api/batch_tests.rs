@@ -2,7 +2,7 @@
 
 use super::super::{Method, Request, answer, json};
 use super::*;
-use crate::server::testing::Memory;
+use crate::testing::Memory;
 
 const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 

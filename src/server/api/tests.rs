@@ -1,6 +1,6 @@
 //! The contract, request by request, over messages kept in memory.
 
-use crate::server::testing::Memory;
+use crate::testing::Memory;
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use crate::server::testing::Memory;
+use crate::testing::Memory;
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Messages kept in memory, for the unit tests of this wing.
+//! Messages kept in memory, for unit tests.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Sta
 
 /// Keeps messages in memory, or fails at every call.
 #[derive(Default)]
-pub(in crate::server) struct Memory {
+pub(crate) struct Memory {
     kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
     corrupt: Mutex<Vec<Digest>>,
     limit: Option<u64>,
@@ -17,17 +17,17 @@ pub(in crate::server) struct Memory {
 }
 
 impl Memory {
-    pub(in crate::server) fn failing(error: Error) -> Self {
+    pub(crate) fn failing(error: Error) -> Self {
         Self { failing: Some(error), ..Self::default() }
     }
 
     /// Takes messages of up to `limit` bytes.
-    pub(in crate::server) fn taking(limit: u64) -> Self {
+    pub(crate) fn taking(limit: u64) -> Self {
         Self { limit: Some(limit), ..Self::default() }
     }
 
     /// Keeps something under the digest of `message` that does not hash to it.
-    pub(in crate::server) fn spoil(&self, message: &[u8]) {
+    pub(crate) fn spoil(&self, message: &[u8]) {
         self.put(vec![message.to_vec()]).unwrap();
         self.corrupt.lock().unwrap().push(Digest::of(message));
     }
