@@ -245,6 +245,7 @@ fn who_does_not_take_the_reply_is_hung_up_on() {
 #[test]
 fn a_tls_client_that_does_not_speak_or_speaks_nonsense_is_hung_up_on() {
     let server = Server::https(&["--handshake-timeout", "300ms"]);
+    server.is_well();
     let before = server.weight();
     let mut silent = server.plain();
     let mut plain = server.plain();

@@ -50,8 +50,8 @@ impl From<&std::io::Error> for Damaged {
 
 /// From digests to positions in the log.
 pub struct Tree {
-    /// sled's handles are for one thread at a time, so each call borrows one.
-    handles: Mutex<Vec<ManuallyDrop<Db>>>,
+    /// sled's handles are for one thread at a time, so each call borrows one. They are large, so they stay where they are.
+    handles: Mutex<Vec<ManuallyDrop<Box<Db>>>>,
     guard: Guard,
     damaged: AtomicBool,
 }
@@ -85,7 +85,7 @@ impl Tree {
         loop {
             match guarded(|| config.open::<LEAF_FANOUT>()) {
                 Ok(Ok(db)) => {
-                    let handles = Mutex::new(vec![ManuallyDrop::new(db)]);
+                    let handles = Mutex::new(vec![ManuallyDrop::new(Box::new(db))]);
                     return Ok(Self { guard, handles, damaged: AtomicBool::new(false) });
                 }
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
