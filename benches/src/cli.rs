@@ -20,7 +20,7 @@ const RUNS: u64 = 100;
 
 pub fn run(place: &Place) {
     tools::need(&[("git", "git"), ("setpriv", "util-linux"), ("sha256sum", "coreutils")]);
-    let mut table = Table::new("cli", "make bench-cli", &place.results);
+    let mut table = Table::new("cli", "make bench-cli", place);
     alone(place, &mut table);
     beside_a_server(place, &mut table);
     many(place, &mut table);

@@ -19,7 +19,7 @@ const TIMES: u64 = 5;
 const GETS: u64 = 50;
 
 pub fn run(place: &Place) {
-    let mut table = Table::new("growth", "make bench", &place.results);
+    let mut table = Table::new("growth", "make bench", place);
     let count = sized(1_000_000);
     let dir = place.scratch();
     let parts: Vec<_> = (0..TIMES).map(|part| lines(dir.path(), part, count)).collect();

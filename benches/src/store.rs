@@ -18,7 +18,7 @@ use crate::rounds::{in_turn, latency, rate, seconds, sized};
 use crate::table::{Goal, Row, Table};
 
 pub fn run(place: &Place) {
-    let mut table = Table::new("store", "make bench", &place.results);
+    let mut table = Table::new("store", "make bench", place);
     for (threads, length, goal) in
         [(64, 100, 1.5), (64, 1 << 10, 1.5), (64, 16 << 10, 2.5), (64, 256 << 10, 1.7), (1, 1 << 10, 1.0)]
     {

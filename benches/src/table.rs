@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::Place;
 use crate::plot;
 use crate::rounds::{median, rounds};
 
@@ -141,11 +142,11 @@ pub struct Table {
 const AREAS: [&str; 4] = ["store", "growth", "cli", "http"];
 
 impl Table {
-    /// For the figures of `area`, that `command` makes, kept in `dir`.
-    pub fn new(area: &str, command: &str, dir: &Path) -> Self {
+    /// For the figures of `area`, that `command` makes.
+    pub fn new(area: &str, command: &str, place: &Place) -> Self {
         println!("{:74} {:>9}   {:25} {:>9} {:19} {:8}", "", "sha-api", "beside", "", "ratio (least–most)", "goal");
-        let head = format!("{}\t`{command}`, {} rounds\t{}\n", today(), rounds(), machine());
-        Self { file: dir.join(format!("{area}.tsv")), head, rows: Vec::new() }
+        let head = format!("{}\t`{command}`, {} rounds\t{}\n", today(), rounds(), machine(&place.dir));
+        Self { file: place.results.join(format!("{area}.tsv")), head, rows: Vec::new() }
     }
 
     /// Prints a row, with its ratios round by round, and takes it in.
@@ -171,15 +172,23 @@ fn today() -> String {
     time::OffsetDateTime::now_utc().format(format).unwrap()
 }
 
-/// The processor, how many cores of it there are, the memory and the system.
-fn machine() -> String {
+/// The processor, how many cores of it there are, the memory, the system and the file system.
+fn machine(dir: &Path) -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let (processor, memory, system) = (read("/proc/cpuinfo"), read("/proc/meminfo"), read("/proc/sys/kernel/osrelease"));
     let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("an unknown processor", |(_, model)| model.trim());
     let memory: u64 = memory.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default();
     let cores = std::thread::available_parallelism().unwrap();
-    format!("{cores} cores of {model}, {} GiB of memory, Linux {}", memory >> 20, system.trim())
+    format!("{cores} cores of {model}, {} GiB of memory, Linux {}, {}", memory >> 20, system.trim(), file_system(dir))
+}
+
+/// What the directory is on.
+fn file_system(dir: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mounts = mounts.filter(|mount| mount.len() > 2 && dir.starts_with(mount[1]));
+    mounts.max_by_key(|mount| mount[1].len()).map_or_else(String::new, |mount| mount[2].to_owned())
 }
 
 /// Puts all kept figures between the marks in the README, and the plot beside them.
