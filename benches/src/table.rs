@@ -175,7 +175,8 @@ fn today() -> String {
 /// The processor, how many cores of it there are, the memory, the system and the file system.
 fn machine(dir: &Path) -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let (processor, memory, system) = (read("/proc/cpuinfo"), read("/proc/meminfo"), read("/proc/sys/kernel/osrelease"));
+    let (processor, memory, system) =
+        (read("/proc/cpuinfo"), read("/proc/meminfo"), read("/proc/sys/kernel/osrelease"));
     let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("an unknown processor", |(_, model)| model.trim());
     let memory: u64 = memory.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The programs that others make, from Debian's packages: installed if we may, else named.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A program, and the package that has it.
@@ -16,17 +16,25 @@ pub fn need(tools: &[Tool]) {
         return;
     }
     let names = missing.join(" ");
-    let may = rustix::process::geteuid().is_root() && is_there("apt-get");
-    assert!(may, "missing: {names}. As root on Debian they are installed by themselves; else: apt-get install {names}");
-    eprintln!("installing {names}");
+    assert!(
+        install(&missing),
+        "missing: as root on Debian they are installed by themselves; else: apt-get install {names}"
+    );
+}
+
+/// Installs packages, if we may.
+fn install(packages: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() || !is_there("apt-get") {
+        return false;
+    }
+    eprintln!("installing {}", packages.join(" "));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         // In the single-user runlevel no package starts its service.
         command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
-        assert!(command.arg("-qq").args(arguments).stdout(Stdio::null()).status().unwrap().success());
+        command.arg("-qq").args(arguments).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
     };
-    apt(&["update"]);
-    apt(&[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat());
+    apt(&["update"]) && apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
 }
 
 fn is_there(program: &str) -> bool {
@@ -39,4 +47,19 @@ fn is_there(program: &str) -> bool {
 pub fn command(program: &str) -> Command {
     let also = ALSO.iter().map(|dir| Path::new(dir).join(program)).find(|path| path.is_file());
     Command::new(also.unwrap_or_else(|| program.into()))
+}
+
+/// A Python of its own that has this package, made in `dir` the first time.
+pub fn python_with(dir: &Path, package: &str) -> PathBuf {
+    let venv = dir.join("venv");
+    let python = venv.join("bin/python");
+    let run = |command: &mut Command| command.stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if run(Command::new(&python).args(["-c", "import bottle"]).stderr(Stdio::null())) {
+        return python;
+    }
+    let can = run(Command::new("python3").args(["-c", "import ensurepip"]).stderr(Stdio::null()));
+    assert!(can || install(&["python3-venv"]), "missing: apt-get install python3-venv");
+    assert!(run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv)), "no venv in {}", venv.display());
+    assert!(run(Command::new(&python).args(["-m", "pip", "install", "--quiet", package])), "pip brings no {package}");
+    python
 }
