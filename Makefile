@@ -19,8 +19,9 @@ packages := $(target)/$(triple)/$(PROFILE)
 static := $(packages)/sha-api
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
 
-.PHONY: help build static test test-faults test-cluster lint bench fuzz soak man completions run image deb install install-files \
-    uninstall clean
+.PHONY: help build static test test-faults test-cluster lint bench bench-http bench-cli bench-readme \
+    bench-build fuzz soak man completions run image deb install \
+    install-files uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,8 +54,27 @@ lint: ## formatting and clippy, with every warning an error
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-bench: ## ratios, side by side in one run
-	$(CARGO) bench --locked
+# Stores are made in $(BENCH_DIR), which must be on the disk that counts. BENCH_ROUNDS (5), BENCH_MILLIS (2000) and
+# BENCH_PERCENT (100, of all sizes) make it longer or shorter; with BENCH_QUICK=1 it only shows, in minutes, that all works.
+BENCH_DIR ?= $(target)/bench
+bench_results = $(if $(BENCH_QUICK),$(BENCH_DIR)/quick,benches/results)
+bench_run = $(target)/release/sha-api-bench $(1) $(binary) $(BENCH_DIR) $(bench_results)
+
+bench-build: build
+	$(CARGO) build --release --locked --manifest-path benches/Cargo.toml --target-dir $(target)
+
+bench: bench-build ## the store as a library beside fjall and redb, and as it grows
+	$(call bench_run,store)
+	$(call bench_run,growth)
+
+bench-http: bench-build ## the server beside nginx, Redis, the Python ancestor and docker-registry
+	$(call bench_run,http)
+
+bench-cli: bench-build ## processes beside git, fjall and sha256sum
+	$(call bench_run,cli)
+
+bench-readme: bench-build ## the figures that were kept, into the README and benches/results/speed.svg
+	$(target)/release/sha-api-bench readme benches/results
 
 # Needs a nightly toolchain and `cargo install cargo-fuzz`. What it finds new stays out of the tree.
 FUZZ_SECONDS ?= 60
