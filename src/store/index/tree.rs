@@ -2,13 +2,13 @@
 //! comes out as [`Damaged`], after which this tree is not touched any more: its messages are still in the log.
 
 use std::mem::ManuallyDrop;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::entry::{decode, encode, foreign};
+use super::entry::{self, Entry, foreign};
 use super::guard::Guard;
 use super::mark::{Change, Mark};
 use super::panics::guarded;
@@ -99,52 +99,71 @@ impl Tree {
 
     /// Where a digest's last record stands, be it a message or a removal.
     pub fn get(&self, digest: &Digest) -> Result<Option<Position>, Damaged> {
-        self.with(|db| db.get(digest.as_bytes())?.map(|value| decode(&value)).transpose())
+        self.with(|db| match db.get(entry::key(digest))? {
+            Some(value) => entry::find(digest, &value),
+            None => Ok(None),
+        })
     }
 
-    /// Sets entries, or takes them out; answers with what that changes in all.
+    /// Sets entries, or takes them out; answers with what that changes in all. For one thread at a time.
     pub fn insert(&self, entries: &[(Digest, Option<Position>)]) -> Result<Change, Damaged> {
         self.with(|db| {
             let mut change = Change::default();
             for (digest, position) in entries {
-                let before = match position {
-                    Some(position) => db.insert(digest.as_bytes(), encode(position))?,
-                    None => db.remove(digest.as_bytes())?,
-                };
-                change.count(before.map(|value| decode(&value)).transpose()?, *position);
+                let before = Self::set(db, digest, *position)?;
+                change.count(before, *position);
             }
             Ok(change)
         })
     }
 
+    /// Sets one entry and leaves those that share its key as they are; answers with what it was before.
+    fn set(db: &Db, digest: &Digest, position: Option<Position>) -> std::io::Result<Option<Position>> {
+        let key = entry::key(digest);
+        let mut entries = db.get(key)?.map_or(Ok(Vec::new()), |value| entry::decode(&key, &value))?;
+        let before = entries.iter().find(|(its, _)| its == digest).map(|(_, position)| *position);
+        entries.retain(|(its, _)| its != digest);
+        entries.extend(position.map(|position| (*digest, position)));
+        entries.sort_unstable_by_key(|(digest, _)| *digest);
+        match entries.is_empty() {
+            true => db.remove(key)?,
+            false => db.insert(key, entry::encode(&entries))?,
+        };
+        Ok(before)
+    }
+
     /// At most `limit` messages of a range, in order.
-    pub fn range(&self, from: Bound<Digest>, to: Digest, limit: usize) -> Result<Vec<(Digest, Position)>, Damaged> {
-        let bounds = (from.map(|digest| digest.as_bytes().to_vec()), Bound::Unbounded);
+    pub fn range(&self, from: Bound<Digest>, to: Digest, limit: usize) -> Result<Vec<Entry>, Damaged> {
+        let first = match from {
+            Bound::Included(digest) | Bound::Excluded(digest) => entry::key(&digest),
+            Bound::Unbounded => [0; _],
+        };
+        let is_wanted =
+            |(digest, position): &Entry| (from, Bound::Included(to)).contains(digest) && position.is_message();
         self.with(|db| {
-            // sled does not stop at an upper bound: it would look through all leaves to the end of the tree.
-            let within = |entry: &std::io::Result<(sled::InlineArray, _)>| {
-                entry.as_ref().map_or(true, |(key, _)| key.as_ref() <= to.as_bytes().as_slice())
-            };
-            let entries = db.range::<Vec<u8>, _>(bounds).take_while(within).map(|entry| {
-                let (key, value) = entry?;
-                let digest = key.as_ref().try_into().map_err(|_| foreign("key"))?;
-                Ok((Digest::from_bytes(digest), decode(&value)?))
-            });
-            let is_message = |entry: &std::io::Result<(_, Position)>| entry.as_ref().map_or(true, |e| e.1.is_message());
-            entries.filter(is_message).take(limit).collect()
+            let mut found = Vec::new();
+            for item in db.range(first.as_slice()..) {
+                let (key, value) = item?;
+                // sled does not stop at an upper bound: it would look through all leaves to the end of the tree.
+                if found.len() >= limit || key.as_ref() > entry::key(&to).as_slice() {
+                    break;
+                }
+                found.extend(entry::decode(&key, &value)?.into_iter().filter(is_wanted));
+            }
+            found.truncate(limit);
+            Ok(found)
         })
     }
 
     /// All entries, removals included, that point into one of these segments.
-    pub fn entries_in(&self, segments: &[u32]) -> Result<Vec<(Digest, Position)>, Damaged> {
+    pub fn entries_in(&self, segments: &[u32]) -> Result<Vec<Entry>, Damaged> {
         self.with(|db| {
             let mut found = Vec::new();
-            for entry in db.iter() {
-                let (key, value) = entry?;
-                if let Ok(digest) = key.as_ref().try_into() {
-                    let position = decode(&value)?;
-                    found
-                        .extend(segments.contains(&position.segment).then_some((Digest::from_bytes(digest), position)));
+            for item in db.iter() {
+                let (key, value) = item?;
+                if key.as_ref() != MARK_KEY {
+                    let entries = entry::decode(&key, &value)?.into_iter();
+                    found.extend(entries.filter(|(_, position)| segments.contains(&position.segment)));
                 }
             }
             Ok(found)

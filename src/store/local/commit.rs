@@ -2,9 +2,8 @@
 //! changes the store goes through here, one after the other, so that what is looked up here is how things stand.
 //! A failed sync is final: what is on disk is not known then, so nothing is acknowledged any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use crate::digest::Digest;
@@ -27,9 +26,27 @@ pub struct Commits {
 
 #[derive(Debug, Default)]
 struct Queue {
-    requests: Vec<Request>,
+    groups: VecDeque<Waiting>,
     closed: bool,
 }
+
+/// Changes that will be committed together.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Vec<Change>,
+    /// What they may append, in bytes.
+    size: usize,
+    outcome: Arc<Outcome>,
+}
+
+/// What became of a group. One for all who wait for it, so that one call wakes them.
+#[derive(Debug, Default)]
+struct Outcome {
+    answers: Mutex<Option<Vec<Answer>>>,
+    given: Condvar,
+}
+
+type Answer = Result<Vec<bool>, Error>;
 
 /// A change that is asked for.
 #[derive(Debug)]
@@ -70,13 +87,6 @@ pub struct Moved {
     pub position: Position,
 }
 
-/// What one caller asks for, and where it waits for the answer.
-#[derive(Debug)]
-struct Request {
-    change: Change,
-    done: SyncSender<Result<Vec<bool>, Error>>,
-}
-
 impl Change {
     /// How many bytes it may append.
     fn size(&self) -> usize {
@@ -88,6 +98,35 @@ impl Change {
     }
 }
 
+impl Queue {
+    /// Puts a change into the last group, or a new one if that is full; answers with the group's outcome, and the
+    /// change's place in it.
+    fn add(&mut self, change: Change) -> (Arc<Outcome>, usize) {
+        if self.groups.back().is_none_or(|last| last.size >= GROUP) {
+            self.groups.push_back(Waiting::default());
+        }
+        let group = self.groups.back_mut().expect("there is one now");
+        group.size += change.size();
+        group.changes.push(change);
+        (group.outcome.clone(), group.changes.len() - 1)
+    }
+}
+
+impl Outcome {
+    fn give(&self, answers: Vec<Answer>) {
+        *self.answers.lock().expect(UNBROKEN) = Some(answers);
+        self.given.notify_all();
+    }
+
+    /// Waits for the answer to the change at a place.
+    fn wait(&self, place: usize) -> Answer {
+        let answers = self.answers.lock().expect(UNBROKEN);
+        let mut answers = self.given.wait_while(answers, |answers| answers.is_none()).expect(UNBROKEN);
+        let answer = answers.as_mut().and_then(|answers| answers.get_mut(place));
+        std::mem::replace(answer.expect("there is one for each change"), Ok(Vec::new()))
+    }
+}
+
 impl Commits {
     /// None yet.
     pub fn new(dir: PathBuf) -> Self {
@@ -96,10 +135,9 @@ impl Commits {
 
     /// Waits until the change is durable; answers as [`Change`] says.
     pub fn carry_out(&self, change: Change) -> Result<Vec<bool>, Error> {
-        let (done, answer) = sync_channel(1);
-        self.queue().requests.push(Request { change, done });
+        let (outcome, place) = self.queue().add(change);
         self.waiting.notify_one();
-        answer.recv().expect("the commit thread answers every request")
+        outcome.wait(place)
     }
 
     /// Why writing has stopped, if it has.
@@ -115,19 +153,16 @@ impl Commits {
 
     /// Commits until [`Commits::close`]; for a thread of its own.
     pub fn run(&self, mut appender: Appender, log: &Log, index: &Index) {
-        while let Some(requests) = self.next_group() {
+        while let Some(Waiting { changes, outcome, .. }) = self.next_group() {
             let mut group =
                 Group { index, time: log::now(), records: Vec::new(), stored: HashMap::new(), forgotten: Vec::new() };
-            let answers: Vec<_> = requests.iter().map(|request| group.add(&request.change)).collect();
+            let answers: Vec<_> = changes.iter().map(|change| group.add(change)).collect();
             let mut committed = self.commit(&mut appender, &group, log);
-            if committed.is_ok() && requests.iter().any(|request| matches!(request.change, Change::BeginSegment)) {
+            if committed.is_ok() && changes.iter().any(|change| matches!(change, Change::BeginSegment)) {
                 committed = appender.begin_segment().map_err(|error| self.explain(error));
                 log.ends_at(appender.end());
             }
-            for (request, answer) in requests.iter().zip(answers) {
-                // A caller that is gone needs no answer.
-                let _ = request.done.send(committed.clone().and(answer));
-            }
+            outcome.give(answers.into_iter().map(|answer| committed.clone().and(answer)).collect());
         }
     }
 
@@ -158,19 +193,9 @@ impl Commits {
         }
     }
 
-    fn next_group(&self) -> Option<Vec<Request>> {
-        let idle = |queue: &mut Queue| queue.requests.is_empty() && !queue.closed;
-        let mut queue = self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN);
-        let mut bytes = 0;
-        let taken = queue.requests.iter().take_while(|request| {
-            let fits = bytes < GROUP;
-            bytes += request.change.size();
-            fits
-        });
-        let taken = taken.count();
-        let rest = queue.requests.split_off(taken);
-        let group = std::mem::replace(&mut queue.requests, rest);
-        (!group.is_empty()).then_some(group)
+    fn next_group(&self) -> Option<Waiting> {
+        let idle = |queue: &mut Queue| queue.groups.is_empty() && !queue.closed;
+        self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN).groups.pop_front()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
