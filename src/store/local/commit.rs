@@ -1,5 +1,6 @@
 //! Group commit: what waits is appended together and synced once, before any of it is acknowledged. Everything that
 //! changes the store goes through here, one after the other, so that what is looked up here is how things stand.
+//! Who is the only one to change anything commits for itself, which spares it two changes of threads.
 //! A failed sync is final: what is on disk is not known then, so nothing is acknowledged any more.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,6 +20,9 @@ const GROUP: usize = 16 << 20;
 pub struct Commits {
     /// The store, for errors to name.
     dir: PathBuf,
+    log: Arc<Log>,
+    /// Whoever has it commits.
+    appender: Mutex<Appender>,
     queue: Mutex<Queue>,
     waiting: Condvar,
     failed: OnceLock<Arc<str>>,
@@ -27,6 +31,8 @@ pub struct Commits {
 #[derive(Debug, Default)]
 struct Queue {
     groups: VecDeque<Waiting>,
+    /// Whether the last group had more than one change: then the next is better left to grow, too.
+    crowded: bool,
     closed: bool,
 }
 
@@ -46,6 +52,7 @@ struct Outcome {
     given: Condvar,
 }
 
+/// As [`Change`] says.
 type Answer = Result<Vec<bool>, Error>;
 
 /// A change that is asked for.
@@ -128,14 +135,24 @@ impl Outcome {
 }
 
 impl Commits {
-    /// None yet.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, queue: Mutex::default(), waiting: Condvar::new(), failed: OnceLock::new() }
+    /// None yet; they will be appended to the log of the store in `dir`.
+    pub fn new(dir: PathBuf, log: Arc<Log>, appender: Appender) -> Self {
+        let (appender, queue) = (Mutex::new(appender), Mutex::default());
+        Self { dir, log, appender, queue, waiting: Condvar::new(), failed: OnceLock::new() }
     }
 
     /// Waits until the change is durable; answers as [`Change`] says.
-    pub fn carry_out(&self, change: Change) -> Result<Vec<bool>, Error> {
-        let (outcome, place) = self.queue().add(change);
+    pub fn carry_out(&self, change: Change, index: &Index) -> Answer {
+        let mut queue = self.queue();
+        if !queue.crowded
+            && queue.groups.is_empty()
+            && let Ok(mut appender) = self.appender.try_lock()
+        {
+            drop(queue);
+            return self.commit(&mut appender, &[change], index).pop().expect("one answer for one change");
+        }
+        let (outcome, place) = queue.add(change);
+        drop(queue);
         self.waiting.notify_one();
         outcome.wait(place)
     }
@@ -151,22 +168,30 @@ impl Commits {
         self.waiting.notify_one();
     }
 
-    /// Commits until [`Commits::close`]; for a thread of its own.
-    pub fn run(&self, mut appender: Appender, log: &Log, index: &Index) {
+    /// Commits what waits until [`Commits::close`]; for a thread of its own.
+    pub fn run(&self, index: &Index) {
         while let Some(Waiting { changes, outcome, .. }) = self.next_group() {
-            let mut group =
-                Group { index, time: log::now(), records: Vec::new(), stored: HashMap::new(), forgotten: Vec::new() };
-            let answers: Vec<_> = changes.iter().map(|change| group.add(change)).collect();
-            let mut committed = self.commit(&mut appender, &group, log);
-            if committed.is_ok() && changes.iter().any(|change| matches!(change, Change::BeginSegment)) {
-                committed = appender.begin_segment().map_err(|error| self.explain(error));
-                log.ends_at(appender.end());
-            }
-            outcome.give(answers.into_iter().map(|answer| committed.clone().and(answer)).collect());
+            let mut appender = self.appender.lock().expect(UNBROKEN);
+            let answers = self.commit(&mut appender, &changes, index);
+            drop(appender);
+            outcome.give(answers);
         }
     }
 
-    fn commit(&self, appender: &mut Appender, group: &Group, log: &Log) -> Result<(), Error> {
+    /// Makes changes durable together; answers each.
+    fn commit(&self, appender: &mut Appender, changes: &[Change], index: &Index) -> Vec<Answer> {
+        let mut group =
+            Group { index, time: log::now(), records: Vec::new(), stored: HashMap::new(), forgotten: Vec::new() };
+        let answers: Vec<_> = changes.iter().map(|change| group.add(change)).collect();
+        let mut committed = self.append(appender, &group);
+        if committed.is_ok() && changes.iter().any(|change| matches!(change, Change::BeginSegment)) {
+            committed = appender.begin_segment().map_err(|error| self.explain(error));
+            self.log.ends_at(appender.end());
+        }
+        answers.into_iter().map(|answer| committed.clone().and(answer)).collect()
+    }
+
+    fn append(&self, appender: &mut Appender, group: &Group) -> Result<(), Error> {
         if let Some(why) = self.failed() {
             return Err(Error::Failed(why));
         }
@@ -175,7 +200,7 @@ impl Commits {
             let positions = appender.append(records).map_err(|error| self.explain(error))?;
             let digests = records.iter().map(|record| record.header.digest);
             group.index.add(digests.zip(positions.into_iter().map(Some)), appender.end());
-            log.ends_at(appender.end());
+            self.log.ends_at(appender.end());
         }
         if !forgotten.is_empty() {
             group.index.add(forgotten.iter().map(|digest| (*digest, None)), appender.end());
@@ -195,7 +220,10 @@ impl Commits {
 
     fn next_group(&self) -> Option<Waiting> {
         let idle = |queue: &mut Queue| queue.groups.is_empty() && !queue.closed;
-        self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN).groups.pop_front()
+        let mut queue = self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN);
+        let group = queue.groups.pop_front()?;
+        queue.crowded = group.changes.len() > 1;
+        Some(group)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -173,7 +173,7 @@ fn compact(core: &Core, number: u32, with_damage: bool, stop: &dyn Fn() -> bool)
     let _turn = core.compactions.turn.lock().expect(UNBROKEN);
     match number.cmp(&core.log.end().segment) {
         Ordering::Less => {}
-        Ordering::Equal => drop(core.commits.carry_out(Change::BeginSegment)?),
+        Ordering::Equal => drop(core.carry_out(Change::BeginSegment)?),
         Ordering::Greater => return Ok(()),
     }
     let others: Vec<_> = core.log.numbers().into_iter().filter(|other| *other != number).collect();
@@ -198,7 +198,7 @@ fn compact(core: &Core, number: u32, with_damage: bool, stop: &dyn Fn() -> bool)
     core.index.leave(number)?;
     core.log.remove(number)?;
     // Only now: as long as the segment was there, it could have brought back what they remove.
-    core.commits.carry_out(Change::Forget(forgotten))?;
+    core.carry_out(Change::Forget(forgotten))?;
     Ok(())
 }
 
@@ -229,7 +229,7 @@ impl Evacuation<'_> {
 
     fn move_batch(&mut self) -> Result<(), Stopped> {
         self.bytes = 0;
-        self.core.commits.carry_out(Change::Move(std::mem::take(&mut self.batch)))?;
+        self.core.carry_out(Change::Move(std::mem::take(&mut self.batch)))?;
         Ok(())
     }
 }
@@ -265,7 +265,9 @@ mod tests {
         let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
         let mut appender = Appender::new(log.clone(), &tail).unwrap();
         let path = dir.path().to_owned();
-        let (commits, compactions) = (Commits::new(path.clone()), Compactions::default());
+        let unused = Appender::new(log.clone(), &tail).unwrap();
+        let commits = Commits::new(path.clone(), log.clone(), unused);
+        let compactions = Compactions::default();
         let core = Arc::new(Core { path, log, index, commits, compactions, notes: Arc::new(|_| ()) });
         let index = core.clone();
         let index = std::thread::spawn(move || index.index.run());

@@ -90,10 +90,11 @@ impl Local {
         let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;
         quarantine::set_aside(path, &tail, notes).map_err(failed)?;
         let appender = Appender::new(log.clone(), &tail).map_err(failed)?;
-        let (commits, compactions) = (Commits::new(path.clone()), Compactions::default());
+        let commits = Commits::new(path.clone(), log.clone(), appender);
+        let compactions = Compactions::default();
         let core = Arc::new(Core { path: path.clone(), log, index, commits, compactions, notes: notes.clone() });
         let mut local = Self { core, compression: *compression, threads: Vec::new(), _lock: lock };
-        local.spawn("commit", move |core| core.commits.run(appender, &core.log, &core.index))?;
+        local.spawn("commit", |core| core.commits.run(&core.index))?;
         local.spawn("index", |core| core.index.run())?;
         local.spawn("compact", |core| core.compactions.run(core))?;
         Ok(local)
@@ -140,6 +141,11 @@ impl Core {
         }
     }
 
+    /// Waits until the change is durable; answers as [`Change`] says.
+    fn carry_out(&self, change: Change) -> Result<Vec<bool>, Error> {
+        self.commits.carry_out(change, &self.index)
+    }
+
     /// Whether the record at a position can be found in the log without the index.
     fn has_header(&self, digest: &Digest, position: &Position) -> Result<bool, Error> {
         let header = self.log.header(position).map_err(|why| self.unreadable(position.segment, why))?;
@@ -168,7 +174,7 @@ impl Backend for Local {
             }
         }
         if !unknown.is_empty() {
-            for (place, is_new) in places.into_iter().zip(self.core.commits.carry_out(Change::Put(unknown))?) {
+            for (place, is_new) in places.into_iter().zip(self.core.carry_out(Change::Put(unknown))?) {
                 new[place] = is_new;
             }
         }
@@ -199,7 +205,7 @@ impl Backend for Local {
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let removed = self.core.commits.carry_out(Change::Remove(digests.to_vec()))?;
+        let removed = self.core.carry_out(Change::Remove(digests.to_vec()))?;
         self.core.compactions.want();
         Ok(removed)
     }

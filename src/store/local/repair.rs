@@ -37,7 +37,7 @@ fn take_out(core: &Core, digest: Digest) -> Result<(), Error> {
     let stored = core.read(&fetched.position)?.unwrap_or_default();
     let kept = quarantine::keep(&core.path, &format!("{digest}.corrupt"), |file| file.write_all(&stored));
     let path = kept.map_err(|why| Error::io(format!("cannot keep {digest} in quarantine"), why))?;
-    core.commits.carry_out(Change::Remove(vec![digest]))?;
+    core.carry_out(Change::Remove(vec![digest]))?;
     (core.notes)(Note::Said(format!("what was stored as {digest} is now in {}", path.display())));
     Ok(())
 }

@@ -270,7 +270,7 @@ mod tests {
         local.put(messages.iter().map(|message| (Digest::of(message), message.clone())).collect()).unwrap();
         let digest = Digest::of(b"foo");
         let position = local.core.index.get(&digest).unwrap().unwrap();
-        local.core.commits.carry_out(Change::Forget(vec![(digest, position)])).unwrap();
+        local.core.carry_out(Change::Forget(vec![(digest, position)])).unwrap();
         assert_eq!(local.get(&[digest]).unwrap(), [None]);
         let found = local.verify(None).unwrap();
         assert_eq!((found.messages, found.damage.as_slice()), (1, [Damage::Unindexed { digest }].as_slice()));
