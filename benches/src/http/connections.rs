@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::WithOne;
 use super::client::{Client, Connection};
 use super::gets::NGINX;
-use super::servers::{Server, sha_api};
+use super::servers::{PER_ADDRESS, Server, sha_api};
 use crate::Place;
 use crate::rounds::{in_turn, rate, rounds, seconds, sized};
 use crate::table::{Goal, Row, Table};
@@ -32,7 +32,7 @@ pub fn idle(place: &Place, table: &mut Table) {
     let count = sized(10_000);
     allow(count + 1000);
     let most = (count + 100).to_string();
-    let flags = ["--max-connections", &most, "--max-connections-per-address", &most, "--idle-timeout", "10m"];
+    let flags = ["--max-connections", &most, PER_ADDRESS, &most, "--idle-timeout", "10m"];
     let [mut memory, mut slowest] = [const { Vec::new() }; 2];
     for _ in 0..rounds() {
         let dir = place.scratch();

@@ -23,6 +23,9 @@ impl Server {
     }
 }
 
+/// All load comes from one address.
+pub const PER_ADDRESS: &str = "--max-connections-per-address";
+
 /// A certificate and its key.
 #[derive(Clone)]
 pub struct Pair {
@@ -35,8 +38,11 @@ pub fn sha_api(place: &Place, store: &Path, flags: &[&str]) -> (Server, Pair) {
     let port = free_port();
     let mut command = place.command(store);
     command.args(["--quiet", "serve", "--listen", &format!("127.0.0.1:{port}")]);
-    // wrk opens a connection anew before we have seen the end of the old one.
-    command.args(["--max-connections-per-address", "512"]).args(flags);
+    if !flags.contains(&PER_ADDRESS) {
+        // wrk opens a connection anew before we have seen the end of the old one.
+        command.args([PER_ADDRESS, "512"]);
+    }
+    command.args(flags);
     let server = Server::start(&command, port);
     let tls = store.join("tls");
     let pair = Pair { certificate: tls.join("cert.pem"), key: tls.join("key.pem") };

@@ -28,8 +28,9 @@ use crate::store::{Note, Notes};
 
 /// After this long without a commit the tree is flushed.
 const IDLE: Duration = Duration::from_secs(2);
-/// The tree is flushed once it is ahead of its sentinel by so many entries, or by a quarter of all if that is more.
-const FLUSH_AFTER: u64 = 1 << 18;
+/// The tree is flushed once it is ahead of its sentinel by so many entries, or by half of all if that is more: a flush
+/// writes nearly all leaves, since digests hit all of them, and what they leave behind is space that is of no use.
+const FLUSH_AFTER: u64 = 1 << 20;
 /// The same in bytes of the log.
 const FLUSH_AFTER_BYTES: u64 = 1 << 30;
 /// So much room is left on the disk by a flush: sled does not survive a full one.
@@ -240,8 +241,8 @@ impl Drop for Index {
 
 /// Whether so much would have to be replayed that a flush is worth its price.
 fn is_far_ahead(mark: &Mark, flushed: &Mark) -> bool {
-    mark.messages.saturating_sub(flushed.messages) > FLUSH_AFTER.max(flushed.messages / 4)
-        || mark.bytes.saturating_sub(flushed.bytes) > FLUSH_AFTER_BYTES.max(flushed.bytes / 4)
+    mark.messages.saturating_sub(flushed.messages) > FLUSH_AFTER.max(flushed.messages / 2)
+        || mark.bytes.saturating_sub(flushed.bytes) > FLUSH_AFTER_BYTES.max(flushed.bytes / 2)
 }
 
 /// The bytes on disk of all files below `dir`.

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
 /// Entries beyond which commits wait for the tree to catch up.
-const CAPACITY: usize = 1 << 15;
+const CAPACITY: usize = 1 << 16;
 
 /// Entries on their way into the tree; `None` takes a digest out of it.
 pub type Entries = Arc<HashMap<Digest, Option<Position>>>;

@@ -17,6 +17,8 @@ use crate::store::log::Position;
 
 /// How many entries share a leaf of the tree: large leaves compress well and make opening fast.
 const LEAF_FANOUT: usize = 1024;
+/// How hard leaves are compressed. They are mostly digests, which do not shrink, however long that is tried.
+const LEVEL: i32 = 1;
 /// A process that ends may hold its locks for a moment longer than its place in the store.
 const DYING: Duration = Duration::from_secs(5);
 /// It opens in milliseconds, however large it is; after so long it is taken to hang.
@@ -64,6 +66,7 @@ impl Tree {
         let (sender, opened) = std::sync::mpsc::sync_channel(1);
         let cache = usize::try_from(cache).unwrap_or(usize::MAX);
         let config = sled::Config::new().path(dir).cache_capacity_bytes(cache).flush_every_ms(None);
+        let config = config.zstd_compression_level(LEVEL);
         // In a thread that can be left behind, since sled may never come back from files that it misreads.
         let open = move || {
             let tree = Self::open_files(&config, guard);
@@ -120,7 +123,10 @@ impl Tree {
     /// Sets one entry and leaves those that share its key as they are; answers with what it was before.
     fn set(db: &Db, digest: &Digest, position: Option<Position>) -> std::io::Result<Option<Position>> {
         let key = entry::key(digest);
-        let mut entries = db.get(key)?.map_or(Ok(Vec::new()), |value| entry::decode(&key, &value))?;
+        let alone = position.map(|position| entry::encode(&[(*digest, position)]));
+        // Most are new, and that is the cheapest to find out by setting it.
+        let Err(others) = db.compare_and_swap(key, None::<&[u8]>, alone)? else { return Ok(None) };
+        let mut entries = others.current.map_or(Ok(Vec::new()), |value| entry::decode(&key, &value))?;
         let before = entries.iter().find(|(its, _)| its == digest).map(|(_, position)| *position);
         entries.retain(|(its, _)| its != digest);
         entries.extend(position.map(|position| (*digest, position)));
