@@ -236,3 +236,36 @@ impl Drop for Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::log::Kind;
+
+    #[test]
+    fn digests_that_begin_alike_come_and_go_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, _) = Tree::open(&dir.path().join("index"), 1 << 20).unwrap();
+        let alike = [1, 2, 3].map(|last| {
+            let mut bytes = [7; 32];
+            bytes[31] = last;
+            Digest::from_bytes(bytes)
+        });
+        let at = |offset| Some(Position { kind: Kind::Message, segment: 1, offset, stored: 9, length: 9, time: 1 });
+        let set = |digest, position| tree.insert(&[(digest, position)]).unwrap();
+        for (digest, offset) in alike.iter().zip([64, 128, 192]) {
+            set(*digest, at(offset));
+        }
+        set(alike[1], at(256));
+        assert_eq!(alike.map(|digest| tree.get(&digest).unwrap()), [at(64), at(256), at(192)]);
+        let listed = tree.range(Bound::Unbounded, alike[2], 10).unwrap();
+        assert_eq!(listed.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), alike);
+        for (gone, digest) in alike.iter().enumerate() {
+            set(*digest, None);
+            set(*digest, None);
+            let left = alike.map(|digest| tree.get(&digest).unwrap().is_some());
+            assert_eq!(left.iter().filter(|there| **there).count(), alike.len() - gone - 1, "{left:?}");
+        }
+        assert_eq!(tree.range(Bound::Unbounded, alike[2], 10).unwrap(), []);
+    }
+}
