@@ -1,13 +1,19 @@
 //! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
 
+mod tls;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::Duration;
 
 use predicates::prelude::*;
 
 use crate::common::cluster::{Cluster, on};
 use crate::common::server::{Server, until};
 use crate::common::{FOO, Sandbox, digest, noise};
+
+/// An answer for which nothing has to be waited for, as slow as a machine may be; less than `--wait`.
+const AT_ONCE: Duration = Duration::from_secs(9);
 
 #[test]
 fn every_command_works_on_a_database() {
