@@ -1,5 +1,6 @@
 //! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
 
+mod foreign;
 mod tls;
 
 use std::io::{BufRead, BufReader, Write};
