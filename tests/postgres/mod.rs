@@ -1,6 +1,10 @@
 //! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
 
 mod foreign;
+mod full;
+mod locked;
+mod standby;
+mod storms;
 mod tls;
 
 use std::io::{BufRead, BufReader, Write};
