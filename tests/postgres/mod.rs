@@ -6,6 +6,7 @@ mod locked;
 mod standby;
 mod storms;
 mod tls;
+mod together;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
