@@ -1,4 +1,4 @@
-//! A table that somebody else has locked, and too few sessions: everybody is answered, in bounded time, and without the
+//! A table that somebody else has locked, a database that hangs, and too few sessions: everybody is answered, in bounded time, and without the
 //! cause all works again.
 
 use std::thread;
@@ -96,4 +96,34 @@ fn a_database_that_lets_too_few_in_is_waited_for() {
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200), "{statuses:?}");
     server.is_well();
+}
+
+#[test]
+fn a_database_that_hangs_is_given_up_and_used_again_once_it_goes_on() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let sandbox = on(&cluster.database("one"));
+    sandbox.sha_api(["put", "foo"]).assert().code(0);
+    let limits = ["--statement-timeout", "300ms", "--connect-timeout", "300ms"];
+    let mut flags = vec!["--http"];
+    flags.extend(limits);
+    let server = Server::start(on(&cluster.url("one")), &flags);
+    server.put("bar");
+    cluster.freeze();
+    thread::scope(|scope| {
+        for client in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let reply = server.client().ask(&post(&format!("client {client}"), ""));
+                assert_eq!((reply.status, reply.text()), (503, r#"{"err_msg": "The store cannot be reached"}"#));
+            });
+        }
+        let mut put = sandbox.sha_api(["put", "baz", "--wait", "0s"]);
+        let ended = put.args(limits).timeout(super::AT_ONCE).assert();
+        ended.code(3).stdout("").stderr(contains("postgres@/one cannot be asked"));
+        assert_eq!(server.get("/livez").status, 200);
+    });
+    cluster.thaw();
+    server.is_ready();
+    server.is_well();
+    sandbox.sha_api(["put", "baz"]).assert().code(0).stderr("");
 }

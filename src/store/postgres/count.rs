@@ -54,8 +54,9 @@ impl Postgres {
     }
 
     fn count(&self) -> Result<Stats, Error> {
-        const DISK: &str =
-            "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree('messages')";
+        // A table without partitions is not in its own tree.
+        const DISK: &str = "SELECT (pg_total_relation_size('messages') + coalesce(sum(pg_total_relation_size(relid)) \
+             FILTER (WHERE relid <> 'messages'::regclass), 0))::bigint FROM pg_partition_tree('messages')";
         const LAST: &str = "SELECT verified_at, damaged FROM messages_verified ORDER BY verified_at DESC LIMIT 1";
         // As one message, so that what holds for a statement does not hold for this one. It may take its time, but it
         // does not wait for ever for who has locked the table.

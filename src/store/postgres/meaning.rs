@@ -27,6 +27,7 @@ pub(super) fn meaning(name: &str, why: &tokio_postgres::Error) -> Error {
             let asked = "its pg_hba.conf says what it asks for, and sslmode, sslcert and sslkey what it gets";
             Error::Server { server, why: format!("{}; {asked}", text(said)) }
         }
+        "42501" => Error::NotPermitted { server, why: text(said) },
         // A statement took too long, or waited too long for a lock.
         "57014" | "55P03" => {
             Error::Unavailable { server, why: format!("{}; --statement-timeout is how long it may take", text(said)) }

@@ -1,15 +1,14 @@
 //! A PostgreSQL of a test's own, from the system's packages: in a temporary directory, on a socket there, gone with it.
 
+mod life;
 mod sql;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::server::until;
 use super::{Sandbox, skipped};
 
 /// Its processes end with it.
@@ -92,64 +91,9 @@ impl Cluster {
         }
     }
 
-    /// Starts it, again after it was killed.
-    pub fn start(&mut self) {
-        assert!(self.try_start(), "{}", self.said());
-    }
-
-    fn try_start(&mut self) -> bool {
-        // Another may have been killed with its files left behind.
-        let _ = std::fs::remove_file(self.data().join("postmaster.pid"));
-        let mut command = self.tool("postgres");
-        let addresses = if self.listens { "listen_addresses=127.0.0.1" } else { "listen_addresses=" };
-        command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).args(["-c", addresses]);
-        command.arg("-p").arg(self.port.to_string());
-        for setting in &self.settings {
-            command.args(["-c", setting]);
-        }
-        let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let mut postmaster = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut has_ended = false;
-        until("PostgreSQL is ready", || {
-            has_ended = postmaster.try_wait().unwrap().is_some();
-            has_ended || self.try_sql("postgres", "SELECT 1").status.success()
-        });
-        self.postmaster = Some(postmaster).filter(|_| !has_ended);
-        !has_ended
-    }
-
-    /// What it has written into its log since it was started.
-    pub fn said(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
-    }
-
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// Kills all of its processes at once, as far as that can be.
-    pub fn kill(&mut self) {
-        let Some(mut postmaster) = self.postmaster.take() else { return };
-        let pid = Pid::from_child(&postmaster);
-        let path = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
-        let children = std::fs::read_to_string(path).unwrap_or_default();
-        kill_process(pid, Signal::KILL).unwrap();
-        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().unwrap())) {
-            // It may have ended by itself.
-            let _ = kill_process(child, Signal::KILL);
-        }
-        postmaster.wait().unwrap();
-        until("all of PostgreSQL has ended", || {
-            children.split_whitespace().all(|child| !Path::new(&format!("/proc/{child}/exe")).exists())
-        });
-    }
-
-    /// Stops it in order: sessions are ended, what they were at is rolled back.
-    pub fn stop(&mut self) {
-        let Some(mut postmaster) = self.postmaster.take() else { return };
-        kill_process(Pid::from_child(&postmaster), Signal::INT).unwrap();
-        until("PostgreSQL has stopped", || postmaster.try_wait().unwrap().is_some());
     }
 
     fn data(&self) -> PathBuf {
