@@ -4,8 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use crate::common::place::{Place, in_each_place};
 use crate::common::server::{Client, Server};
 use crate::common::{FOO, Sandbox, digest, has_tool};
+
+in_each_place! {
+    every_status_that_is_documented_can_be_had,
+    schemathesis_finds_nothing_that_is_not_as_described,
+}
 
 /// Statuses that take a store that fails; `src/server/api/tests.rs` has those.
 const BY_FAILURE: [u64; 2] = [500, 507];
@@ -75,18 +81,15 @@ fn token(scope: &str) -> String {
     format!("Authorization: Bearer {scope}\r\n")
 }
 
-#[test]
-fn every_status_that_is_documented_can_be_had() {
-    let sandbox = Sandbox::with(&[b"foo", b"\xff"]);
+fn every_status_that_is_documented_can_be_had(place: &Place) {
+    let sandbox = place.with(&[b"foo", b"\xff"]);
     let file = tokens(&sandbox);
     let common = ["--http", "--token-file", &file];
     let flags = ["--max-body", "1000", "--head-timeout", "300ms", "--body-timeout", "300ms"];
     let server = Server::start(sandbox, &[&common[..], &flags].concat());
-    let shut = Server::start(Sandbox::new(), &[&common[..], &["--read-only"]].concat());
-    let waiting = Sandbox::new();
-    std::os::unix::fs::symlink(server.sandbox.store(), waiting.store()).unwrap();
-    let waiting = Server::begin(waiting, &common);
-    let apart = Server::http(&["--metrics-listen", "127.0.0.1:0"]);
+    let shut = Server::start(place.empty(), &[&common[..], &["--read-only"]].concat());
+    let waiting = Server::begin(place.out_of_reach(&server.sandbox), &common);
+    let apart = place.http(&["--metrics-listen", "127.0.0.1:0"]);
     let mut had: BTreeSet<(String, String, u64)> = BTreeSet::new();
     let mut see = |route: &str, method: &str, server: &Server, path: &str, fields: &str, body: &str| {
         let (status, body) = ask(server.client(), method, path, fields, body);
@@ -94,10 +97,10 @@ fn every_status_that_is_documented_can_be_had() {
         had.insert((route.to_owned(), method.to_owned(), status));
         status
     };
-    let foo = format!("/messages/{FOO}");
+    let stored = format!("/messages/{FOO}");
     let long = format!("X: {}\r\n", "y".repeat(20_000));
     for Operation { route, method, fields, body, scope } in OPERATIONS {
-        let path = if route == ONE { foo.as_str() } else { route };
+        let path = if route == ONE { stored.as_str() } else { route };
         let with = |more: &str| [fields, &token(scope), more].concat();
         let mut see = |server, fields: &str, body, status| {
             assert_eq!(see(route, method, server, path, fields, body), status, "{method} {route} {fields}");
@@ -128,17 +131,17 @@ fn every_status_that_is_documented_can_be_had() {
         };
         match (route, method) {
             (ONE, "GET" | "HEAD") => {
-                see(&foo, "", "", 200);
-                see(&foo, &tag, "", 304);
+                see(&stored, "", "", 200);
+                see(&stored, &tag, "", 304);
                 see(&absent, "", "", 404);
                 see(&format!("/messages/{}", digest(b"\xff")), "", "", 406);
                 if method == "GET" {
-                    see(&foo, &format!("{bytes}Range: bytes=1-\r\n"), "", 206);
-                    see(&foo, &format!("{bytes}Range: bytes=3-\r\n"), "", 416);
+                    see(&stored, &format!("{bytes}Range: bytes=1-\r\n"), "", 206);
+                    see(&stored, &format!("{bytes}Range: bytes=3-\r\n"), "", 416);
                 }
             }
             (ONE, "PUT") => {
-                see(&foo, "", "foo", 200);
+                see(&stored, "", "foo", 200);
                 see(&bar, "", "bar", 201);
                 see(&bar, "", "baz", 409);
             }
@@ -200,12 +203,11 @@ def filter_case(ctx, case):
     return not (case.path == '/verify' and isinstance(body.get('from'), str))
 ";
 
-#[test]
-fn schemathesis_finds_nothing_that_is_not_as_described() {
+fn schemathesis_finds_nothing_that_is_not_as_described(place: &Place) {
     if !has_tool("schemathesis") {
         return;
     }
-    let sandbox = Sandbox::with(&[b"foo"]);
+    let sandbox = place.with(&[b"foo"]);
     let line = format!("all read,write,list,rm {}\n", digest(b"secret"));
     let tokens = sandbox.file("tokens", line.as_bytes());
     let hooks = sandbox.file("hooks.py", HOOKS.as_bytes());

@@ -1,12 +1,12 @@
-//! The contract over HTTP, on a running server: batches, uploads, listings, removal, parts, and what is declared.
+//! The contract over HTTP, on a running server, wherever it keeps its messages: batches, uploads, listings, removal, parts, and what is declared.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt;
 
 use serde_json::{Value, json};
 
+use crate::common::place::{Place, in_each_place};
 use crate::common::server::{Reply, Server, request};
-use crate::common::{FOO, Sandbox, digest, noise};
+use crate::common::{FOO, digest, noise};
 
 const LINES: &str = "Content-Type: application/x-ndjson\r\n";
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -14,6 +14,24 @@ const BYTES: &str = "Accept: application/octet-stream\r\n";
 /// Of `foo` and of `bar`, as RFC 9530 writes them.
 const SHA_FOO: &str = "sha-256=:LCa0a2j/xo/5m0U8HTBBNBNCLXBkg7+g+YpeiGJm564=:";
 const SHA_BAR: &str = "sha-256=:/N4rLtula/QIYB+3If6bXDONEO5CnqBPrlURto+/j7k=:";
+
+in_each_place! {
+    lines_that_are_put_are_answered_in_order_and_are_there,
+    a_message_beyond_the_longest_is_a_bad_line_and_an_upload_of_it_413,
+    an_upload_is_201_when_new_200_when_known_and_409_when_it_is_another_message,
+    who_expects_continue_need_not_send_what_is_stored_and_must_send_all_else,
+    a_known_message_that_is_corrupt_is_asked_for_and_stored_afresh,
+    the_absent_are_told_and_many_are_got_in_order,
+    a_long_batch_is_got_in_several_replies_by_many_at_once,
+    a_listing_goes_on_where_its_link_leads_until_all_was_listed,
+    a_parameter_that_is_wrong_is_400_and_named,
+    what_was_removed_is_not_answered_from_memory_either,
+    readers_never_see_a_message_after_its_removal_was_acknowledged,
+    one_range_of_the_bytes_is_206_and_what_is_not_there_416,
+    a_body_that_is_not_what_it_is_said_to_be_is_400_and_nothing_is_stored,
+    the_counts_and_the_health_are_told,
+    everything_is_verified_step_by_step_and_what_is_damaged_is_put_out_of_the_way,
+}
 
 fn path(message: &[u8]) -> String {
     format!("/messages/{}", digest(message))
@@ -39,8 +57,8 @@ struct All {
 }
 
 impl All {
-    fn with(messages: &[&[u8]]) -> Self {
-        let sandbox = if messages.is_empty() { Sandbox::new() } else { Sandbox::with(messages) };
+    fn with(place: &Place, messages: &[&[u8]]) -> Self {
+        let sandbox = if messages.is_empty() { place.empty() } else { place.with(messages) };
         let line = format!("all read,write,list,rm {}\n", digest(b"secret"));
         let tokens = sandbox.file("tokens", line.as_bytes());
         let server = Server::start(sandbox, &["--http", "--token-file", tokens.to_str().unwrap()]);
@@ -52,9 +70,8 @@ impl All {
     }
 }
 
-#[test]
-fn lines_that_are_put_are_answered_in_order_and_are_there() {
-    for server in [Server::http(&[]), Server::https(&[])] {
+fn lines_that_are_put_are_answered_in_order_and_are_there(place: &Place) {
+    for server in [place.http(&[]), place.https(&[])] {
         let body = format!(
             "{{\"message\": \"foo\"}}\nnonsense\n{{\"base64\": \"/w==\", \"digest\": \"{FOO}\"}}\n{{\"base64\": \"/w==\"}}"
         );
@@ -69,17 +86,15 @@ fn lines_that_are_put_are_answered_in_order_and_are_there() {
     }
 }
 
-#[test]
-fn a_message_beyond_the_longest_is_a_bad_line_and_an_upload_of_it_413() {
-    let server = Server::http(&["--max-message", "3B"]);
+fn a_message_beyond_the_longest_is_a_bad_line_and_an_upload_of_it_413(place: &Place) {
+    let server = place.http(&["--max-message", "3B"]);
     let out = lines(&ask(&server, "POST", "/messages", LINES, "{\"message\": \"long\"}\n{\"message\": \"foo\"}\n"));
     assert_eq!(out, [json!({"err_msg": "Message is too large"}), json!({"digest": FOO, "new": true})]);
     assert_eq!(ask(&server, "PUT", &path(b"long"), "", "long").status, 413);
 }
 
-#[test]
-fn an_upload_is_201_when_new_200_when_known_and_409_when_it_is_another_message() {
-    let server = Server::http(&[]);
+fn an_upload_is_201_when_new_200_when_known_and_409_when_it_is_another_message(place: &Place) {
+    let server = place.http(&[]);
     let upper = format!("/messages/{}", FOO.to_uppercase());
     for (to, body, status) in [
         (path(b"foo"), &b"bar"[..], 409),
@@ -103,9 +118,8 @@ fn an_upload_is_201_when_new_200_when_known_and_409_when_it_is_another_message()
     assert_eq!(server.get(&path(b"bar")).status, 404, "what did not hash to the digest is not stored");
 }
 
-#[test]
-fn who_expects_continue_need_not_send_what_is_stored_and_must_send_all_else() {
-    let server = Server::http(&[]);
+fn who_expects_continue_need_not_send_what_is_stored_and_must_send_all_else(place: &Place) {
+    let server = place.http(&[]);
     server.put("foo");
     let head = |message: &[u8], fields: &str| {
         format!("PUT {} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{fields}\r\n", path(message))
@@ -138,16 +152,12 @@ fn who_expects_continue_need_not_send_what_is_stored_and_must_send_all_else() {
     }
 }
 
-#[test]
-fn a_known_message_that_is_corrupt_is_asked_for_and_stored_afresh() {
-    let server = Server::http(&["--cache-size", "0B"]);
+fn a_known_message_that_is_corrupt_is_asked_for_and_stored_afresh(place: &Place) {
+    let server = place.http(&["--cache-size", "0B"]);
     let message = noise(1000, 7);
     let to = path(&message);
     assert_eq!(ask(&server, "PUT", &to, "", &message).status, 201);
-    let log = server.sandbox.store().join("log/00000001.log");
-    let at = std::fs::read(&log).unwrap().windows(16).position(|part| part == &message[..16]).unwrap() as u64;
-    let file = std::fs::File::options().write(true).open(&log).unwrap();
-    file.write_all_at(&[message[5] ^ 1], at + 5).unwrap();
+    place.damage(&server.sandbox, &message, 5);
     let reply = ask(&server, "GET", &to, BYTES, "");
     assert_eq!((reply.status, reply.text()), (500, r#"{"err_msg": "Message is corrupt"}"#));
     let out = lines(&ask(&server, "POST", "/messages/get", LINES, named([digest(&message)])));
@@ -163,9 +173,8 @@ fn a_known_message_that_is_corrupt_is_asked_for_and_stored_afresh() {
     assert_eq!(ask(&server, "GET", &to, BYTES, "").status, 200);
 }
 
-#[test]
-fn the_absent_are_told_and_many_are_got_in_order() {
-    let server = Server::http(&["--max-body", "2MiB"]);
+fn the_absent_are_told_and_many_are_got_in_order(place: &Place) {
+    let server = place.http(&["--max-body", "2MiB"]);
     let large = "x".repeat((1 << 20) + 1);
     server.put("foo");
     server.put(&large);
@@ -188,9 +197,8 @@ fn the_absent_are_told_and_many_are_got_in_order() {
     assert_eq!(ask(&server, "POST", "/messages/get", JSON, "").status, 400);
 }
 
-#[test]
-fn a_long_batch_is_got_in_several_replies_by_many_at_once() {
-    let server = Server::http(&["--max-body", "2MiB"]);
+fn a_long_batch_is_got_in_several_replies_by_many_at_once(place: &Place) {
+    let server = place.http(&["--max-body", "2MiB"]);
     let messages: Vec<_> = (0..12).map(|seed: u8| char::from(b'a' + seed).to_string().repeat(1_000_000)).collect();
     let digests: Vec<_> = messages.iter().map(|message| digest(message.as_bytes())).collect();
     for message in &messages {
@@ -213,11 +221,10 @@ fn a_long_batch_is_got_in_several_replies_by_many_at_once() {
     });
 }
 
-#[test]
-fn a_listing_goes_on_where_its_link_leads_until_all_was_listed() {
+fn a_listing_goes_on_where_its_link_leads_until_all_was_listed(place: &Place) {
     let messages: Vec<_> = (0..25).map(|number: u8| vec![number]).collect();
     let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).filter(|message| **message != [0]).collect();
-    let all = All::with(&slices);
+    let all = All::with(place, &slices);
     let mut listed = Vec::new();
     let mut next = Some("/messages?limit=7".to_owned());
     while let Some(link) = next {
@@ -244,9 +251,8 @@ fn a_listing_goes_on_where_its_link_leads_until_all_was_listed() {
     assert_eq!(all.ask("GET", "/messages?limit=99999999999999999999999", "", "").status, 200);
 }
 
-#[test]
-fn a_parameter_that_is_wrong_is_400_and_named() {
-    let all = All::with(&[]);
+fn a_parameter_that_is_wrong_is_400_and_named(place: &Place) {
+    let all = All::with(place, &[]);
     for (query, name) in [
         ("after=2c26", "after"),
         ("after=", "after"),
@@ -264,9 +270,8 @@ fn a_parameter_that_is_wrong_is_400_and_named() {
     }
 }
 
-#[test]
-fn what_was_removed_is_not_answered_from_memory_either() {
-    let all = All::with(&[b"foo", b"bar"]);
+fn what_was_removed_is_not_answered_from_memory_either(place: &Place) {
+    let all = All::with(place, &[b"foo", b"bar"]);
     let get = |message: &[u8], fields: &str| all.ask("GET", &path(message), fields, "").status;
     for _ in 0..2 {
         assert_eq!((get(b"foo", ""), get(b"foo", BYTES), get(b"bar", "")), (200, 200, 200));
@@ -283,9 +288,8 @@ fn what_was_removed_is_not_answered_from_memory_either() {
     assert_eq!(get(b"foo", ""), 200);
 }
 
-#[test]
-fn readers_never_see_a_message_after_its_removal_was_acknowledged() {
-    let all = All::with(&[]);
+fn readers_never_see_a_message_after_its_removal_was_acknowledged(place: &Place) {
+    let all = All::with(place, &[]);
     for round in 0..20 {
         let message = format!("round {round}");
         let to = path(message.as_bytes());
@@ -307,9 +311,8 @@ fn readers_never_see_a_message_after_its_removal_was_acknowledged() {
     }
 }
 
-#[test]
-fn one_range_of_the_bytes_is_206_and_what_is_not_there_416() {
-    let server = Server::http(&[]);
+fn one_range_of_the_bytes_is_206_and_what_is_not_there_416(place: &Place) {
+    let server = place.http(&[]);
     let to = server.put("0123456789");
     let tag = format!("\"{}-bytes\"", digest(b"0123456789"));
     let get = |fields: &str| ask(&server, "GET", &to, &[BYTES, fields].concat(), "");
@@ -357,9 +360,8 @@ fn one_range_of_the_bytes_is_206_and_what_is_not_there_416() {
     assert_eq!(get("Range: bytes=0-1\r\nRange: bytes=0-1\r\n").status, 400);
 }
 
-#[test]
-fn a_body_that_is_not_what_it_is_said_to_be_is_400_and_nothing_is_stored() {
-    let server = Server::http(&[]);
+fn a_body_that_is_not_what_it_is_said_to_be_is_400_and_nothing_is_stored(place: &Place) {
+    let server = place.http(&[]);
     let (json, line) = (r#"{"message": "foo"}"#, "{\"message\": \"foo\"}\n");
     for field in ["Content-Digest", "Repr-Digest"] {
         for (method, to, kind, body) in [
@@ -379,18 +381,16 @@ fn a_body_that_is_not_what_it_is_said_to_be_is_400_and_nothing_is_stored() {
     assert_eq!(reply.status, 201);
 }
 
-#[test]
-fn the_counts_and_the_health_are_told() {
-    let all = All::with(&[b"foo"]);
+fn the_counts_and_the_health_are_told(place: &Place) {
+    let all = All::with(place, &[b"foo"]);
     let reply = all.ask("GET", "/stats", "", "");
     let stats: Value = serde_json::from_str(reply.text()).unwrap();
     assert_eq!((&stats["messages"], &stats["bytes"], &stats["health"]), (&json!(1), &json!(3), &json!("ok")));
     assert!(stats["newest"].is_string() && stats["disk"].as_u64().unwrap() > 0);
 }
 
-#[test]
-fn everything_is_verified_step_by_step_and_what_is_damaged_is_put_out_of_the_way() {
-    let all = All::with(&[b"foo", b"bar"]);
+fn everything_is_verified_step_by_step_and_what_is_damaged_is_put_out_of_the_way(place: &Place) {
+    let all = All::with(place, &[b"foo", b"bar"]);
     let verify = |from: &Value| {
         let reply = all.ask("POST", "/verify", JSON, json!({ "from": from }).to_string());
         assert_eq!(reply.status, 200, "{}", reply.text());

@@ -56,7 +56,7 @@ pub(super) fn answer(mut request: Request, messages: &dyn Messages) -> Reply {
         Err(reply) => Ok(reply),
     };
     let reply = match action {
-        Action::Own(own) => Ok(own_answer(own, || health(messages), String::new)),
+        Action::Own(own) => Ok(own_answer(own, || health(messages, true), String::new)),
         Action::Put => message::put(&body, messages),
         Action::Upload(digest) => message::upload(digest, body, messages),
         Action::Get(digest, form) => message::get(digest, form, &request, messages),

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod cluster;
 pub mod machine;
 pub mod packages;
+pub mod place;
 pub mod podman;
 pub mod proxy;
 pub mod server;
@@ -46,9 +47,14 @@ impl Sandbox {
     /// A store that holds these messages.
     pub fn with(messages: &[&[u8]]) -> Self {
         let sandbox = Self::new();
-        let input: Vec<u8> = messages.iter().flat_map(|message| [message, b"\0".as_slice()].concat()).collect();
-        sandbox.sha_api(["put", "--null"]).write_stdin(input).assert().success();
+        sandbox.put_all(messages);
         sandbox
+    }
+
+    /// Puts messages that hold no NUL.
+    pub fn put_all(&self, messages: &[&[u8]]) {
+        let input: Vec<u8> = messages.iter().flat_map(|message| [message, b"\0".as_slice()].concat()).collect();
+        self.sha_api(["put", "--null"]).write_stdin(input).assert().success();
     }
 
     /// The directory around the store, for files of the test.

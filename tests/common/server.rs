@@ -64,7 +64,7 @@ impl Server {
     pub fn begin(sandbox: Sandbox, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
         command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.location());
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags);
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).args(certified(&sandbox, flags));
         let stderr = fs::File::create(sandbox.dir().join("stderr")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
@@ -197,6 +197,18 @@ impl Server {
         let path = self.put("a healthy message");
         assert_eq!(self.get(&path).text(), r#"{"message": "a healthy message"}"#);
     }
+}
+
+/// A server on a database makes no certificate: one is laid where it would be, if it is needed.
+fn certified(sandbox: &Sandbox, flags: &[&str]) -> Vec<PathBuf> {
+    if sandbox.url.is_none() || flags.iter().any(|flag| ["--http", "--tls-cert"].contains(flag)) {
+        return Vec::new();
+    }
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let (dir, file) = (sandbox.store().join("tls"), sandbox.store().join("tls/cert.pem"));
+    fs::create_dir_all(dir).unwrap();
+    fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+    vec!["--tls-cert".into(), file]
 }
 
 fn connect(address: SocketAddr) -> TcpStream {

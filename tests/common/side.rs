@@ -1,10 +1,12 @@
-//! The same messages from three sides: in a directory, in one that a server holds, and behind a URL.
+//! The same messages from every side: in a directory, in one that a server holds, and behind a URL; in a database, and
+//! behind the URL of a server that has them there.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Output;
 
 use assert_cmd::Command;
+use sha_api::database::public;
 
 use super::server::Server;
 use super::{Sandbox, digest};
@@ -15,9 +17,26 @@ pub enum Side {
     Directory,
     Served,
     Url,
+    Database,
+    DatabaseUrl,
 }
 
+/// Of a store in a directory.
 pub const SIDES: [Side; 3] = [Side::Directory, Side::Served, Side::Url];
+/// Of a store in a database.
+pub const DATABASES: [Side; 2] = [Side::Database, Side::DatabaseUrl];
+
+impl Side {
+    /// Whether commands are told a URL of a server.
+    pub fn is_far(self) -> bool {
+        [Self::Url, Self::DatabaseUrl].contains(&self)
+    }
+
+    /// Whether the messages are in a database.
+    pub fn is_database(self) -> bool {
+        DATABASES.contains(&self)
+    }
+}
 
 /// A store, and commands on it from one side.
 pub struct View {
@@ -32,7 +51,7 @@ pub const TOKEN: &str = "a-token-for-everything";
 impl View {
     /// `flags` are those of the server, if there is one.
     pub fn new(side: Side, sandbox: Sandbox, flags: &[&str]) -> Self {
-        if side == Side::Directory {
+        if [Side::Directory, Side::Database].contains(&side) {
             return Self { side, sandbox: Some(sandbox), server: None };
         }
         let tokens = tokens(&sandbox);
@@ -59,7 +78,7 @@ impl View {
     pub fn sha_api<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.sandbox().sha_api(args);
         command.current_dir(self.sandbox().dir());
-        if let (Side::Url, Some(server)) = (self.side, &self.server) {
+        if let (true, Some(server)) = (self.side.is_far(), &self.server) {
             command.env_remove("SHA_API_STORE").env("SHA_API_SERVER", url(server));
             command.env("SHA_API_CACERT", cert(self.sandbox())).env("SHA_API_TOKEN", TOKEN);
         }
@@ -68,9 +87,9 @@ impl View {
 
     /// What `copy` calls it.
     pub fn location(&self) -> String {
-        match (self.side, &self.server) {
-            (Side::Url, Some(server)) => url(server),
-            _ => self.sandbox().store().display().to_string(),
+        match (self.side.is_far(), &self.server) {
+            (true, Some(server)) => url(server),
+            _ => self.sandbox().location().into_string().unwrap(),
         }
     }
 
@@ -85,6 +104,7 @@ impl View {
         let plain = |bytes: &[u8]| {
             let text = bytes.iter().map(|byte| byte.escape_ascii().to_string()).collect::<String>();
             let text = text.replace(&self.sandbox().store().display().to_string(), "STORE");
+            let text = text.replace(&public(self.sandbox().location().to_str().unwrap()), "STORE");
             match &self.server {
                 Some(server) => text.replace(&url(server), "STORE"),
                 None => text,

@@ -1,7 +1,7 @@
 //! What the server answers by itself, whether or not the store is open: probes, metrics, the description.
 
 use super::{Method, Reply, Request, json};
-use crate::messages::Messages;
+use crate::messages::{Error, Messages};
 
 /// The contract, for programs.
 pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
@@ -63,9 +63,13 @@ pub(in crate::server) fn not_yet() -> Reply {
     Reply::error(503, "The store is not open yet").with("Retry-After", "1")
 }
 
-/// Whether the store can still do all it is for.
-pub(in crate::server) fn health(messages: &dyn Messages) -> Health {
-    if messages.health().is_ok() { Health::Ready } else { Health::Failed }
+/// Whether the store can still do all it is for; `is_written`: that is more than to be read.
+pub(in crate::server) fn health(messages: &dyn Messages, is_written: bool) -> Health {
+    match messages.health() {
+        Ok(()) => Health::Ready,
+        Err(Error::ReadOnly(_)) if !is_written => Health::Ready,
+        Err(_) => Health::Failed,
+    }
 }
 
 fn status(word: &str) -> Reply {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Open, Service};
 use crate::server::api::{self, Health};
+use crate::server::rights::Scope;
 use crate::server::scrub::Scrub;
 
 impl Service {
@@ -46,7 +47,9 @@ impl Service {
         if !open.engine().is_sound() {
             return Health::Failed;
         }
-        match catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages))).unwrap_or(Health::Failed) {
+        let is_written = self.rights.offered().hold(Scope::Write);
+        let health = catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages, is_written)));
+        match health.unwrap_or(Health::Failed) {
             Health::Ready if self.damaged.load(Ordering::Relaxed) > 0 => Health::Damaged,
             health => health,
         }

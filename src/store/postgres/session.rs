@@ -1,15 +1,13 @@
-//! Connections to a database: a pool of them, deadlines, and what an error means. A connection on which anything failed is
-//! not used again.
+//! Connections to a database: a pool of them, deadlines, and second tries. A connection on which anything failed is not
+//! used again.
 
-use std::error::Error as _;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
-use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::meaning::{collided, ended, meaning};
 use super::{Options, tls, url};
 use crate::messages::Error;
 
@@ -53,6 +51,7 @@ pub(super) struct Sessions {
     name: String,
     pool: Pool,
     patience: Duration,
+    limit: Duration,
     deadline: Option<Duration>,
     runtime: tokio::runtime::Runtime,
 }
@@ -94,12 +93,17 @@ impl Sessions {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = runtime.map_err(|why| Error::io("cannot start threads for the database", why))?;
         let deadline = Some(limit + GRACE).filter(|_| !limit.is_zero());
-        Ok(Self { name, pool, patience: options.patience, deadline, runtime })
+        Ok(Self { name, pool, patience: options.patience, limit, deadline, runtime })
     }
 
     /// What the database is called in errors.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How long a statement may take; zero is for ever.
+    pub(super) const fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Whether all connections are at work.
@@ -145,11 +149,11 @@ impl Sessions {
                 Some(code) if collided(code) && tried < TRIES => {
                     std::thread::sleep(Duration::from_millis(5 * u64::from(tried)));
                 }
-                Some(code) if !ended(code) => return Err(self.meaning(&why)),
+                Some(code) if !ended(code) => return Err(meaning(&self.name, &why)),
                 _ => {
                     // A connection that was kept may have been dead before anything was sent on it.
                     if lost || again == Again::No {
-                        return Err(self.meaning(&why));
+                        return Err(meaning(&self.name, &why));
                     }
                     lost = true;
                 }
@@ -165,7 +169,9 @@ impl Sessions {
             let why = match self.runtime.block_on(self.pool.get()) {
                 Ok(session) => return Ok(session),
                 Err(PoolError::Timeout(_)) => self.away("no connection within --connect-timeout"),
-                Err(PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why))) => self.meaning(&why),
+                Err(PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why))) => {
+                    meaning(&self.name, &why)
+                }
                 Err(why) => self.away(&why.to_string()),
             };
             if !matches!(why, Error::Unavailable { .. }) || Instant::now() >= until {
@@ -178,37 +184,4 @@ impl Sessions {
     fn away(&self, why: &str) -> Error {
         Error::Unavailable { server: self.name.clone(), why: why.to_owned() }
     }
-
-    /// What to say of an error of the database, or of the way to it.
-    pub(super) fn meaning(&self, why: &tokio_postgres::Error) -> Error {
-        let server = self.name.clone();
-        let Some(said) = why.as_db_error() else {
-            // What it was is in the error behind it.
-            let cause = why.source().map_or_else(|| why.to_string(), |cause| format!("{why}: {cause}"));
-            return Error::Unavailable { server, why: cause };
-        };
-        let code = said.code();
-        match code.code() {
-            "53100" => Error::Full(PathBuf::from(server)),
-            "25006" => Error::ReadOnly(server),
-            "57014" => Error::Unavailable { server, why: "it took longer than --statement-timeout".to_owned() },
-            _ if ended(code) || code.code().starts_with("53") => Error::Unavailable { server, why: text(said) },
-            _ => Error::Server { server, why: text(said) },
-        }
-    }
-}
-
-/// Only the message: details may show what is stored.
-fn text(said: &DbError) -> String {
-    format!("{} ({})", said.message(), said.code().code())
-}
-
-/// Two transactions were in each other's way, and this one gave in.
-fn collided(code: &SqlState) -> bool {
-    ["40001", "40P01"].contains(&code.code())
-}
-
-/// The connection is of no more use.
-fn ended(code: &SqlState) -> bool {
-    code.code().starts_with("08") || ["57P01", "57P02", "57P03", "26000", "0A000"].contains(&code.code())
 }

@@ -1,11 +1,12 @@
 //! Verification, step by step in the order of the digests, and repair: what is corrupt goes to `messages_quarantine`.
 
+use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 
-use super::{Postgres, take_out};
+use super::Postgres;
+use super::session::{Again, Failed};
 use crate::digest::{Digest, Prefix};
 use crate::messages::{Cursor, Damage, Error, Page, Verified};
-use crate::store::postgres::session::Again;
 use crate::store::{Backend, Note};
 
 /// Bytes that a step reads, unless one message alone is longer.
@@ -88,4 +89,22 @@ pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error
         }
     }
     Ok(())
+}
+
+/// Moves what is stored under a digest out of the way if it is corrupt, still; answers whether it was.
+async fn take_out(session: &Object, digest: Digest) -> Result<bool, Failed> {
+    const LOOK: &str = "SELECT message FROM messages WHERE digest = $1 FOR UPDATE";
+    const KEEP: &str = "INSERT INTO messages_quarantine (digest, message, stored_at) \
+         SELECT digest, message, stored_at FROM messages WHERE digest = $1";
+    const REMOVE: &str = "DELETE FROM messages WHERE digest = $1";
+    let key = digest.as_bytes().as_slice();
+    session.batch_execute("BEGIN").await?;
+    let row = session.query_opt(LOOK, &[&key]).await?;
+    let corrupt = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?.is_some_and(|bytes| !digest.names(&bytes));
+    if corrupt {
+        session.execute(KEEP, &[&key]).await?;
+        session.execute(REMOVE, &[&key]).await?;
+    }
+    session.batch_execute("COMMIT").await?;
+    Ok(corrupt)
 }

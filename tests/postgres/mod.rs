@@ -1,13 +1,25 @@
 //! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
 
+mod foreign;
+mod full;
+mod locked;
+mod standby;
+mod storms;
+mod tls;
+mod together;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::Duration;
 
 use predicates::prelude::*;
 
 use crate::common::cluster::{Cluster, on};
-use crate::common::server::{Server, until};
+use crate::common::server::{Server, post, until};
 use crate::common::{FOO, Sandbox, digest, noise};
+
+/// An answer for which nothing has to be waited for, as slow as a machine may be; less than `--wait`.
+const AT_ONCE: Duration = Duration::from_secs(9);
 
 #[test]
 fn every_command_works_on_a_database() {
@@ -89,6 +101,32 @@ fn tables_of_a_newer_version_are_refused_and_a_read_only_database_takes_nothing(
     cluster.sql("postgres", "ALTER DATABASE one SET default_transaction_read_only = off");
     cluster.sql("one", "INSERT INTO messages_version VALUES (2)");
     sandbox.sha_api(["get", FOO]).assert().code(3).stdout("").stderr(predicate::str::contains("version 2"));
+}
+
+#[test]
+fn a_role_that_may_only_read_reads_and_is_not_permitted_the_rest() {
+    let Some(cluster) = Cluster::new(&[]) else { return };
+    let url = cluster.database("one");
+    on(&url).sha_api(["put", "foo"]).assert().code(0);
+    let role = "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; CREATE DATABASE two";
+    role.split("; ").for_each(|sql| drop(cluster.sql("one", sql)));
+    let reader = |url: &str| url.replace("postgres:not-to-be-seen@", "reader@");
+    let sandbox = on(&reader(&url));
+    sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stderr("");
+    let why = || predicate::str::contains("reader@/one does not permit this: permission denied for table messages");
+    for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
+        sandbox.sha_api(args).timeout(AT_ONCE).assert().code(5).stdout("").stderr(why());
+    }
+    // Where the tables would have to be made first.
+    cluster.sql("two", "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let none = on(&reader(&cluster.url("two"))).sha_api(["get", FOO]).timeout(AT_ONCE).assert();
+    none.code(5).stdout("").stderr(predicate::str::contains("permission denied for schema public"));
+    let server = Server::start(sandbox, &["--http"]);
+    assert_eq!(server.get(&format!("/messages/{FOO}")).status, 200);
+    let refused = server.client().ask(&post("bar", ""));
+    assert_eq!((refused.status, refused.text()), (500, r#"{"err_msg": "Internal server error"}"#));
+    assert!(server.stderr().contains("permission denied for table messages"), "{}", server.stderr());
 }
 
 #[test]

@@ -1,0 +1,130 @@
+//! Where a test keeps its messages: in directories of its own, or in databases of a PostgreSQL of its own.
+
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::cluster::Cluster;
+use super::server::Server;
+use super::{Sandbox, digest};
+
+/// Makes stores of one kind.
+pub struct Place {
+    cluster: Option<Cluster>,
+    made: AtomicUsize,
+}
+
+/// Makes tests of functions that take a place: each on directories, and one of all of them on databases.
+macro_rules! in_each_place {
+    ($($name:ident),* $(,)?) => {
+        mod on_directories {
+            use crate::common::place::Place;
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(&Place::directories());
+                }
+            )*
+        }
+
+        #[test]
+        fn all_of_it_holds_on_databases() {
+            let Some(place) = crate::common::place::Place::databases() else { return };
+            $(
+                println!("{}", stringify!($name));
+                $name(&place);
+            )*
+        }
+    };
+}
+pub(crate) use in_each_place;
+
+impl Place {
+    pub fn directories() -> Self {
+        Self { cluster: None, made: AtomicUsize::new(0) }
+    }
+
+    /// `None`: there is no PostgreSQL here, and the test is skipped.
+    pub fn databases() -> Option<Self> {
+        Some(Self { cluster: Some(Cluster::new(&[])?), made: AtomicUsize::new(0) })
+    }
+
+    /// An empty store.
+    pub fn empty(&self) -> Sandbox {
+        match &self.cluster {
+            Some(cluster) => {
+                let number = self.made.fetch_add(1, Ordering::Relaxed);
+                Sandbox::new().at(&cluster.database(&format!("made{number}")))
+            }
+            None => Sandbox::new(),
+        }
+    }
+
+    /// One that holds these messages.
+    pub fn with(&self, messages: &[&[u8]]) -> Sandbox {
+        let sandbox = self.empty();
+        sandbox.put_all(messages);
+        sandbox
+    }
+
+    /// What a directory holds, with the times, in one that is here.
+    pub fn copy_of(&self, store: &Sandbox) -> Sandbox {
+        let copy = self.empty();
+        let Some(cluster) = &self.cluster else {
+            let done = std::process::Command::new("cp").arg("-a").arg(store.store()).arg(copy.store()).status();
+            assert!(done.unwrap().success());
+            return copy;
+        };
+        store.sha_api(["copy".into(), store.location(), copy.location()]).assert().code(0);
+        let listed = store.sha_api(["list", "--long", "--json"]).output().unwrap().stdout;
+        let set = |entry: Value| {
+            let [time, digest] = ["stored_at", "digest"].map(|key| entry[key].as_str().unwrap().to_owned());
+            format!("UPDATE messages SET stored_at = '{time}' WHERE digest = '\\x{digest}';")
+        };
+        let sql = serde_json::Deserializer::from_slice(&listed).into_iter().map(|entry| set(entry.unwrap()));
+        cluster.sql(database(&copy), &sql.collect::<String>());
+        copy
+    }
+
+    /// A store that cannot be opened while another, which is held, is as it is.
+    pub fn out_of_reach(&self, held: &Sandbox) -> Sandbox {
+        if self.cluster.is_some() {
+            return Sandbox::new().at("postgres://postgres@/nowhere?host=/nowhere");
+        }
+        let sandbox = Sandbox::new();
+        std::os::unix::fs::symlink(held.store(), sandbox.store()).unwrap();
+        sandbox
+    }
+
+    /// Turns the last bit of a byte of a message where it is stored.
+    pub fn damage(&self, sandbox: &Sandbox, message: &[u8], at: usize) {
+        if let Some(cluster) = &self.cluster {
+            let digest = digest(message);
+            let turned = format!("set_byte(message, {at}, get_byte(message, {at}) # 1)");
+            let sql = format!("UPDATE messages SET message = {turned} WHERE digest = '\\x{digest}'");
+            cluster.sql(database(sandbox), &sql);
+            return;
+        }
+        let log = sandbox.store().join("log/00000001.log");
+        let bytes = std::fs::read(&log).unwrap();
+        let start = bytes.windows(message.len()).position(|part| part == message).unwrap();
+        let file = std::fs::File::options().write(true).open(&log).unwrap();
+        file.write_all_at(&[message[at] ^ 1], (start + at) as u64).unwrap();
+    }
+
+    /// A server on an empty store: plain HTTP, and ready.
+    pub fn http(&self, flags: &[&str]) -> Server {
+        Server::start(self.empty(), &[&["--http"], flags].concat())
+    }
+
+    /// The same with HTTPS.
+    pub fn https(&self, flags: &[&str]) -> Server {
+        Server::start(self.empty(), flags)
+    }
+}
+
+/// The name of the database that a sandbox works on.
+fn database(sandbox: &Sandbox) -> &str {
+    sandbox.url.as_deref().and_then(|url| url.split_once("@/")?.1.split_once('?')).unwrap().0
+}
