@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use crate::common::server::{Client, Server};
-use crate::common::{FOO, Sandbox, digest, has_tool};
+use crate::common::{FOO, Sandbox, asking, digest, has_tool};
 
 /// Statuses that take a store that fails; `src/server/api/tests.rs` has those.
 const BY_FAILURE: [u64; 2] = [500, 507];
@@ -215,7 +214,7 @@ fn schemathesis_finds_nothing_that_is_not_as_described() {
     let server = Server::start(sandbox, &[&flags[..], &patience].concat());
     let url = format!("http://{}/openapi.json", server.address);
     let report = server.sandbox.dir().join("report");
-    let output = Command::new("schemathesis")
+    let output = asking("schemathesis")
         .args(["run", &url, "--max-examples", "50", "--checks", "all", "--phases", "examples,coverage,fuzzing"])
         .args(["--seed", "1", "--no-color", "--header", "Authorization: Bearer secret"])
         .args(["--suppress-health-check", "all", "--request-timeout", "60", "--request-retries", "5"])

@@ -6,21 +6,12 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 
-use assert_cmd::Command;
 use predicates::prelude::*;
 
 use crate::common::actor::{actor, nobody, reply};
 use crate::common::server::Server;
-use crate::common::side::{cert, token, tokens, url};
+use crate::common::side::{cert, over, token, tokens, url};
 use crate::common::{FOO, Sandbox, digest, noise};
-
-/// A command that knows nothing but the URLs.
-fn over(urls: &[String], args: &[&str]) -> Command {
-    let urls = urls.iter().flat_map(|url| ["--server", url]);
-    let mut command = Sandbox::new().sha_api(urls.chain(args.iter().copied()));
-    command.env_remove("SHA_API_STORE");
-    command
-}
 
 fn http(address: std::net::SocketAddr) -> String {
     format!("http://{address}")

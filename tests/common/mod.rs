@@ -9,6 +9,7 @@ pub mod podman;
 pub mod proxy;
 pub mod server;
 pub mod side;
+pub mod tunnel;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -114,6 +115,15 @@ impl Random {
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
+}
+
+/// A tool that asks servers, without any proxy that is between whoever runs the tests and the world.
+pub fn asking(program: impl AsRef<OsStr>) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command
 }
 
 /// Whether a tool is there; without it a test is skipped.
