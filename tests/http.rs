@@ -1,7 +1,6 @@
 //! The contract over HTTP, on a running server: batches, uploads, listings, removal, parts, and what is declared.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt;
 
 use serde_json::{Value, json};
 
@@ -144,10 +143,7 @@ fn a_known_message_that_is_corrupt_is_asked_for_and_stored_afresh() {
     let message = noise(1000, 7);
     let to = path(&message);
     assert_eq!(ask(&server, "PUT", &to, "", &message).status, 201);
-    let log = server.sandbox.store().join("log/00000001.log");
-    let at = std::fs::read(&log).unwrap().windows(16).position(|part| part == &message[..16]).unwrap() as u64;
-    let file = std::fs::File::options().write(true).open(&log).unwrap();
-    file.write_all_at(&[message[5] ^ 1], at + 5).unwrap();
+    server.sandbox.damage(&message);
     let reply = ask(&server, "GET", &to, BYTES, "");
     assert_eq!((reply.status, reply.text()), (500, r#"{"err_msg": "Message is corrupt"}"#));
     let out = lines(&ask(&server, "POST", "/messages/get", LINES, named([digest(&message)])));
