@@ -1,7 +1,8 @@
 //! Settings: a flag, then its `SHA_API_*` variable, then its key in the TOML file, then the default.
 //! Keys are the long flags that hold for every command, and those of `serve`; any other key is an error.
 
-use std::collections::BTreeMap;
+mod file;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use crate::cli::{Cli, Global};
 use crate::client::Token;
 use crate::database;
-
-/// The values of the keys in a settings file.
-type Settings = BTreeMap<String, Vec<String>>;
+use file::Settings;
 
 /// Flags that say where settings come from or what is printed are no settings themselves.
 const NO_SETTING: [&str; 4] = ["config", "help", "version", "check"];
@@ -116,8 +115,8 @@ fn choose(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str>
 /// The command line with what the settings file says, and that.
 fn with_file(arguments: &[OsString]) -> Result<(Command, Settings), clap::Error> {
     let mut command = command();
-    let Some(path) = settings_file(&command, arguments) else { return Ok((command, Settings::new())) };
-    let settings = read(&path).and_then(|settings| known(settings, &command, &path));
+    let Some(path) = file::named(&command, arguments) else { return Ok((command, Settings::new())) };
+    let settings = file::read(&path).and_then(|settings| known(settings, &command, &path));
     let settings = settings.map_err(|why| command.error(ErrorKind::Io, why))?;
     Ok((with_defaults(command, &settings), settings))
 }
@@ -141,51 +140,10 @@ fn with_variable(argument: Arg) -> Arg {
     }
 }
 
-/// The file that is named, or the one in its usual place if there is one.
-fn settings_file(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
-    let named = |matches: &ArgMatches| matches.get_one::<PathBuf>("config").cloned();
-    let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok();
-    let named = matches.as_ref().and_then(|matches| {
-        let below =
-            matches.subcommand().and_then(|(_, matches)| matches.try_contains_id("config").ok().and(named(matches)));
-        below.or_else(|| named(matches))
-    });
-    named.or_else(|| {
-        let usual = xdg("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
-        usual.is_file().then_some(usual)
-    })
-}
-
 /// Where a kind of file is kept: the directory that a variable names, or the one below the home directory.
 pub fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     set(variable).or_else(|| Some(set("HOME")?.join(below_home)))
-}
-
-fn read(path: &Path) -> Result<Settings, String> {
-    let text = std::fs::read_to_string(path).map_err(|why| format!("cannot read {}: {why}", path.display()))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|why| format!("{}: {why}", path.display()))?;
-    let values = |(key, value): (String, toml::Value)| match value {
-        toml::Value::Array(values) => {
-            let values: Option<Vec<_>> = values.iter().map(text_of).collect();
-            values.map(|values| (key.clone(), values)).ok_or(key)
-        }
-        value => text_of(&value).map(|value| (key.clone(), vec![value])).ok_or(key),
-    };
-    let settings: Result<_, String> = table.into_iter().map(values).collect();
-    settings.map_err(|key| {
-        format!("{}: `{key}` must be a string, a number, true, false, or a list of them", path.display())
-    })
-}
-
-fn text_of(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Boolean(flag) => Some(flag.to_string()),
-        _ => None,
-    }
 }
 
 /// The settings, if there is a flag for each.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use crate::common::place::{Place, in_each_place};
 use crate::common::server::{Client, Server};
-use crate::common::{FOO, Sandbox, digest, has_tool};
+use crate::common::{FOO, Sandbox, asking, digest, has_tool};
 
 in_each_place! {
     every_status_that_is_documented_can_be_had,
@@ -217,7 +216,7 @@ fn schemathesis_finds_nothing_that_is_not_as_described(place: &Place) {
     let server = Server::start(sandbox, &[&flags[..], &patience].concat());
     let url = format!("http://{}/openapi.json", server.address);
     let report = server.sandbox.dir().join("report");
-    let output = Command::new("schemathesis")
+    let output = asking("schemathesis")
         .args(["run", &url, "--max-examples", "50", "--checks", "all", "--phases", "examples,coverage,fuzzing"])
         .args(["--seed", "1", "--no-color", "--header", "Authorization: Bearer secret"])
         .args(["--suppress-health-check", "all", "--request-timeout", "60", "--request-retries", "5"])

@@ -1,14 +1,14 @@
 //! What the contract promises, said by the client that most people have.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::common::server::Server;
-use crate::common::{FOO, digest, has_tool, noise};
+use crate::common::{FOO, asking, digest, has_tool, noise};
 
 /// What `curl` printed, with `{}` in its arguments for where the server is.
 fn curl(server: &Server, args: &[&str]) -> String {
     let base = format!("https://localhost:{}", server.address.port());
-    let mut command = Command::new("curl");
+    let mut command = asking("curl");
     command.args(["-sS", "--max-time", "20", "--cacert"]).arg(server.sandbox.store().join("tls/cert.pem"));
     command.args(args.iter().map(|arg| arg.replace("{}", &base))).current_dir(server.sandbox.dir());
     let output = command.stdin(Stdio::null()).output().unwrap();

@@ -145,11 +145,7 @@ fn json_says_text_as_text_and_other_bytes_as_base64() {
 #[test]
 fn bytes_that_were_changed_on_disk_are_never_printed() {
     let sandbox = Sandbox::with(&[b"foo", b"a message that will be damaged"]);
-    let log = sandbox.store().join("log/00000001.log");
-    let mut bytes = std::fs::read(&log).unwrap();
-    let at = bytes.windows(4).position(|window| window == b"will").unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&log, &bytes).unwrap();
+    sandbox.damage(b"a message that will be damaged");
     let damaged = digest(b"a message that will be damaged");
     let get = sandbox.sha_api(["get", &damaged, FOO]).assert();
     get.code(4).stdout("foo").stderr(predicate::str::contains(format!("{damaged} is corrupt")));

@@ -157,7 +157,7 @@ fn a_known_message_that_is_corrupt_is_asked_for_and_stored_afresh(place: &Place)
     let message = noise(1000, 7);
     let to = path(&message);
     assert_eq!(ask(&server, "PUT", &to, "", &message).status, 201);
-    place.damage(&server.sandbox, &message, 5);
+    place.damage(&server.sandbox, &message);
     let reply = ask(&server, "GET", &to, BYTES, "");
     assert_eq!((reply.status, reply.text()), (500, r#"{"err_msg": "Message is corrupt"}"#));
     let out = lines(&ask(&server, "POST", "/messages/get", LINES, named([digest(&message)])));

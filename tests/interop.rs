@@ -1,9 +1,7 @@
 //! Clients that are in wide use, as they are: bodies in chunks, connections that are kept, HEAD, parts, and lines.
 
-use std::process::Command;
-
 use crate::common::server::Server;
-use crate::common::{has_tool, skipped};
+use crate::common::{asking, has_tool, skipped};
 
 const PYTHON: &str = r"
 import hashlib, json, sys
@@ -66,7 +64,7 @@ const pieces = () => new ReadableStream({
 fn run(command: &str, args: &[&str], script: &str) {
     let server = Server::http(&[]);
     let url = format!("http://{}", server.address);
-    let output = Command::new(command).args(args).arg(script).arg(url).output().unwrap();
+    let output = asking(command).args(args).arg(script).arg(url).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     server.is_well();
 }
@@ -76,7 +74,7 @@ fn pythons_requests_puts_and_gets() {
     if !has_tool("python3") {
         return;
     }
-    let there = Command::new("python3").args(["-c", "import requests"]).output().unwrap();
+    let there = asking("python3").args(["-c", "import requests"]).output().unwrap();
     if !there.status.success() {
         return skipped("Python has no `requests`");
     }
@@ -88,7 +86,7 @@ fn nodes_fetch_puts_and_gets() {
     if !has_tool("node") {
         return;
     }
-    let there = Command::new("node").args(["-e", "fetch"]).output().unwrap();
+    let there = asking("node").args(["-e", "fetch"]).output().unwrap();
     if !there.status.success() {
         return skipped("this Node has no `fetch`");
     }

@@ -33,6 +33,7 @@ mod page;
 mod postgres;
 mod proxied;
 mod proxies;
+mod proxy_variables;
 mod put;
 mod remote;
 mod rights;

@@ -55,7 +55,7 @@ const DAMAGED: &str = "a message that will be damaged";
 /// A store in which one message is corrupt.
 fn damaged(place: &Place) -> Sandbox {
     let sandbox = place.copy_of(&Sandbox::with(&[b"foo", DAMAGED.as_bytes(), b"bar"]));
-    place.damage(&sandbox, DAMAGED.as_bytes(), 15);
+    place.damage(&sandbox, DAMAGED.as_bytes());
     sandbox
 }
 

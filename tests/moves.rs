@@ -84,10 +84,7 @@ fn an_export_is_lines_of_json_in_the_order_of_the_digests() {
 #[test]
 fn what_is_corrupt_is_said_and_the_rest_is_exported() {
     let sandbox = Sandbox::with(&[b"some message", b"another"]);
-    let log = sandbox.store().join("log/00000001.log");
-    let bytes = fs::read(&log).unwrap();
-    let at = bytes.windows(12).position(|window| window == b"some message").unwrap();
-    fs::write(&log, [&bytes[..at], b"S", &bytes[at + 1..]].concat()).unwrap();
+    sandbox.damage(b"some message");
     let line = format!("{{\"digest\":\"{}\",\"message\":\"another\"}}\n", digest(b"another"));
     let said = predicate::str::contains(format!("{} is corrupt", digest(b"some message")));
     sandbox.sha_api(["export", "file"]).current_dir(sandbox.dir()).assert().code(4).stdout("").stderr(said.clone());

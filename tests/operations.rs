@@ -243,10 +243,7 @@ fn systemd_hands_over_the_socket_and_is_told_of_the_beginning_and_the_end() {
 #[test]
 fn what_a_scrub_finds_is_in_the_metrics_at_readyz_and_on_stderr() {
     let sandbox = Sandbox::with(&[b"some message", b"another"]);
-    let log = sandbox.store().join("log/00000001.log");
-    let bytes = fs::read(&log).unwrap();
-    let at = bytes.windows(12).position(|window| window == b"some message").unwrap();
-    fs::write(&log, [&bytes[..at], b"S", &bytes[at + 1..]].concat()).unwrap();
+    sandbox.damage(b"some message");
     let server = Server::begin(sandbox, &["--http", "--scrub-interval", "1s"]);
     until("the damage is found", || server.get("/readyz").text() == r#"{"status": "damaged"}"#);
     assert_eq!(server.get("/readyz").status, 200);

@@ -54,17 +54,23 @@ fn the_page_may_reach_nothing_but_its_own_server_and_is_not_sent_twice() {
     let server = Server::http(&[]);
     let mut client = server.client();
     let reply = client.ask(&request("GET", BROWSER));
-    let policy: Vec<_> = reply.field("Content-Security-Policy").unwrap().split("; ").collect();
-    for directive in
-        ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
-    {
-        assert!(policy.contains(&directive), "{directive}: {policy:?}");
-    }
-    for kind in ["script-src", "style-src"] {
-        let own = policy.iter().find(|directive| directive.starts_with(kind)).unwrap();
-        assert!(own.split(' ').count() == 2 && own.contains(" 'sha256-"), "{own}");
-    }
-    assert!(!policy.concat().contains("unsafe"));
+    let policy = reply.field("Content-Security-Policy").unwrap().split("; ");
+    let is_own = |directive: &&str| directive.starts_with("script-src ") || directive.starts_with("style-src ");
+    let (own, rest): (Vec<_>, Vec<_>) = policy.partition(is_own);
+    // Whatever is not here, or is here and more, is a way out.
+    let tight = [
+        "default-src 'none'",
+        "img-src data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    ];
+    assert_eq!(rest, tight);
+    assert_eq!(own.len(), 2);
+    assert!(own.iter().all(|own| own.split(' ').count() == 2 && own.contains(" 'sha256-")), "{own:?}");
     let fields = [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Vary", "Accept")];
     for (name, value) in fields.into_iter().chain([("Cache-Control", "no-cache")]) {
         assert_eq!(reply.field(name), Some(value));
@@ -106,6 +112,50 @@ fn is_clean(mut browser: Browser, origin: &str) {
     }
 }
 
+/// How much a color stands out from what is behind an element (WCAG 2); what can be seen through does not at all.
+const CONTRAST: &str = "
+    const parts = color => color.match(/[\\d.]+/g).map(Number);
+    const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+    const light = color => {
+        const [r, g, b] = parts(color).map(c => linear(c / 255));
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const ground = one => {
+        const color = getComputedStyle(one).backgroundColor;
+        return parts(color)[3] === 0 ? ground(one.parentElement) : color;
+    };
+    const contrast = (color, one) => {
+        const [a, b] = [light(color), light(ground(one))];
+        return (parts(color)[3] ?? 1) < 1 ? 1 : (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    };
+";
+
+/// The texts that are too faint (1.4.3).
+const FAINT: &str = "
+    const isText = node => node.nodeType === 3 && node.data.trim();
+    const has = one => one.matches('input, textarea') || [...one.childNodes].some(isText);
+    const faint = [];
+    for (const one of document.body.querySelectorAll('*')) {
+        if (!one.checkVisibility() || !has(one)) continue;
+        for (const part of [null, '::placeholder']) {
+            const found = contrast(getComputedStyle(one, part).color, one);
+            if (found < 4.5) faint.push(`${one.outerHTML} ${part} ${found}`);
+        }
+    }
+    return faint;
+";
+
+/// Whether the focus is seen (2.4.13): the outline stands off the element, on what is behind that.
+const IS_SEEN: &str = "
+    const one = document.activeElement, { outlineWidth, outlineStyle, outlineColor } = getComputedStyle(one);
+    return parseFloat(outlineWidth) >= 2 && outlineStyle !== 'none' && contrast(outlineColor, one.parentElement) >= 3;
+";
+
+/// What a script that measures contrast tells.
+fn measured(browser: &mut Browser, script: &str) -> serde_json::Value {
+    browser.value(&format!("(() => {{ {CONTRAST} {script} }})()"))
+}
+
 #[test]
 fn a_message_is_stored_and_fetched_with_the_keyboard_alone() {
     let Some(mut browser) = Browser::start() else { return };
@@ -116,9 +166,7 @@ fn a_message_is_stored_and_fetched_with_the_keyboard_alone() {
     let focus = "document.activeElement.id || document.activeElement.textContent";
     let mut tab = |browser: &mut Browser| {
         browser.press("Tab");
-        let outline = "parseFloat(getComputedStyle(document.activeElement).outlineWidth) >= 2 \
-                       && getComputedStyle(document.activeElement).outlineStyle !== 'none'";
-        assert_eq!(browser.value(outline), true, "the focus is not seen");
+        assert_eq!(measured(browser, IS_SEEN), true, "the focus is not seen");
         visited.push(browser.value(focus).as_str().unwrap().to_owned());
     };
     tab(&mut browser);
@@ -172,23 +220,32 @@ fn the_link_and_the_fragment_show_a_message_and_the_digest_can_be_copied() {
 fn markup_in_a_message_is_text_and_runs_nothing() {
     let Some(mut browser) = Browser::start() else { return };
     let message = b"<script>window.ran = 1</script><img src=x onerror='window.ran = 1'><h1>h</h1>\n\xef\xbb\xbf</pre>";
-    let sandbox = Sandbox::with(&[message]);
-    let server = Server::start(sandbox, &["--http"]);
+    let (control, long) = (b"\x1b]0;title\x07", "x".repeat((1 << 20) + 1));
+    let server = Server::start(Sandbox::with(&[message, control, long.as_bytes()]), &["--http"]);
     let origin = url(&server, "http");
     browser.open(&format!("{origin}#{}", digest(message)));
     browser.hears("fetched", "It hashes to its digest");
     assert_eq!(browser.value("document.getElementById('shown').textContent"), std::str::from_utf8(message).unwrap());
     assert_eq!(browser.value("window.ran === undefined"), true);
     assert_eq!(browser.value("document.getElementById('shown').children.length"), 0);
+    for (other, why) in [(control.as_slice(), "not text"), (long.as_bytes(), "too long to be shown")] {
+        browser.value(&format!("location.hash = '{}'", digest(other)));
+        browser.hears("fetched", why);
+        assert_eq!(browser.value("document.getElementById('shown').checkVisibility()"), false);
+        assert_eq!(browser.value("document.getElementById('shown').textContent"), "");
+    }
     is_clean(browser, &origin);
 }
 
-/// A file is dropped on the page.
-const DROP: &str = "(() => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File(['foo'], 'name'));
-    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
-})()";
+/// Drags a file over the page and drops it there.
+fn drops(browser: &mut Browser, message: &[u8]) {
+    let file = browser.dir.path().join("dropped");
+    fs::write(&file, message).unwrap();
+    for kind in ["dragEnter", "dragOver", "drop"] {
+        let data = json!({"items": [], "files": [file], "dragOperationsMask": 1});
+        browser.call("Input.dispatchDragEvent", &json!({"type": kind, "x": 20, "y": 20, "data": data}));
+    }
+}
 
 #[test]
 fn a_file_is_stored_and_comes_back_as_a_download_of_the_same_bytes() {
@@ -220,7 +277,9 @@ fn a_file_is_stored_and_comes_back_as_a_download_of_the_same_bytes() {
     browser.hears("stored", "too large");
     browser.click("#clear");
     assert_eq!(browser.value("document.activeElement.id"), "text");
-    browser.value(DROP);
+    browser.click("#store button");
+    browser.hears("stored", "Type a message or choose a file first");
+    drops(&mut browser, b"foo");
     browser.click("#store button");
     browser.hears("stored-digest", FOO);
     is_clean(browser, &origin);
@@ -229,7 +288,7 @@ fn a_file_is_stored_and_comes_back_as_a_download_of_the_same_bytes() {
 const TRUTH: &str = "this is the truth";
 const LIE: &str = "this is not truth";
 
-/// Passes on what comes to a server, and what goes back but for the truth.
+/// Passes on what comes to a server, and what goes back but for the truth and its digest.
 fn liar(server: &Server) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, server) = (listener.local_addr().unwrap(), server.address);
@@ -240,11 +299,16 @@ fn liar(server: &Server) -> SocketAddr {
             head.push(byte[0]);
         }
         let head = String::from_utf8_lossy(&head).replace("Connection: keep-alive", "Connection: close");
-        let (mut there, mut reply) = (TcpStream::connect(server)?, Vec::new());
-        there.write_all(head.as_bytes())?;
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+        let (mut body, mut reply) = (vec![0; length.unwrap_or(0)], Vec::new());
+        client.read_exact(&mut body)?;
+        let mut there = TcpStream::connect(server)?;
+        there.write_all(&[head.as_bytes(), &body].concat())?;
         there.read_to_end(&mut reply)?;
-        if let Some(at) = reply.windows(TRUTH.len()).position(|words| words == TRUTH.as_bytes()) {
-            reply[at..at + TRUTH.len()].copy_from_slice(LIE.as_bytes());
+        for (truth, lie) in [(TRUTH.to_owned(), LIE.to_owned()), (digest(TRUTH.as_bytes()), digest(LIE.as_bytes()))] {
+            if let Some(at) = reply.windows(truth.len()).rposition(|words| words == truth.as_bytes()) {
+                reply[at..at + truth.len()].copy_from_slice(lie.as_bytes());
+            }
         }
         client.write_all(&reply)
     };
@@ -277,6 +341,22 @@ fn what_does_not_hash_to_its_digest_is_refused_by_the_page() {
 }
 
 #[test]
+fn what_the_server_does_not_confirm_is_not_called_stored() {
+    let Some(mut browser) = Browser::start() else { return };
+    let server = Server::http(&[]);
+    let origin = format!("http://{}/", liar(&server));
+    browser.open(&origin);
+    for (message, says) in [(LIE, "Stored, "), (TRUTH, "The server did not confirm the digest. Do not rely on it.")] {
+        browser.value(&format!("document.getElementById('text').value = '{message}'"));
+        browser.click("#store button");
+        browser.hears("stored", says);
+        let is_shown = browser.value("document.getElementById('stored-result').checkVisibility()");
+        assert_eq!(is_shown, message == LIE);
+    }
+    is_clean(browser, &origin);
+}
+
+#[test]
 fn what_the_server_refuses_is_said_and_a_token_helps_until_the_page_is_closed() {
     let Some(mut browser) = Browser::start() else { return };
     let sandbox = Sandbox::new();
@@ -289,6 +369,7 @@ fn what_the_server_refuses_is_said_and_a_token_helps_until_the_page_is_closed() 
     browser.hears("fetched", "A valid token is needed");
     browser.value("document.getElementById('token').focus()");
     browser.types("secret");
+    assert_eq!(browser.value("document.getElementById('token').type"), "password");
     browser.click("#fetch button");
     browser.hears("shown", "foo");
     browser.value(&format!("location.hash = '{}'", "a".repeat(64)));
@@ -317,32 +398,6 @@ fn over_plain_http_from_elsewhere_the_page_says_that_it_cannot_check() {
     is_clean(browser, &origin);
 }
 
-/// Every text's contrast with what is behind it (WCAG 2, 1.4.3), as far as it is too little.
-const FAINT: &str = "(() => {
-    const parts = color => color.match(/[\\d.]+/g).map(Number);
-    const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
-    const light = color => {
-        const [r, g, b] = parts(color).map(c => linear(c / 255));
-        return .2126 * r + .7152 * g + .0722 * b;
-    };
-    const ground = one => {
-        const color = getComputedStyle(one).backgroundColor;
-        return parts(color)[3] === 0 ? ground(one.parentElement) : color;
-    };
-    const contrast = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    const isText = node => node.nodeType === 3 && node.data.trim();
-    const has = one => one.matches('input, textarea') || [...one.childNodes].some(isText);
-    const faint = [];
-    for (const one of document.body.querySelectorAll('*')) {
-        if (!one.checkVisibility() || !has(one)) continue;
-        for (const part of [null, '::placeholder']) {
-            const found = contrast(light(getComputedStyle(one, part).color), light(ground(one)));
-            if (found < 4.5) faint.push(`${one.outerHTML} ${part} ${found}`);
-        }
-    }
-    return faint;
-})()";
-
 #[test]
 fn the_page_is_readable_in_light_and_dark_and_fits_a_narrow_screen() {
     let Some(mut browser) = Browser::start() else { return };
@@ -362,17 +417,23 @@ fn the_page_is_readable_in_light_and_dark_and_fits_a_narrow_screen() {
             browser.value("document.getElementById('text').value = 'foo'");
             browser.click("#store button");
             browser.hears("stored", "tored");
-            assert_eq!(browser.value(FAINT), json!([]), "{scheme}");
+            assert_eq!(measured(&mut browser, FAINT), json!([]), "{scheme}");
             browser.value("location.hash = 'no-digest'");
             browser.hears("fetched", "no digest");
-            assert_eq!(browser.value(FAINT), json!([]), "{scheme}");
+            assert_eq!(measured(&mut browser, FAINT), json!([]), "{scheme}");
             let wide = browser.value("document.scrollingElement.scrollWidth");
             assert!(wide.as_u64().unwrap() <= width, "{wide} at {width}");
         }
-        grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
+        // That of the page, and that of what the browser draws itself, such as scroll bars.
+        let ground = "document.body.style.color = 'Canvas', ['backgroundColor', 'color']
+            .map(name => getComputedStyle(document.body)[name])";
+        grounds.push(browser.value(ground));
     }
-    assert_ne!(grounds[0], grounds[1]);
+    assert!((0..2).all(|of| grounds[0][of] != grounds[1][of]), "{grounds:?}");
     let nameless = "[...document.querySelectorAll('input, textarea')].filter(one => !one.labels.length).length";
     assert_eq!(browser.value(nameless), 0);
+    // What comes later is read out.
+    let roles = "['insecure', 'stored', 'fetched'].map(id => document.getElementById(id).role)";
+    assert_eq!(browser.value(roles), json!(["alert", "status", "status"]));
     is_clean(browser, &origin);
 }

@@ -1,11 +1,10 @@
 //! Whose request it is that a proxy hands on: only a trusted one is believed, and only what it has seen itself.
 
 use std::fs;
-use std::process::Command;
 
 use crate::common::proxy::KINDS;
 use crate::common::server::{Server, until};
-use crate::common::{Sandbox, has_tool};
+use crate::common::{Sandbox, asking, has_tool};
 
 /// A server that writes down its requests.
 fn logging(flags: &[&str]) -> Server {
@@ -93,8 +92,8 @@ fn the_log_shows_who_stands_before_a_real_proxy_whatever_he_says() {
             let server = logging(flags);
             let Some(proxy) = kind.before(&[&server]) else { continue };
             for (path, says) in [("/openapi.json", "X-Other: 1"), ("/metrics", "X-Forwarded-For: 203.0.113.9")] {
-                let mut curl = Command::new("curl");
-                curl.args(["-sSf", "--noproxy", "*", "--interface", "127.0.0.2", "-H", says, "--cacert"]);
+                let mut curl = asking("curl");
+                curl.args(["-sSf", "--interface", "127.0.0.2", "-H", says, "--cacert"]);
                 let output = curl.arg(proxy.cert()).arg(proxy.url() + path).output().unwrap();
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
                 assert_eq!(peer(&server, path), client, "{kind:?} {flags:?} {says}");

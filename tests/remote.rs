@@ -1,26 +1,16 @@
 //! A client believes no server, waits for none for ever, and says why it cannot go on.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 
-use assert_cmd::Command;
 use predicates::prelude::*;
 
 use crate::common::actor::{actor, nobody, reply};
 use crate::common::server::Server;
-use crate::common::side::{cert, token, tokens, url};
+use crate::common::side::{cert, over, token, tokens, url};
 use crate::common::{FOO, Sandbox, digest, noise};
-
-/// A command that knows nothing but the URLs.
-fn over(urls: &[String], args: &[&str]) -> Command {
-    let urls = urls.iter().flat_map(|url| ["--server", url]);
-    let mut command = Sandbox::new().sha_api(urls.chain(args.iter().copied()));
-    command.env_remove("SHA_API_STORE");
-    command
-}
 
 fn http(address: std::net::SocketAddr) -> String {
     format!("http://{address}")
@@ -284,16 +274,7 @@ fn a_message_that_a_server_does_not_take_is_said_with_the_remedy() {
 #[test]
 fn two_hundred_commands_at_once_beside_a_server_are_answered() {
     let server = Server::start(Sandbox::new(), &[]);
-    let start = |number: u32| {
-        let mut command = server.sandbox.process(["put", "--wait", "60s", &number.to_string()]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let puts: Vec<_> = (0..200).map(start).collect();
-    for (number, put) in puts.into_iter().enumerate() {
-        let output = put.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), digest(number.to_string().as_bytes()), "{output:?}");
-        assert_eq!(output.stderr, b"");
-    }
+    server.sandbox.put_at_once(200);
     let list = server.sandbox.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
     assert_eq!(list.split(|byte| *byte == b'\n').count(), 201);
 }
@@ -312,15 +293,10 @@ fn a_socket_that_a_dead_server_left_is_passed_over() {
 #[test]
 fn who_waits_for_a_store_takes_the_server_that_gets_it_first() {
     let sandbox = Sandbox::new();
-    let mut command = sandbox.process(["put", "--lines"]);
-    let mut put = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, mut stdout) = (put.stdin.take().unwrap(), BufReader::new(put.stdout.take().unwrap()));
-    stdin.write_all(b"foo\n").unwrap();
-    stdout.read_line(&mut String::new()).unwrap();
+    let mut put = sandbox.held("foo");
     let mut command = sandbox.process(["get", "--wait", "60s", FOO]);
     let get = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let server = Server::begin(sandbox, &["--wait", "60s"]);
-    drop(stdin);
     assert!(put.wait().unwrap().success());
     let output = get.wait_with_output().unwrap();
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"foo".as_slice(), b"".as_slice()));

@@ -9,7 +9,7 @@ use crate::common::machine::Machine;
 use crate::common::packages::run;
 use crate::common::podman::text;
 use crate::common::server::until;
-use crate::common::{FOO, Sandbox, digest, has_tool};
+use crate::common::{FOO, Sandbox, asking, digest, has_tool};
 
 /// systemd's own measure of what a service could do, of 100; less is better. That of most services is 90 and more.
 const EXPOSED: &str = "--threshold=15";
@@ -168,7 +168,7 @@ fn no_line_of_the_log_is_lost_when_it_is_rotated_while_it_is_written() {
     let count = std::thread::scope(|scope| {
         let (rotating, mut count) = (scope.spawn(rotate), 0);
         while !rotating.is_finished() {
-            run(Command::new("curl").args(["-sS", "-o", "/dev/null", "--unix-socket"]).arg(&socket).arg(&url));
+            run(asking("curl").args(["-sS", "-o", "/dev/null", "--unix-socket"]).arg(&socket).arg(&url));
             count += 1;
         }
         rotating.join().unwrap();

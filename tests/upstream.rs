@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use assert_cmd::Command;
 
 use crate::common::server::Server;
-use crate::common::side::{token, tokens};
+use crate::common::side::{self, token, tokens};
 use crate::common::{FOO, Sandbox, digest};
 
 fn url(server: &Server) -> String {
@@ -25,9 +25,7 @@ fn near_its_owner(far: &Server) -> Server {
 
 /// A command over `server`, with nothing else to ask.
 fn over(server: &Server, args: &[&str]) -> Command {
-    let mut command = Sandbox::new().sha_api(["--server", &url(server)].iter().chain(args));
-    command.env_remove("SHA_API_STORE");
-    command
+    side::over(&[url(server)], args)
 }
 
 /// Lines that are put and got in bulk.

@@ -15,7 +15,7 @@ use ureq::{Agent, Timeout};
 use super::ask::Ask;
 use super::reply::Reply;
 use super::unix::{NoAddresses, ToSocket};
-use super::{Address, Options, tls};
+use super::{Address, Options, proxy, tls};
 use crate::messages::Error;
 
 /// For a connection to come about, if nothing shorter is asked for.
@@ -48,6 +48,8 @@ struct Server {
     agent: Agent,
     authorization: Option<HeaderValue>,
     timeout: Duration,
+    /// What stands between, for people.
+    proxy: Option<String>,
 }
 
 impl Servers {
@@ -109,14 +111,14 @@ impl Server {
         let mut server = match address {
             Address::Socket(path) => Self::at_socket(path.clone(), None, options),
             Address::Url(url) => {
-                let trust = if url.https { tls::config(&options.trust)? } else { tls::none() };
-                let mut config = config(options.timeout).tls_config(trust);
-                if url.is_here() {
-                    config = config.proxy(None);
-                }
-                let (base, agent) = (url.to_string(), config.build().new_agent());
+                let between = proxy::to(url)?;
+                let proxy = between.as_ref().map(proxy::public);
+                let is_tls = url.https || proxy.as_ref().is_some_and(|proxy| proxy.starts_with("https:"));
+                let trust = if is_tls { tls::config(&options.trust)? } else { tls::none() };
+                let agent = config(options.timeout).tls_config(trust).proxy(between).build().new_agent();
+                let base = url.to_string();
                 let (name, store) = (base.clone(), PathBuf::from(&base));
-                Self { name, base, store, agent, authorization: None, timeout: options.timeout }
+                Self { name, base, store, agent, authorization: None, timeout: options.timeout, proxy }
             }
         };
         server.authorization = authorization;
@@ -129,7 +131,7 @@ impl Server {
         let config = config(options.timeout).proxy(None).build();
         let agent = Agent::with_parts(config, ToSocket::new(socket, first), NoAddresses);
         let base = "http://localhost".to_owned();
-        Self { name, base, store, agent, authorization: None, timeout: options.timeout }
+        Self { name, base, store, agent, authorization: None, timeout: options.timeout, proxy: None }
     }
 
     fn ask(&self, ask: &Ask) -> Result<Reply, Error> {
@@ -138,7 +140,10 @@ impl Server {
             Err(ureq::Error::Io(error)) if is_hang_up(error.kind()) => self.try_to(ask),
             outcome => outcome,
         }
-        .map_err(|why| Error::Server { server: self.name.clone(), why: self.explain(&why) })
+        .map_err(|why| {
+            let through = self.proxy.as_ref().map_or_else(String::new, |proxy| format!("through the proxy {proxy}: "));
+            Error::Server { server: self.name.clone(), why: through + &self.explain(&why) }
+        })
     }
 
     fn try_to(&self, ask: &Ask) -> Result<Reply, ureq::Error> {
@@ -178,6 +183,12 @@ impl Server {
             }
             ureq::Error::Timeout(_) => format!("no answer {}; --timeout waits longer", within(self.timeout)),
             ureq::Error::HostNotFound => "there is no host of this name".to_owned(),
+            // It ends with the status, if there was one.
+            ureq::Error::ConnectProxyFailed(why) => match why.rsplit_once('/') {
+                Some((_, "407")) => "it wants to know who we are, or another password (407)".to_owned(),
+                Some((_, status)) => format!("it does not connect us ({status})"),
+                None => "it has hung up".to_owned(),
+            },
             ureq::Error::Protocol(why) => format!("it does not speak HTTP/1.1: {why}"),
             why => why.to_string(),
         }

@@ -5,6 +5,7 @@ mod address;
 mod ask;
 mod exchange;
 mod fetch;
+mod proxy;
 mod reply;
 mod send;
 mod tls;

@@ -1,15 +1,15 @@
 //! A headless Chromium, spoken to over two pipes in the `DevTools` protocol. It reaches nothing but this machine.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::has_tool;
 use super::server::{PATIENCE, until};
+use super::{asking, has_tool};
 
 /// A browser with one page, which ends with the test.
 pub struct Browser {
@@ -30,7 +30,7 @@ impl Browser {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new("sh");
+        let mut command = asking("sh");
         // The protocol is spoken over descriptors 3 and 4.
         command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 < /dev/null > /dev/null 2>&1", "sh"]);
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);

@@ -10,10 +10,13 @@ pub mod podman;
 pub mod proxy;
 pub mod server;
 pub mod side;
+pub mod tunnel;
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use assert_cmd::Command;
 use tempfile::TempDir;
@@ -87,7 +90,40 @@ impl Sandbox {
         command
     }
 
-    /// The same in a shell, where it is called `sha-api`.
+    /// A `put` that has stored a message and has the store until its stdin ends, which it does when it is waited for.
+    pub fn held(&self, message: &str) -> Child {
+        let mut put = self.process(["put", "--lines"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        writeln!(put.stdin.as_ref().unwrap(), "{message}").unwrap();
+        let mut line = String::new();
+        BufReader::new(put.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), digest(message.as_bytes()));
+        put
+    }
+
+    /// So many commands at once, each of which puts its number.
+    pub fn put_at_once(&self, count: u32) {
+        let start = |number: u32| {
+            let mut command = self.process(["put", "--wait", "100s", &number.to_string()]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let puts: Vec<_> = (0..count).map(start).collect();
+        for (number, put) in puts.into_iter().enumerate() {
+            let output = put.wait_with_output().unwrap();
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(stdout.trim(), digest(number.to_string().as_bytes()), "{output:?}");
+            assert_eq!(output.stderr, b"");
+        }
+    }
+
+    /// Flips a bit of a message where it is kept. A server may have the store.
+    pub fn damage(&self, message: &[u8]) {
+        let log = self.store().join("log/00000001.log");
+        let at = std::fs::read(&log).unwrap().windows(message.len()).position(|bytes| bytes == message).unwrap();
+        let file = std::fs::File::options().write(true).open(&log).unwrap();
+        file.write_all_at(&[message[0] ^ 1], at as u64).unwrap();
+    }
+
+    /// A shell on this store, where the binary is called `sha-api`.
     pub fn shell(&self, script: &str) -> Output {
         let binary: &Path = assert_cmd::cargo::cargo_bin!("sha-api");
         let paths = std::env::var_os("PATH").unwrap_or_default();
@@ -120,6 +156,15 @@ impl Random {
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
+}
+
+/// A tool that asks servers, without any proxy that is between whoever runs the tests and the world.
+pub fn asking(program: impl AsRef<OsStr>) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command
 }
 
 /// Whether a tool is there; without it a test is skipped.

@@ -114,6 +114,14 @@ impl View {
     }
 }
 
+/// A command that knows nothing but the URLs.
+pub fn over(urls: &[String], args: &[&str]) -> Command {
+    let urls = urls.iter().flat_map(|url| ["--server", url]);
+    let mut command = Sandbox::new().sha_api(urls.chain(args.iter().copied()));
+    command.env_remove("SHA_API_STORE");
+    command
+}
+
 /// Makes a token, and the file if it is not there.
 pub fn token(sandbox: &Sandbox, scopes: &str) -> String {
     let name = scopes.replace(',', "-");

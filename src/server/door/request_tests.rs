@@ -1,5 +1,6 @@
 //! What is taken as a head, what is refused and how, and that it does not matter in which pieces it comes.
 
+use super::fields::MAX_FIELDS;
 use super::*;
 
 const HOST: &str = "Host: a\r\n";
