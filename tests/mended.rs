@@ -191,6 +191,24 @@ fn a_log_that_lost_acknowledged_messages_says_how_many() {
 }
 
 #[test]
+fn what_the_log_lost_is_said_though_the_index_was_spared_it() {
+    let sandbox = Sandbox::new();
+    for message in ["one", "two", "three", "four"] {
+        sandbox.sha_api(["put", message]).assert().code(0);
+    }
+    let log = sandbox.store().join("log/00000001.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let third = bytes.windows(5).rposition(|window| window == b"three").unwrap();
+    bytes[third - 48..].fill(0);
+    std::fs::write(&log, bytes).unwrap();
+    let get = sandbox.sha_api(["get", &digest(b"three")]).assert().code(1).stdout("");
+    get.stderr(predicate::str::contains("2 messages that were stored are gone from the log"));
+    sandbox.sha_api(["has", &digest(b"one"), &digest(b"two")]).assert().code(0).stdout("").stderr("");
+    sandbox.sha_api(["put", "three"]).assert().code(0).stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("3 messages, 11 bytes: whole\n").stderr("");
+}
+
+#[test]
 fn what_the_log_lost_is_said_though_making_the_index_anew_was_interrupted() {
     if !can_trace() {
         return;

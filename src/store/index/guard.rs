@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::mark::Mark;
 use super::tree::Damaged;
 use crate::durable;
+use crate::store::log::Point;
 
 /// After so many attempts to open the tree that did not come back, no other is made.
 const ATTEMPTS: u64 = 2;
@@ -31,6 +32,9 @@ pub struct Guard {
 #[derive(Serialize, Deserialize)]
 struct Seal {
     mark: Mark,
+    /// How far the log went beyond that when the store was closed, and how many messages there were then.
+    end: Point,
+    messages: u64,
     logs: Vec<SealedLog>,
 }
 
@@ -40,6 +44,13 @@ struct SealedLog {
     number: u64,
     length: usize,
     crc32: u32,
+}
+
+impl Seal {
+    /// What was known. Of the segments, only what the tree knew.
+    fn into_mark(self) -> Mark {
+        Mark { point: self.end, messages: self.messages, ..self.mark }
+    }
 }
 
 impl Guard {
@@ -88,13 +99,26 @@ impl Guard {
             let bytes = std::fs::read(self.log(number)).ok()?;
             Some(SealedLog { number, length: bytes.len(), crc32: crc32fast::hash(&bytes) })
         });
-        let seal = Seal { mark: mark.clone(), logs: logs.collect() };
+        let seal = Seal { mark: mark.clone(), end: mark.point, messages: mark.messages, logs: logs.collect() };
         if self.read_seal().is_none() {
             // sled does not sync all that it writes when it makes a tree; without this a power cut costs a rebuild.
             let _ = durable::sync_tree(&self.dir).and_then(|()| durable::sync_dir(durable::parent(&self.dir)));
         }
         self.keep_reserve();
-        let seal = serde_json::to_string(&seal).expect("it is plain data");
+        self.write_seal(&seal);
+    }
+
+    /// After the log grew by a little that the tree was spared; false if there is no seal to say so.
+    pub fn after_growth(&self, end: Point, messages: u64) -> bool {
+        let Some(seal) = self.read_seal() else { return false };
+        if seal.end != end {
+            self.write_seal(&Seal { end, messages, ..seal });
+        }
+        true
+    }
+
+    fn write_seal(&self, seal: &Seal) {
+        let seal = serde_json::to_string(seal).expect("it is plain data");
         let _ = std::fs::write(&self.seal, format!("{:08x} {seal}", crc32fast::hash(seal.as_bytes())));
     }
 
@@ -109,9 +133,14 @@ impl Guard {
         }
     }
 
-    /// The sentinel of the last flush of a tree that had to be made anew, if it was not settled.
+    /// What was known when the store was last closed.
+    pub fn sealed(&self) -> Option<Mark> {
+        self.read_seal().map(Seal::into_mark)
+    }
+
+    /// The same of a tree that had to be made anew, if it was not settled.
     pub fn known(&self) -> Option<Mark> {
-        read(&self.known).map(|seal| seal.mark)
+        read(&self.known).map(Seal::into_mark)
     }
 
     /// What is gone of what was known has been said.

@@ -16,9 +16,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use guard::Guard;
 pub use mark::Mark;
 use overlay::{Overlay, Work};
-use place::Place;
+use place::{Opened, Place};
 use tree::{Damaged, Tree};
 
 use super::log::{Log, Point, Position, Tail};
@@ -33,6 +34,9 @@ const IDLE: Duration = Duration::from_secs(2);
 const FLUSH_AFTER: u64 = 1 << 20;
 /// The same in bytes of the log.
 const FLUSH_AFTER_BYTES: u64 = 1 << 30;
+/// So many entries, in so many bytes of the log, are left for the next process to replay: that is cheaper than a flush.
+const FEW: usize = 256;
+const FEW_BYTES: u64 = 1 << 18;
 /// So much room is left on the disk by a flush: sled does not survive a full one.
 const SPARE: u64 = 16 << 20;
 
@@ -44,21 +48,26 @@ pub struct Index {
     state: Mutex<State>,
 }
 
-/// What the tree holds, and how much of that is flushed.
+/// What the tree holds, how much of that is flushed, and how many messages there are with those in the overlay.
 #[derive(Debug, Clone)]
 struct State {
     mark: Mark,
     flushed: Mark,
+    messages: u64,
 }
 
 impl Index {
     /// Opens the index in `dir` and brings it up to date with the log; answers with how the log ends, too.
     pub fn open(dir: &Path, cache: u64, log: Arc<Log>, notes: Notes) -> Result<(Self, Tail), Error> {
         let place = Place { dir: dir.to_owned(), cache, log, notes };
-        let (tree, mut state, tail) = place.open()?;
+        let Opened { tree, mut state, left, tail } = place.open()?;
         place.look_for_segments(&tree, &mut state)?;
+        let overlay = Overlay::default();
+        if !left.is_empty() {
+            overlay.add(left.into_iter(), Point { segment: tail.segment, offset: tail.end.offset });
+        }
         let (tree, state) = (RwLock::new(Arc::new(tree)), Mutex::new(state));
-        Ok((Self { place, overlay: Overlay::default(), tree, state }, tail))
+        Ok((Self { place, overlay, tree, state }, tail))
     }
 
     /// Where a message stands.
@@ -80,8 +89,11 @@ impl Index {
         self.overlay.get(digest)
     }
 
-    /// Makes committed records findable, or takes digests out; the log now ends at `end`.
-    pub fn add(&self, entries: impl Iterator<Item = (Digest, Option<Position>)>, end: Point) {
+    /// Makes committed records findable, or takes digests out; the log now ends at `end`, with so many messages more.
+    pub fn add(&self, entries: impl Iterator<Item = (Digest, Option<Position>)>, end: Point, more: i64) {
+        let mut state = self.state();
+        state.messages = state.messages.saturating_add_signed(more);
+        drop(state);
         self.overlay.add(entries, end);
     }
 
@@ -155,9 +167,20 @@ impl Index {
         }
     }
 
-    /// Ends [`Index::run`] once it has moved everything.
+    /// Ends [`Index::run`] once it has moved everything, or at once if it is but little. Nothing is added any more.
     pub fn close(&self) {
-        self.overlay.close();
+        self.overlay.close(self.can_leave());
+    }
+
+    /// Whether the tree, as it was flushed, will do for the next process.
+    fn can_leave(&self) -> bool {
+        let State { mark, flushed, messages } = self.state().clone();
+        let (end, Point { segment, offset }) = (self.place.log.end(), flushed.point);
+        mark == flushed
+            && self.overlay.waiting() <= FEW
+            && end.segment == segment
+            && end.offset - offset <= FEW_BYTES
+            && Guard::new(&self.place.dir).after_growth(end, messages)
     }
 
     /// Inserts entries; a tree that fails is made anew, however long that takes.
@@ -182,7 +205,7 @@ impl Index {
 
     /// Makes the tree durable, if it is behind and there is room for it.
     fn flush(&self) {
-        let State { mark, flushed } = self.state().clone();
+        let State { mark, flushed, .. } = self.state().clone();
         if mark == flushed || !self.has_room() {
             return;
         }
@@ -215,9 +238,11 @@ impl Index {
             return Ok(());
         }
         let until = self.state().mark.point;
-        let (new, state, _) = self.place.rebuild(why, Some(until))?;
-        *tree = Arc::new(new);
-        *self.state() = state;
+        let made = self.place.rebuild(why, Some(until))?;
+        *tree = Arc::new(made.tree);
+        let mut state = self.state();
+        let ahead = state.messages.saturating_sub(state.mark.messages);
+        *state = State { messages: made.state.messages + ahead, ..made.state };
         Ok(())
     }
 

@@ -10,6 +10,8 @@ use crate::store::log::{Point, Position};
 
 /// Entries beyond which commits wait for the tree to catch up.
 const CAPACITY: usize = 1 << 16;
+/// Entries that the tree takes at a time, unless somebody waits for it: the more, the closer together they go.
+const ENOUGH: usize = 1 << 14;
 
 /// Entries on their way into the tree; `None` takes a digest out of it.
 pub type Entries = Arc<HashMap<Digest, Option<Position>>>;
@@ -46,6 +48,8 @@ struct State {
     moving: u64,
     moved: u64,
     end: Option<Point>,
+    /// Whether somebody waits for the tree to have it all.
+    urgent: bool,
     closed: bool,
 }
 
@@ -73,10 +77,10 @@ impl Overlay {
         }
     }
 
-    /// What is to be done, waiting up to `idle` for something.
+    /// What is to be done, waiting up to `idle` for enough of it.
     pub fn take(&self, idle: Duration) -> Work {
         let state = self.state();
-        let nothing = |state: &mut State| state.waiting == 0 && !state.closed;
+        let nothing = |state: &mut State| state.waiting < ENOUGH && !state.urgent && !state.closed;
         let (mut state, _) = self.changed.wait_timeout_while(state, idle, nothing).expect(UNBROKEN);
         if state.waiting == 0 {
             return if state.closed { Work::Closed } else { Work::Idle };
@@ -84,6 +88,7 @@ impl Overlay {
         let mut maps = self.maps.write().expect(UNBROKEN);
         maps.moving = Arc::new(std::mem::take(&mut maps.filling));
         state.waiting = 0;
+        state.urgent = false;
         state.moving = state.added;
         self.changed.notify_all();
         Work::Insert(maps.moving.clone(), state.end.expect("set with the first entry"))
@@ -99,14 +104,25 @@ impl Overlay {
 
     /// Waits until the tree has all that was added before this call.
     pub fn settle(&self) {
-        let state = self.state();
+        let mut state = self.state();
         let target = state.added;
+        state.urgent = state.waiting > 0;
+        self.changed.notify_all();
         drop(self.changed.wait_while(state, |state| state.moved < target).expect(UNBROKEN));
     }
 
-    /// Nothing more is added; [`Overlay::take`] says so once all is taken.
-    pub fn close(&self) {
-        self.state().closed = true;
+    /// How many entries wait for the tree.
+    pub fn waiting(&self) -> usize {
+        self.state().waiting
+    }
+
+    /// Nothing more is added; [`Overlay::take`] says so once all is taken, or at once if the tree is to have no more.
+    pub fn close(&self, leave: bool) {
+        let mut state = self.state();
+        state.closed = true;
+        if leave {
+            state.waiting = 0;
+        }
         self.changed.notify_all();
     }
 

@@ -5,13 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::State;
 use super::guard::Guard;
-use super::mark::Mark;
-use super::replay::{Stopped, replay};
+use super::mark::{Change, Mark};
+use super::replay::{Replayed, Stopped, replay};
 use super::tree::{Damaged, Tree};
+use super::{FEW, State};
+use crate::digest::Digest;
 use crate::messages::Error;
-use crate::store::log::{Log, Point, Tail};
+use crate::store::log::{Log, Point, Position, Tail};
 use crate::store::{Note, Notes};
 
 /// Where the index is, and what it is made from.
@@ -22,24 +23,41 @@ pub struct Place {
     pub notes: Notes,
 }
 
+/// An index that is open.
+pub struct Opened {
+    pub tree: Tree,
+    pub state: State,
+    /// What the tree was spared.
+    pub left: Vec<(Digest, Option<Position>)>,
+    /// How the log ends.
+    pub tail: Tail,
+}
+
 impl Place {
-    /// The tree, what it holds, and how the log ends.
-    pub fn open(&self) -> Result<(Tree, State, Tail), Error> {
+    /// The tree, brought up to date with the log but for a little.
+    pub fn open(&self) -> Result<Opened, Error> {
         let (tree, flushed) = match self.open_tree() {
             Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
             Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
             Err(why) => return self.rebuild(&why, None),
         };
+        let guard = Guard::new(&self.dir);
         if !self.log.covers(flushed.point).map_err(unreadable)? {
-            // A kill may have come between the flush and its seal.
-            Guard::new(&self.dir).after_flush(&flushed);
+            if guard.sealed().is_none_or(|sealed| sealed.point < flushed.point) {
+                // A kill may have come between the flush and its seal.
+                guard.after_flush(&flushed);
+            }
             tree.abandon();
             return self.rebuild(&Damaged::new("it knows more than the log"), None);
         }
-        match replay(&tree, flushed.clone(), None, &self.log, &self.notes) {
-            Ok((mark, tail)) => {
-                self.settle(&mark);
-                Ok((tree, State { mark, flushed }, tail))
+        let there = self.log.numbers();
+        let is_whole = guard.known().is_none() && flushed.live.keys().all(|number| there.contains(number));
+        let few = if is_whole && guard.sealed().is_some() { FEW } else { 0 };
+        let replayed = replay(&tree, flushed.clone(), None, few, &self.log, &self.notes);
+        match replayed.and_then(|replayed| Ok((self.reached(&tree, &replayed)?, replayed))) {
+            Ok((reached, Replayed { mark, left, tail })) => {
+                self.settle(&reached);
+                Ok(Opened { tree, state: State { mark, flushed, messages: reached.messages }, left, tail })
             }
             Err(Stopped::Tree(why)) => {
                 tree.abandon();
@@ -50,6 +68,27 @@ impl Place {
                 Err(unreadable(why))
             }
         }
+    }
+
+    /// What is known after a replay, with what the tree was spared. Says what is lost of what the seal knows.
+    fn reached(&self, tree: &Tree, replayed: &Replayed) -> Result<Mark, Damaged> {
+        let (guard, end) = (Guard::new(&self.dir), replayed.end());
+        let mut reached = Mark { point: end, ..replayed.mark.clone() };
+        match guard.sealed() {
+            Some(sealed) if sealed.point == end => reached.messages = sealed.messages,
+            sealed => {
+                let mut change = Change::default();
+                for (digest, position) in &replayed.left {
+                    change.count(tree.get(digest)?, *position);
+                }
+                change.apply(&mut reached);
+                if let Some(sealed) = sealed.filter(|sealed| sealed.point > end) {
+                    self.say_lost(&sealed, &reached);
+                    guard.after_growth(end, reached.messages);
+                }
+            }
+        }
+        Ok(reached)
     }
 
     /// Compares what was known before the tree was made anew, also if that was interrupted and only now is done.
@@ -63,13 +102,18 @@ impl Place {
 
     /// Says what the log no longer has of what was known to stand there.
     fn compare(&self, known: &Mark, reached: &Mark) {
-        let lost = known.messages.saturating_sub(reached.messages);
-        if reached.point < known.point && lost > 0 {
-            (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
-        }
+        self.say_lost(known, reached);
         let there = self.log.numbers();
         for number in known.live.keys().filter(|number| !there.contains(number)) {
             (self.notes)(Note::Said(format!("{number:08}.log is missing in the log, and what stood there with it")));
+        }
+    }
+
+    /// Says how many messages there are less.
+    fn say_lost(&self, known: &Mark, reached: &Mark) {
+        let lost = known.messages.saturating_sub(reached.messages);
+        if reached.point < known.point && lost > 0 {
+            (self.notes)(Note::Said(format!("{lost} messages that were stored are gone from the log")));
         }
     }
 
@@ -105,7 +149,7 @@ impl Place {
     }
 
     /// Makes the tree anew from the log, up to `until` or all of it, with the old one moved aside.
-    pub fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<(Tree, State, Tail), Error> {
+    pub fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<Opened, Error> {
         (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
         let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
         let aside = self.dir.with_extension("damaged");
@@ -116,7 +160,7 @@ impl Place {
         }
         Guard::new(&self.dir).reset();
         let made = self.open_tree().map_err(Stopped::Tree);
-        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, &self.log, &self.notes) {
+        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, 0, &self.log, &self.notes) {
             Ok(reached) => Ok((reached, tree)),
             Err(stopped) => {
                 tree.abandon();
@@ -124,10 +168,11 @@ impl Place {
             }
         });
         match made {
-            Ok(((mark, tail), tree)) => {
+            Ok((Replayed { mark, left, tail }, tree)) => {
                 remove_dir(&aside).map_err(failed)?;
                 self.settle(&mark);
-                Ok((tree, State { mark, flushed: Mark::EMPTY }, tail))
+                let state = State { messages: mark.messages, mark, flushed: Mark::EMPTY };
+                Ok(Opened { tree, state, left, tail })
             }
             Err(Stopped::Tree(why)) if why.is_full => Err(Error::Full(self.dir.clone())),
             Err(Stopped::Tree(why)) => Err(failed(io::Error::other(why))),

@@ -33,16 +33,34 @@ impl From<Damaged> for Stopped {
     }
 }
 
-/// Inserts what stands in the log between `mark` and `until`, or its end; answers with the mark it reached.
+/// What a replay found.
+pub struct Replayed {
+    /// Of what the tree holds now.
+    pub mark: Mark,
+    /// So little that the tree was spared it; then the mark is as it was.
+    pub left: Vec<(Digest, Option<Position>)>,
+    /// How the log ends.
+    pub tail: Tail,
+}
+
+impl Replayed {
+    /// Where it ended.
+    pub fn end(&self) -> Point {
+        Point { segment: self.tail.segment, offset: self.tail.end.offset }
+    }
+}
+
+/// Inserts what stands in the log between `mark` and `until`, or its end; but leaves up to `few` entries.
 pub fn replay(
     tree: &Tree,
     mark: Mark,
     until: Option<Point>,
+    few: usize,
     log: &Log,
     notes: &Notes,
-) -> Result<(Mark, Tail), Stopped> {
+) -> Result<Replayed, Stopped> {
     let from = mark.point;
-    let mut replay = Replay { tree, mark, batch: Vec::new() };
+    let mut replay = Replay { tree, mark, batch: Vec::new(), inserted: false };
     let total = log.length_from(from)?;
     let mut done = 0;
     let tail = log.replay(from, |segment, found| {
@@ -73,21 +91,26 @@ pub fn replay(
         }
         Ok::<_, Stopped>(())
     })?;
-    replay.insert()?;
+    if replay.inserted || replay.batch.len() > few {
+        replay.insert()?;
+    }
     // What was found is known from now on, and a put of what is known is acknowledged as it is.
     log.sync_from(from)?;
-    let end = Point { segment: tail.segment, offset: tail.end.offset };
-    replay.mark.point = until.unwrap_or(end);
     if total > SHORT {
         notes(Note::Replayed { done: total, total });
     }
-    Ok((replay.mark, tail))
+    let mut replayed = Replayed { mark: replay.mark, left: replay.batch, tail };
+    if replayed.left.is_empty() {
+        replayed.mark.point = until.unwrap_or(replayed.end());
+    }
+    Ok(replayed)
 }
 
 struct Replay<'a> {
     tree: &'a Tree,
     mark: Mark,
     batch: Vec<(Digest, Option<Position>)>,
+    inserted: bool,
 }
 
 impl Replay<'_> {
@@ -108,6 +131,7 @@ impl Replay<'_> {
         self.batch.sort_by_key(|(digest, _)| *digest);
         self.tree.insert(&self.batch)?.apply(&mut self.mark);
         self.batch.clear();
+        self.inserted = true;
         Ok(())
     }
 }

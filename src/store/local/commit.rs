@@ -180,8 +180,14 @@ impl Commits {
 
     /// Makes changes durable together; answers each.
     fn commit(&self, appender: &mut Appender, changes: &[Change], index: &Index) -> Vec<Answer> {
-        let mut group =
-            Group { index, time: log::now(), records: Vec::new(), stored: HashMap::new(), forgotten: Vec::new() };
+        let mut group = Group {
+            index,
+            time: log::now(),
+            records: Vec::new(),
+            stored: HashMap::new(),
+            forgotten: Vec::new(),
+            more: 0,
+        };
         let answers: Vec<_> = changes.iter().map(|change| group.add(change)).collect();
         let mut committed = self.append(appender, &group);
         if committed.is_ok() && changes.iter().any(|change| matches!(change, Change::BeginSegment)) {
@@ -195,15 +201,15 @@ impl Commits {
         if let Some(why) = self.failed() {
             return Err(Error::Failed(why));
         }
-        let Group { records, forgotten, .. } = group;
+        let Group { records, forgotten, more, .. } = group;
         if !records.is_empty() {
             let positions = appender.append(records).map_err(|error| self.explain(error))?;
             let digests = records.iter().map(|record| record.header.digest);
-            group.index.add(digests.zip(positions.into_iter().map(Some)), appender.end());
+            group.index.add(digests.zip(positions.into_iter().map(Some)), appender.end(), *more);
             self.log.ends_at(appender.end());
         }
         if !forgotten.is_empty() {
-            group.index.add(forgotten.iter().map(|digest| (*digest, None)), appender.end());
+            group.index.add(forgotten.iter().map(|digest| (*digest, None)), appender.end(), 0);
         }
         Ok(())
     }
@@ -239,6 +245,8 @@ struct Group<'a> {
     /// Whether a digest is stored once the records so far are.
     stored: HashMap<Digest, bool>,
     forgotten: Vec<Digest>,
+    /// How many messages there are more once it is appended.
+    more: i64,
 }
 
 impl<'a> Group<'a> {
@@ -263,6 +271,7 @@ impl<'a> Group<'a> {
         if !is_stored {
             let number = u32::try_from(stored.len()).expect("Store refuses longer messages");
             self.append(Header { kind: *kind, number, time: self.time, digest: *digest }, stored);
+            self.more += i64::from(corrupt.is_none());
         }
         !is_stored
     }
@@ -274,6 +283,7 @@ impl<'a> Group<'a> {
         };
         if is_stored {
             self.append(Header { kind: Kind::Removal, number: 0, time: self.time, digest }, &[]);
+            self.more -= 1;
         }
         Ok(is_stored)
     }

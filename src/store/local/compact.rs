@@ -178,7 +178,7 @@ mod tests {
         let index = core.clone();
         let index = std::thread::spawn(move || index.index.run());
         let (known, position) = appended(&mut appender, &[1; 3000]);
-        core.index.add([(known, Some(position))].into_iter(), appender.end());
+        core.index.add([(known, Some(position))].into_iter(), appender.end(), 1);
         core.log.ends_at(appender.end());
         let (digest, position) = appended(&mut appender, &[2; 3000]);
         assert_eq!(position.segment, 2);
@@ -186,7 +186,7 @@ mod tests {
         // It is durable, and nothing points to it yet: all of it seems to be dead.
         assert_eq!(due(&core, &[]).unwrap(), None);
         assert!(compact(&core, 2, false, &|| false).is_ok());
-        core.index.add([(digest, Some(position))].into_iter(), appender.end());
+        core.index.add([(digest, Some(position))].into_iter(), appender.end(), 1);
         core.log.ends_at(appender.end());
         assert_eq!(core.fetch(&digest).unwrap().unwrap().message.unwrap(), [2; 3000]);
         core.index.close();
