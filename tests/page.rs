@@ -392,6 +392,7 @@ fn over_plain_http_from_elsewhere_the_page_says_that_it_cannot_check() {
     let origin = format!("http://elsewhere.test:{}/", server.address.port());
     browser.open(&format!("{origin}#{FOO}"));
     assert!(browser.text("insecure").contains("open the page over HTTPS"));
+    assert_eq!(browser.value("document.getElementById('insecure').checkVisibility()"), true);
     let usable = "[...document.querySelectorAll(':is(button, input, textarea):enabled')]
         .filter(one => one.checkVisibility()).map(one => one.outerHTML)";
     assert_eq!(browser.value(usable), json!([]));
