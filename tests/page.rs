@@ -156,6 +156,18 @@ fn measured(browser: &mut Browser, script: &str) -> serde_json::Value {
     browser.value(&format!("(() => {{ {CONTRAST} {script} }})()"))
 }
 
+/// Shows the page so wide, in pixels; what is narrow is a phone.
+fn on_a_screen(browser: &mut Browser, width: u64) {
+    let screen = json!({"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 500});
+    browser.call("Emulation.setDeviceMetricsOverride", &screen);
+}
+
+/// Nothing of it stands out to the side.
+fn fits(browser: &mut Browser, width: u64) {
+    let wide = browser.value("document.scrollingElement.scrollWidth");
+    assert!(wide.as_u64().unwrap() <= width, "{wide} at {width}");
+}
+
 #[test]
 fn a_message_is_stored_and_fetched_with_the_keyboard_alone() {
     let Some(mut browser) = Browser::start() else { return };
@@ -328,10 +340,12 @@ fn what_does_not_hash_to_its_digest_is_refused_by_the_page() {
     server.put(TRUTH);
     server.put(other);
     let origin = format!("http://{}/", liar(&server));
+    on_a_screen(&mut browser, 320);
     browser.open(&format!("{origin}#{}", digest(other.as_bytes())));
     browser.hears("shown", other);
     browser.value(&format!("location.hash = '{}'", digest(TRUTH.as_bytes())));
     let said = browser.hears("fetched", "Refused");
+    fits(&mut browser, 320);
     let lie = digest(LIE.as_bytes());
     assert_eq!(said, format!("Refused: what came does not hash to its digest, but to {lie}."));
     assert_eq!(browser.value("document.getElementById('message').hidden"), true);
@@ -392,6 +406,7 @@ fn over_plain_http_from_elsewhere_the_page_says_that_it_cannot_check() {
     let origin = format!("http://elsewhere.test:{}/", server.address.port());
     browser.open(&format!("{origin}#{FOO}"));
     assert!(browser.text("insecure").contains("open the page over HTTPS"));
+    assert_eq!(browser.value("document.getElementById('insecure').checkVisibility()"), true);
     let usable = "[...document.querySelectorAll(':is(button, input, textarea):enabled')]
         .filter(one => one.checkVisibility()).map(one => one.outerHTML)";
     assert_eq!(browser.value(usable), json!([]));
@@ -410,19 +425,18 @@ fn the_page_is_readable_in_light_and_dark_and_fits_a_narrow_screen() {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         browser.call("Emulation.setEmulatedMedia", &features);
         for width in [320, 1280] {
-            let screen = json!({"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 500});
-            browser.call("Emulation.setDeviceMetricsOverride", &screen);
+            on_a_screen(&mut browser, width);
             browser.open(&format!("{origin}#{}", digest(message.as_bytes())));
             browser.hears("shown", &message);
             browser.value("document.getElementById('text').value = 'foo'");
             browser.click("#store button");
             browser.hears("stored", "tored");
             assert_eq!(measured(&mut browser, FAINT), json!([]), "{scheme}");
+            fits(&mut browser, width);
             browser.value("location.hash = 'no-digest'");
             browser.hears("fetched", "no digest");
             assert_eq!(measured(&mut browser, FAINT), json!([]), "{scheme}");
-            let wide = browser.value("document.scrollingElement.scrollWidth");
-            assert!(wide.as_u64().unwrap() <= width, "{wide} at {width}");
+            fits(&mut browser, width);
         }
         // That of the page, and that of what the browser draws itself, such as scroll bars.
         let ground = "document.body.style.color = 'Canvas', ['backgroundColor', 'color']
