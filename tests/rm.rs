@@ -94,13 +94,13 @@ fn a_server_gives_space_back_while_it_serves() {
         let put = request("PUT", &format!("/messages/{}", digest(message)), "", message);
         assert_eq!(client.exchange(put).status, 201);
     }
-    let took = self::log(&server.sandbox);
-    assert!(took > 6_000_000);
+    assert!(self::log(&server.sandbox) > 6_000_000);
     for message in &messages[..50] {
         let delete = request("DELETE", &format!("/messages/{}", digest(message)), "", "");
         assert_eq!(client.exchange(delete).status, 204);
     }
-    until("the space is back", || self::log(&server.sandbox) < took / 3);
+    // Less than 1 MiB is not worth a compaction, and there are zeros ahead of what is put.
+    until("the space is back", || self::log(&server.sandbox) < 10 * 100_000 + (3 << 19));
     for (number, message) in messages.iter().enumerate() {
         let accept = "Accept: application/octet-stream\r\n";
         let reply = client.exchange(request("GET", &format!("/messages/{}", digest(message)), accept, ""));

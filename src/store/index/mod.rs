@@ -34,7 +34,7 @@ const IDLE: Duration = Duration::from_secs(2);
 const FLUSH_AFTER: u64 = 1 << 20;
 /// The same in bytes of the log.
 const FLUSH_AFTER_BYTES: u64 = 1 << 30;
-/// So many entries, in so many bytes of the log, are left for the next process to replay: that is cheaper than a flush.
+/// So many messages, in so many bytes of the log, are left for the next process to replay: that is cheaper than a flush.
 const FEW: usize = 256;
 const FEW_BYTES: u64 = 1 << 18;
 /// So much room is left on the disk by a flush: sled does not survive a full one.
@@ -118,6 +118,11 @@ impl Index {
     /// What there is in all.
     pub fn totals(&self) -> Mark {
         self.overlay.settle();
+        self.counted()
+    }
+
+    /// The same without what was committed lately.
+    pub fn counted(&self) -> Mark {
         self.state().mark.clone()
     }
 
@@ -177,7 +182,7 @@ impl Index {
         let State { mark, flushed, messages } = self.state().clone();
         let (end, Point { segment, offset }) = (self.place.log.end(), flushed.point);
         mark == flushed
-            && self.overlay.waiting() <= FEW
+            && self.overlay.is_little()
             && end.segment == segment
             && end.offset - offset <= FEW_BYTES
             && Guard::new(&self.place.dir).after_growth(end, messages)

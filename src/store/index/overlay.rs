@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use super::FEW;
 use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
@@ -111,9 +112,10 @@ impl Overlay {
         drop(self.changed.wait_while(state, |state| state.moved < target).expect(UNBROKEN));
     }
 
-    /// How many entries wait for the tree.
-    pub fn waiting(&self) -> usize {
-        self.state().waiting
+    /// Whether what waits for the tree is [little](is_little).
+    pub fn is_little(&self) -> bool {
+        let maps = self.maps.read().expect(UNBROKEN);
+        is_little(maps.filling.values())
     }
 
     /// Nothing more is added; [`Overlay::take`] says so once all is taken, or at once if the tree is to have no more.
@@ -129,6 +131,11 @@ impl Overlay {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect(UNBROKEN)
     }
+}
+
+/// Whether entries can be left to the next process: few, and messages. What was removed is to give its space back soon.
+pub fn is_little<'a>(mut positions: impl ExactSizeIterator<Item = &'a Option<Position>>) -> bool {
+    positions.len() <= FEW && positions.all(|position| position.is_some_and(|position| position.is_message()))
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";

@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::State;
 use super::guard::Guard;
 use super::mark::{Change, Mark};
 use super::replay::{Replayed, Stopped, replay};
 use super::tree::{Damaged, Tree};
-use super::{FEW, State};
 use crate::digest::Digest;
 use crate::messages::Error;
 use crate::store::log::{Log, Point, Position, Tail};
@@ -52,8 +52,8 @@ impl Place {
         }
         let there = self.log.numbers();
         let is_whole = guard.known().is_none() && flushed.live.keys().all(|number| there.contains(number));
-        let few = if is_whole && guard.sealed().is_some() { FEW } else { 0 };
-        let replayed = replay(&tree, flushed.clone(), None, few, &self.log, &self.notes);
+        let may_leave = is_whole && guard.sealed().is_some();
+        let replayed = replay(&tree, flushed.clone(), None, may_leave, &self.log, &self.notes);
         match replayed.and_then(|replayed| Ok((self.reached(&tree, &replayed)?, replayed))) {
             Ok((reached, Replayed { mark, left, tail })) => {
                 self.settle(&reached);
@@ -160,7 +160,7 @@ impl Place {
         }
         Guard::new(&self.dir).reset();
         let made = self.open_tree().map_err(Stopped::Tree);
-        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, 0, &self.log, &self.notes) {
+        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, false, &self.log, &self.notes) {
             Ok(reached) => Ok((reached, tree)),
             Err(stopped) => {
                 tree.abandon();

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::mark::Mark;
+use super::overlay::is_little;
 use super::tree::{Damaged, Tree};
 use crate::digest::Digest;
 use crate::store::log::{Found, Log, Point, Position, Tail};
@@ -50,12 +51,12 @@ impl Replayed {
     }
 }
 
-/// Inserts what stands in the log between `mark` and `until`, or its end; but leaves up to `few` entries.
+/// Inserts what stands in the log between `mark` and `until`, or its end; unless it is little and `may_leave` is set.
 pub fn replay(
     tree: &Tree,
     mark: Mark,
     until: Option<Point>,
-    few: usize,
+    may_leave: bool,
     log: &Log,
     notes: &Notes,
 ) -> Result<Replayed, Stopped> {
@@ -91,7 +92,7 @@ pub fn replay(
         }
         Ok::<_, Stopped>(())
     })?;
-    if replay.inserted || replay.batch.len() > few {
+    if replay.inserted || !may_leave || !is_little(replay.batch.iter().map(|(_, position)| position)) {
         replay.insert()?;
     }
     // What was found is known from now on, and a put of what is known is acknowledged as it is.

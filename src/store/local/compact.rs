@@ -82,7 +82,7 @@ impl Compactions {
     }
 
     fn compact_all(&self, core: &Core, damaged: &mut Vec<u32>) -> Result<(), Error> {
-        while let Some(number) = due(core, damaged)? {
+        while let Some(number) = self.next(core, damaged)? {
             let stop = || {
                 let state = self.state();
                 state.closed.is_some_and(|closed| !state.removed || closed.elapsed() > PATIENCE)
@@ -99,6 +99,14 @@ impl Compactions {
             }
         }
         Ok(())
+    }
+
+    /// The segment that is due. Where nothing was removed, the tree is not made to take what is new only to find none.
+    fn next(&self, core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
+        if !self.state().removed && due(core, damaged, Index::counted)?.is_none() {
+            return Ok(None);
+        }
+        due(core, damaged, Index::totals)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,8 +139,8 @@ fn dead_in(log: &Log, end: Point, totals: &Mark, number: u32) -> io::Result<(u64
 }
 
 /// The segment that gives back most, if one is worth it.
-fn due(core: &Core, damaged: &[u32]) -> Result<Option<u32>, Error> {
-    let (end, totals) = (core.log.end(), core.index.totals());
+fn due(core: &Core, damaged: &[u32], count: fn(&Index) -> Mark) -> Result<Option<u32>, Error> {
+    let (end, totals) = (core.log.end(), count(&core.index));
     let least = LEAST.min(core.log.segment_size() / 2);
     let mut best = None;
     // Behind the end, a group is being written that nothing points to yet.
