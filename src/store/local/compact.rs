@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(position.segment, 2);
 
         // It is durable, and nothing points to it yet: all of it seems to be dead.
-        assert_eq!(due(&core, &[]).unwrap(), None);
+        assert_eq!(due(&core, &[], Index::totals).unwrap(), None);
         assert!(compact(&core, 2, false, &|| false).is_ok());
         core.index.add([(digest, Some(position))].into_iter(), appender.end(), 1);
         core.log.ends_at(appender.end());
