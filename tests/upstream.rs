@@ -48,6 +48,20 @@ fn a_put_is_far_and_near() {
 }
 
 #[test]
+fn the_upstream_is_believed_only_with_a_certificate_that_is_trusted() {
+    let far = Server::https(&[]);
+    let url = format!("https://localhost:{}", far.address.port());
+    let trusted = far.cert().unwrap().display().to_string();
+    let believing = Server::http(&["--upstream", &url, "--cacert", &trusted]);
+    over(&believing, &["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
+    far.sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
+    let wary = Server::http(&["--upstream", &url]);
+    assert_eq!(wary.get(&format!("/messages/{FOO}")).status, 503);
+    over(&wary, &["put", "bar", "--wait", "0s"]).assert().code(3).stdout("");
+    far.sandbox.sha_api(["has", &digest(b"bar")]).assert().code(1);
+}
+
+#[test]
 fn what_was_got_once_is_there_without_the_upstream() {
     let far = Server::http(&[]);
     let near = near(&far, &[]);
