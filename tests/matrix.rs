@@ -64,6 +64,8 @@ fn full() -> Sandbox {
     for message in stored() {
         sandbox.sha_api(["put"]).write_stdin(message).assert().code(0);
     }
+    // This has the index flushed, so that it takes as much of the disk whoever counts it.
+    sandbox.sha_api(["list"]).assert().code(0);
     sandbox
 }
 

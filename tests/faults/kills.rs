@@ -146,9 +146,10 @@ fn a_kill_before_what_was_acknowledged_is_written_is_seen_as_a_loss() {
     }
     let mut victim = closed();
     let message = |number| format!("as long as the other {number}").into_bytes();
-    // The first is acknowledged without being written, and before the index knows it the second brings the end.
+    // The first is acknowledged without being written, and before the index knows it the second brings the end. The
+    // thread that commits them has synced the log before, when it was replayed.
     let lie = Injection::new("pwrite64", format!("retval={}", super::lies::record(&message(1))));
-    let lie = lie.and("fdatasync", "signal=KILL:when=2").on(vec![victim.log()]);
+    let lie = lie.and("fdatasync", "signal=KILL:when=3").on(vec![victim.log()]);
     let before = victim.known.len();
     let (ran, _) = victim.put(Some(&lie), &[vec![message(1)], vec![message(2)]]);
     assert!(ran.killed && victim.known.len() == before + 1);
