@@ -64,8 +64,11 @@ fn full() -> Sandbox {
     for message in stored() {
         sandbox.sha_api(["put"]).write_stdin(message).assert().code(0);
     }
-    // This has the index flushed, so that it takes as much of the disk whoever counts it.
-    sandbox.sha_api(["list"]).assert().code(0);
+    // This has the index flushed, and then what sled moves when it is closed, so that it takes as much of the disk
+    // whoever counts it.
+    for _ in 0..3 {
+        sandbox.sha_api(["stats"]).assert().code(0);
+    }
     sandbox
 }
 

@@ -78,9 +78,14 @@ impl Guard {
         Ok(())
     }
 
+    /// After the tree was opened anew by who had it open.
+    pub fn after_reopen(&self) {
+        let _ = std::fs::remove_file(&self.attempts);
+    }
+
     /// After the tree was opened and answered with its sentinel: is it as new as it was before?
     pub fn after_open(&self, mark: Option<&Mark>) -> Result<(), Damaged> {
-        let _ = std::fs::remove_file(&self.attempts);
+        self.after_reopen();
         match self.read_seal() {
             Some(seal) if mark.is_none_or(|mark| mark.point < seal.mark.point) => {
                 Err(Damaged::new("it is shorter than it was"))

@@ -21,9 +21,7 @@ pub struct Mark {
     pub live: BTreeMap<u32, u64>,
 }
 
-/// Of an index whose entries have another form, the sentinel begins otherwise, so that it is made anew.
-const FORM: u8 = 2;
-/// What stands between the form and the segments.
+/// What stands before the segments.
 const FIXED: usize = 36;
 /// A segment and its bytes.
 const EACH: usize = 12;
@@ -34,8 +32,7 @@ impl Mark {
 
     /// As it is stored.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(1 + FIXED + EACH * self.live.len());
-        bytes.push(FORM);
+        let mut bytes = Vec::with_capacity(FIXED + EACH * self.live.len());
         for number in [self.point.offset, self.messages, self.bytes] {
             bytes.extend(number.to_le_bytes());
         }
@@ -52,12 +49,11 @@ impl Mark {
 
     /// Reads what [`Mark::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (form, bytes) = bytes.split_first()?;
         let (fixed, each) = bytes.split_at_checked(FIXED)?;
         let [offset, messages, stored] = [0, 8, 16].map(|at| long(fixed, at));
         let [segment, newest, count] = [24, 28, 32].map(|at| short(fixed, at));
         let live: BTreeMap<_, _> = each.chunks_exact(EACH).map(|one| (short(one, 0), long(one, 4))).collect();
-        let is_whole = *form == FORM && each.len() % EACH == 0 && u32::try_from(live.len()) == Ok(count);
+        let is_whole = each.len() % EACH == 0 && u32::try_from(live.len()) == Ok(count);
         let point = Point { segment, offset };
         is_whole.then_some(Self { point, messages, bytes: stored, newest, live })
     }

@@ -1,5 +1,5 @@
-//! What is durable in the log but not yet in the tree, so that the tree is never waited for by a commit.
-//! A digest is findable here from before its put is acknowledged until the tree has it.
+//! What is durable in the log but not yet in the table, so that the table is never waited for by a commit.
+//! A digest is findable here from before its put is acknowledged until the table has it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
@@ -9,17 +9,17 @@ use super::FEW;
 use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
-/// Entries beyond which commits wait for the tree to catch up.
+/// Entries beyond which commits wait for the table to catch up.
 const CAPACITY: usize = 1 << 16;
-/// Entries that the tree takes at a time, unless somebody waits for it: the more, the closer together they go.
+/// Entries that the table takes at a time, unless somebody waits for it: the more, the closer together they go.
 const ENOUGH: usize = 1 << 14;
 
-/// Entries on their way into the tree; `None` takes a digest out of it.
+/// Entries on their way into the table; `None` takes a digest out of it.
 pub type Entries = Arc<HashMap<Digest, Option<Position>>>;
 
-/// What the thread behind the tree has to do next.
+/// What the thread behind the table has to do next.
 pub enum Work {
-    /// These go into the tree; then it is complete up to this point.
+    /// These go into the table; then it is complete up to this point.
     Insert(Entries, Point),
     /// Nothing for a while.
     Idle,
@@ -27,7 +27,7 @@ pub enum Work {
     Closed,
 }
 
-/// Two maps: one that commits fill, one that moves into the tree.
+/// Two maps: one that commits fill, one that moves into the table.
 #[derive(Default)]
 pub struct Overlay {
     maps: RwLock<Maps>,
@@ -44,18 +44,18 @@ struct Maps {
 #[derive(Default)]
 struct State {
     waiting: usize,
-    /// How many times something was added: in all, up to what is moving, and up to what the tree has.
+    /// How many times something was added: in all, up to what is moving, and up to what the table has.
     added: u64,
     moving: u64,
     moved: u64,
     end: Option<Point>,
-    /// Whether somebody waits for the tree to have it all.
+    /// Whether somebody waits for the table to have it all.
     urgent: bool,
     closed: bool,
 }
 
 impl Overlay {
-    /// What the tree will have under a digest, if that is on its way.
+    /// What the table will have under a digest, if that is on its way.
     #[allow(clippy::option_option, reason = "that nothing will be there is an answer, too")]
     pub fn get(&self, digest: &Digest) -> Option<Option<Position>> {
         let maps = self.maps.read().expect(UNBROKEN);
@@ -103,7 +103,7 @@ impl Overlay {
         self.changed.notify_all();
     }
 
-    /// Waits until the tree has all that was added before this call.
+    /// Waits until the table has all that was added before this call.
     pub fn settle(&self) {
         let mut state = self.state();
         let target = state.added;
@@ -112,13 +112,13 @@ impl Overlay {
         drop(self.changed.wait_while(state, |state| state.moved < target).expect(UNBROKEN));
     }
 
-    /// Whether what waits for the tree is [little](is_little).
+    /// Whether what waits for the table is [little](is_little).
     pub fn is_little(&self) -> bool {
         let maps = self.maps.read().expect(UNBROKEN);
         is_little(maps.filling.values())
     }
 
-    /// Nothing more is added; [`Overlay::take`] says so once all is taken, or at once if the tree is to have no more.
+    /// Nothing more is added; [`Overlay::take`] says so once all is taken, or at once if the table is to have no more.
     pub fn close(&self, leave: bool) {
         let mut state = self.state();
         state.closed = true;

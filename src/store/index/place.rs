@@ -1,15 +1,15 @@
-//! Opens the tree in its directory and brings it up to date with the log; makes it anew where it is of no use, and
+//! Opens the table in its directory and brings it up to date with the log; makes it anew where it is of no use, and
 //! says what the log has lost since.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::State;
 use super::guard::Guard;
 use super::mark::{Change, Mark};
 use super::replay::{Replayed, Stopped, replay};
-use super::tree::{Damaged, Tree};
+use super::table::Table;
+use super::tree::Damaged;
 use crate::digest::Digest;
 use crate::messages::Error;
 use crate::store::log::{Log, Point, Position, Tail};
@@ -25,61 +25,62 @@ pub struct Place {
 
 /// An index that is open.
 pub struct Opened {
-    pub tree: Tree,
-    pub state: State,
-    /// What the tree was spared.
+    pub table: Table,
+    /// How many messages there are, with those that the table was spared.
+    pub messages: u64,
+    /// What the table was spared.
     pub left: Vec<(Digest, Option<Position>)>,
     /// How the log ends.
     pub tail: Tail,
 }
 
 impl Place {
-    /// The tree, brought up to date with the log but for a little.
+    /// The table, brought up to date with the log but for a little.
     pub fn open(&self) -> Result<Opened, Error> {
-        let (tree, flushed) = match self.open_tree() {
-            Ok((tree, mark)) => (tree, mark.unwrap_or(Mark::EMPTY)),
+        let table = match self.open_table() {
+            Ok(table) => table,
             Err(why) if why.is_full => return Err(Error::Full(self.dir.clone())),
             Err(why) => return self.rebuild(&why, None),
         };
-        let guard = Guard::new(&self.dir);
+        let (guard, flushed) = (Guard::new(&self.dir), table.mark());
         if !self.log.covers(flushed.point).map_err(unreadable)? {
             if guard.sealed().is_none_or(|sealed| sealed.point < flushed.point) {
                 // A kill may have come between the flush and its seal.
                 guard.after_flush(&flushed);
             }
-            tree.abandon();
+            table.abandon();
             return self.rebuild(&Damaged::new("it knows more than the log"), None);
         }
         let there = self.log.numbers();
         let is_whole = guard.known().is_none() && flushed.live.keys().all(|number| there.contains(number));
         let may_leave = is_whole && guard.sealed().is_some();
-        let replayed = replay(&tree, flushed.clone(), None, may_leave, &self.log, &self.notes);
-        match replayed.and_then(|replayed| Ok((self.reached(&tree, &replayed)?, replayed))) {
-            Ok((reached, Replayed { mark, left, tail })) => {
+        let replayed = replay(&table, None, may_leave, &self.log, &self.notes);
+        match replayed.and_then(|replayed| Ok((self.reached(&table, &replayed)?, replayed))) {
+            Ok((reached, Replayed { left, tail })) => {
                 self.settle(&reached);
-                Ok(Opened { tree, state: State { mark, flushed, messages: reached.messages }, left, tail })
+                Ok(Opened { table, messages: reached.messages, left, tail })
             }
-            Err(Stopped::Tree(why)) => {
-                tree.abandon();
+            Err(Stopped::Table(why)) => {
+                table.abandon();
                 self.rebuild(&why, None)
             }
             Err(Stopped::Log(why)) => {
-                tree.abandon();
+                table.abandon();
                 Err(unreadable(why))
             }
         }
     }
 
-    /// What is known after a replay, with what the tree was spared. Says what is lost of what the seal knows.
-    fn reached(&self, tree: &Tree, replayed: &Replayed) -> Result<Mark, Damaged> {
+    /// What is known after a replay, with what the table was spared. Says what is lost of what the seal knows.
+    fn reached(&self, table: &Table, replayed: &Replayed) -> Result<Mark, Damaged> {
         let (guard, end) = (Guard::new(&self.dir), replayed.end());
-        let mut reached = Mark { point: end, ..replayed.mark.clone() };
+        let mut reached = Mark { point: end, ..table.mark() };
         match guard.sealed() {
             Some(sealed) if sealed.point == end => reached.messages = sealed.messages,
             sealed => {
                 let mut change = Change::default();
                 for (digest, position) in &replayed.left {
-                    change.count(tree.get(digest)?, *position);
+                    change.count(table.get(digest)?, *position);
                 }
                 change.apply(&mut reached);
                 if let Some(sealed) = sealed.filter(|sealed| sealed.point > end) {
@@ -91,7 +92,7 @@ impl Place {
         Ok(reached)
     }
 
-    /// Compares what was known before the tree was made anew, also if that was interrupted and only now is done.
+    /// Compares what was known before the table was made anew, also if that was interrupted and only now is done.
     fn settle(&self, reached: &Mark) {
         let guard = Guard::new(&self.dir);
         if let Some(known) = guard.known() {
@@ -118,20 +119,20 @@ impl Place {
     }
 
     /// Says what is lost with segments that are gone. A removal in one of them has nothing left to remove.
-    pub fn look_for_segments(&self, tree: &Tree, state: &mut State) -> Result<(), Error> {
-        let there = self.log.numbers();
-        let gone: Vec<_> = state.mark.live.keys().copied().filter(|number| !there.contains(number)).collect();
+    pub fn look_for_segments(&self, table: &Table) -> Result<(), Error> {
+        let (there, mark) = (self.log.numbers(), table.mark());
+        let gone: Vec<_> = mark.live.keys().copied().filter(|number| !there.contains(number)).collect();
         if gone.is_empty() {
             return Ok(());
         }
         let failed = |why: Damaged| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(why));
-        let entries = tree.entries_in(&gone).map_err(failed)?;
+        let entries = table.entries_in(&gone).map_err(failed)?;
         let removals = entries.iter().filter(|(_, position)| !position.is_message());
         let removals: Vec<_> = removals.map(|(digest, _)| (*digest, None)).collect();
-        tree.insert(&removals).map_err(failed)?.apply(&mut state.mark);
+        table.insert(&removals, mark.point).map_err(failed)?;
         let lost = entries.len() - removals.len();
         if lost == 0 {
-            state.mark.live.retain(|number, _| there.contains(number));
+            table.forget_segments(&gone);
         } else {
             let names: Vec<_> = gone.iter().map(|number| format!("{number:08}.log")).collect();
             let names = names.join(", ");
@@ -140,15 +141,15 @@ impl Place {
         Ok(())
     }
 
-    /// Opens the tree, on a full disk with what was put by for that.
-    fn open_tree(&self) -> Result<(Tree, Option<Mark>), Damaged> {
-        match Tree::open(&self.dir, self.cache) {
-            Err(why) if why.is_full && Guard::new(&self.dir).spend_reserve() => Tree::open(&self.dir, self.cache),
+    /// Opens the table, on a full disk with what was put by for that.
+    fn open_table(&self) -> Result<Table, Damaged> {
+        match Table::open(&self.dir, self.cache) {
+            Err(why) if why.is_full && Guard::new(&self.dir).spend_reserve() => Table::open(&self.dir, self.cache),
             opened => opened,
         }
     }
 
-    /// Makes the tree anew from the log, up to `until` or all of it, with the old one moved aside.
+    /// Makes the table anew from the log, up to `until` or all of it, with the old one moved aside.
     pub fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<Opened, Error> {
         (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
         let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
@@ -159,23 +160,23 @@ impl Place {
             _ => {}
         }
         Guard::new(&self.dir).reset();
-        let made = self.open_tree().map_err(Stopped::Tree);
-        let made = made.and_then(|(tree, _)| match replay(&tree, Mark::EMPTY, until, false, &self.log, &self.notes) {
-            Ok(reached) => Ok((reached, tree)),
+        let made = self.open_table().map_err(Stopped::Table);
+        let made = made.and_then(|table| match replay(&table, until, false, &self.log, &self.notes) {
+            Ok(replayed) => Ok((replayed, table)),
             Err(stopped) => {
-                tree.abandon();
+                table.abandon();
                 Err(stopped)
             }
         });
         match made {
-            Ok((Replayed { mark, left, tail }, tree)) => {
+            Ok((Replayed { left, tail }, table)) => {
                 remove_dir(&aside).map_err(failed)?;
+                let mark = table.mark();
                 self.settle(&mark);
-                let state = State { messages: mark.messages, mark, flushed: Mark::EMPTY };
-                Ok(Opened { tree, state, left, tail })
+                Ok(Opened { table, messages: mark.messages, left, tail })
             }
-            Err(Stopped::Tree(why)) if why.is_full => Err(Error::Full(self.dir.clone())),
-            Err(Stopped::Tree(why)) => Err(failed(io::Error::other(why))),
+            Err(Stopped::Table(why)) if why.is_full => Err(Error::Full(self.dir.clone())),
+            Err(Stopped::Table(why)) => Err(failed(io::Error::other(why))),
             Err(Stopped::Log(why)) => Err(unreadable(why)),
         }
     }

@@ -1,10 +1,10 @@
-//! Brings a tree up to date with the log, from the tree's sentinel on; says what is damaged on the way.
+//! Brings a table up to date with the log, from its mark on; says what is damaged on the way.
 
 use std::io;
 
-use super::mark::Mark;
 use super::overlay::is_little;
-use super::tree::{Damaged, Tree};
+use super::table::Table;
+use super::tree::Damaged;
 use crate::digest::Digest;
 use crate::store::log::{Found, Log, Point, Position, Tail};
 use crate::store::{Note, Notes};
@@ -18,8 +18,8 @@ const SHORT: u64 = 64 << 20;
 pub enum Stopped {
     /// The log cannot be read.
     Log(io::Error),
-    /// The tree cannot be written.
-    Tree(Damaged),
+    /// The table cannot be read or written.
+    Table(Damaged),
 }
 
 impl From<io::Error> for Stopped {
@@ -30,15 +30,13 @@ impl From<io::Error> for Stopped {
 
 impl From<Damaged> for Stopped {
     fn from(damaged: Damaged) -> Self {
-        Self::Tree(damaged)
+        Self::Table(damaged)
     }
 }
 
 /// What a replay found.
 pub struct Replayed {
-    /// Of what the tree holds now.
-    pub mark: Mark,
-    /// So little that the tree was spared it; then the mark is as it was.
+    /// So little that the table was spared it; then its mark is as it was.
     pub left: Vec<(Digest, Option<Position>)>,
     /// How the log ends.
     pub tail: Tail,
@@ -51,17 +49,16 @@ impl Replayed {
     }
 }
 
-/// Inserts what stands in the log between `mark` and `until`, or its end; unless it is little and `may_leave` is set.
+/// Inserts what stands in the log between the table's mark and `until`, or its end; unless it is little and `may_leave` is set.
 pub fn replay(
-    tree: &Tree,
-    mark: Mark,
+    table: &Table,
     until: Option<Point>,
     may_leave: bool,
     log: &Log,
     notes: &Notes,
 ) -> Result<Replayed, Stopped> {
-    let from = mark.point;
-    let mut replay = Replay { tree, mark, batch: Vec::new(), inserted: false };
+    let from = table.mark().point;
+    let mut replay = Replay { table, batch: Vec::new(), inserted: false };
     let total = log.length_from(from)?;
     let mut done = 0;
     let tail = log.replay(from, |segment, found| {
@@ -92,24 +89,21 @@ pub fn replay(
         }
         Ok::<_, Stopped>(())
     })?;
-    if replay.inserted || !may_leave || !is_little(replay.batch.iter().map(|(_, position)| position)) {
-        replay.insert()?;
+    let is_left = may_leave && !replay.inserted && is_little(replay.batch.iter().map(|(_, position)| position));
+    if !is_left {
+        let end = Point { segment: tail.segment, offset: tail.end.offset };
+        replay.insert(until.unwrap_or(end))?;
     }
     // What was found is known from now on, and a put of what is known is acknowledged as it is.
     log.sync_from(from)?;
     if total > SHORT {
         notes(Note::Replayed { done: total, total });
     }
-    let mut replayed = Replayed { mark: replay.mark, left: replay.batch, tail };
-    if replayed.left.is_empty() {
-        replayed.mark.point = until.unwrap_or(replayed.end());
-    }
-    Ok(replayed)
+    Ok(Replayed { left: replay.batch, tail })
 }
 
 struct Replay<'a> {
-    tree: &'a Tree,
-    mark: Mark,
+    table: &'a Table,
     batch: Vec<(Digest, Option<Position>)>,
     inserted: bool,
 }
@@ -117,20 +111,25 @@ struct Replay<'a> {
 impl Replay<'_> {
     fn add(&mut self, digest: Digest, position: Position) -> Result<(), Damaged> {
         self.batch.push((digest, Some(position)));
-        if self.batch.len() >= BATCH { self.insert() } else { Ok(()) }
+        if self.batch.len() < BATCH {
+            return Ok(());
+        }
+        self.insert(position.end())?;
+        if self.table.is_due() { self.table.flush() } else { Ok(()) }
     }
 
     /// What is corrupt must be known, so that asking for it says so; but a whole copy is better.
     fn add_if_absent(&mut self, digest: Digest, position: Position) -> Result<(), Damaged> {
-        self.insert()?;
-        let known = self.tree.get(&digest)?;
+        self.insert(position.point())?;
+        let known = self.table.get(&digest)?;
         if known.is_some_and(|known| known.is_message()) { Ok(()) } else { self.add(digest, position) }
     }
 
-    fn insert(&mut self) -> Result<(), Damaged> {
+    /// Inserts what was gathered; now the table is complete up to `end`.
+    fn insert(&mut self, end: Point) -> Result<(), Damaged> {
         // A digest may stand in the log twice: the later record counts.
         self.batch.sort_by_key(|(digest, _)| *digest);
-        self.tree.insert(&self.batch)?.apply(&mut self.mark);
+        self.table.insert(&self.batch, end)?;
         self.batch.clear();
         self.inserted = true;
         Ok(())

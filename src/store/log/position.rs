@@ -48,6 +48,11 @@ impl Position {
     pub fn point(&self) -> Point {
         Point { segment: self.segment, offset: self.offset }
     }
+
+    /// Where in the log it ends.
+    pub fn end(&self) -> Point {
+        Point { segment: self.segment, offset: self.offset + self.size() }
+    }
 }
 
 /// A point between two records.

@@ -1,0 +1,141 @@
+//! Blocks of entries in the order of their digests: the form in which runs are stored, and in which they are searched.
+
+use super::tree::Damaged;
+use crate::digest::Digest;
+use crate::store::log::{Kind, Position};
+
+/// Entries of a block. So many compress to just below 40 KiB, which is one of the sizes that sled stores in.
+pub const BLOCK: usize = 1000;
+/// What an entry takes before it is compressed: a digest, a kind, and five numbers.
+const ENTRY: usize = 32 + 1 + NUMBERS * 4;
+const NUMBERS: usize = 5;
+
+/// Where a digest's last record stands; `None` if it does not stand anywhere any more, whatever older runs say.
+pub type Standing = Option<Position>;
+
+/// A digest and where its last record stands.
+pub type Entry = (Digest, Standing);
+
+/// A block in memory.
+#[derive(Debug)]
+pub struct Block {
+    digests: Vec<Digest>,
+    standings: Vec<Standing>,
+}
+
+/// The first bytes of a digest, as a number: in the order of digests, but different ones may share it.
+pub fn prefix(digest: &Digest) -> u64 {
+    u64::from_be_bytes(*digest.as_bytes().first_chunk().expect("a digest is longer"))
+}
+
+/// As a block is stored: all digests, all kinds, then each number of all positions. What is alike stands together, so
+/// it compresses.
+pub fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY);
+    bytes.extend(entries.iter().flat_map(|(digest, _)| digest.as_bytes()));
+    bytes.extend(entries.iter().map(|(_, standing)| standing.map_or(0, |position| position.kind as u8)));
+    for number in 0..NUMBERS {
+        let column = entries.iter().map(|(_, standing)| standing.map_or([0; NUMBERS], numbers)[number]);
+        bytes.extend(column.flat_map(u32::to_le_bytes));
+    }
+    bytes
+}
+
+fn numbers(position: Position) -> [u32; NUMBERS] {
+    let offset = u32::try_from(position.offset / 8).expect("a segment is shorter than 32 GiB");
+    [position.segment, offset, position.stored, position.length, position.time]
+}
+
+impl Block {
+    /// Reads what [`encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Damaged> {
+        let count = bytes.len() / ENTRY;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(ENTRY) {
+            return Err(Damaged::new("it holds a block of another form"));
+        }
+        let (digests, rest) = bytes.split_at(count * 32);
+        let (kinds, rest) = rest.split_at(count);
+        let digests = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+        let columns = rest.as_chunks::<4>().0;
+        let number = |number: usize, at: usize| u32::from_le_bytes(columns[number * count + at]);
+        let standing = |(at, kind): (usize, &u8)| {
+            let kind = match kind {
+                0 => return Ok(None),
+                1 => Kind::Message,
+                2 => Kind::Compressed,
+                3 => Kind::Removal,
+                _ => return Err(Damaged::new("it holds a position of another form")),
+            };
+            let [segment, offset, stored, length, time] = [0, 1, 2, 3, 4].map(|which| number(which, at));
+            Ok(Some(Position { kind, segment, offset: u64::from(offset) * 8, stored, length, time }))
+        };
+        let standings = kinds.iter().enumerate().map(standing).collect::<Result<_, _>>()?;
+        Ok(Self { digests, standings })
+    }
+
+    /// What the block says of a digest, if anything.
+    pub fn find(&self, digest: &Digest) -> Option<Standing> {
+        let wanted = prefix(digest);
+        let before = self.digests[..self.guess(wanted)].iter().rev().take_while(|its| prefix(its) >= wanted).count();
+        let from = &self.digests[self.guess(wanted) - before..];
+        let behind = from.iter().take_while(|its| prefix(its) < wanted).count();
+        let mut alike = from[behind..].iter().take_while(|its| prefix(its) == wanted);
+        let at = alike.position(|its| its == digest)?;
+        Some(self.standings[self.digests.len() - from.len() + behind + at])
+    }
+
+    /// About where a digest with this prefix would stand. Digests are spread evenly, so it is a few places off at most,
+    /// unless somebody has chosen them.
+    fn guess(&self, wanted: u64) -> usize {
+        let ends = self.digests.first().zip(self.digests.last());
+        let (first, last) = ends.map_or((0, 0), |(first, last)| (prefix(first), prefix(last)));
+        let (part, whole) = (wanted.clamp(first, last) - first, u128::from(last - first).max(1));
+        usize::try_from(u128::from(part) * (self.digests.len() as u128) / whole)
+            .map_or(0, |at| at.min(self.digests.len()))
+    }
+
+    /// An entry by its place.
+    pub fn entry(&self, at: usize) -> Option<Entry> {
+        self.digests.get(at).map(|digest| (*digest, self.standings[at]))
+    }
+
+    /// The place of the first entry from `digest` on.
+    pub fn place_of(&self, digest: &Digest) -> usize {
+        self.digests.partition_point(|its| its < digest)
+    }
+
+    /// What it takes in memory, in bytes.
+    pub fn size(&self) -> usize {
+        self.digests.len() * (size_of::<Digest>() + size_of::<Standing>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_reads_back_and_a_cut_or_foreign_one_is_damage() {
+        let entry = |first, kind, stored, length| {
+            let position = Position { kind, segment: 3, offset: 64, stored, length, time: 9 };
+            (Digest::from_bytes([first; 32]), Some(position))
+        };
+        let nothing = (Digest::from_bytes([4; 32]), None);
+        let entries =
+            [entry(1, Kind::Message, 5, 5), entry(2, Kind::Compressed, 6, 50), entry(3, Kind::Removal, 0, 0), nothing];
+        let bytes = encode(&entries);
+        let block = Block::decode(&bytes).unwrap();
+        assert_eq!((0..5).filter_map(|at| block.entry(at)).collect::<Vec<_>>(), entries);
+        for (digest, position) in entries {
+            assert_eq!(block.find(&digest), Some(position));
+        }
+        assert_eq!(block.find(&Digest::from_bytes([5; 32])), None);
+        assert_eq!([0, 2, 5].map(|first| block.place_of(&Digest::from_bytes([first; 32]))), [0, 1, 4]);
+        for end in (0..bytes.len()).filter(|end| *end == 0 || end % ENTRY != 0) {
+            assert!(Block::decode(&bytes[..end]).is_err(), "{end}");
+        }
+        let mut foreign = bytes;
+        foreign[4 * 32] = 9;
+        assert!(Block::decode(&foreign).is_err());
+    }
+}

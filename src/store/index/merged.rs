@@ -1,0 +1,84 @@
+//! Several sources of entries as one: in the order of digests, and of one digest only what the newest says.
+
+use super::block::Entry;
+use super::tree::Damaged;
+
+/// Entries in order, or why there are no more.
+type Source<'a> = Box<dyn Iterator<Item = Result<Entry, Damaged>> + 'a>;
+
+/// The entries of all sources.
+pub struct Merged<'a> {
+    /// Newest first, each with its next entry.
+    sources: Vec<(Option<Entry>, Source<'a>)>,
+    damaged: Option<Damaged>,
+}
+
+impl<'a> Merged<'a> {
+    /// Of sources that are in order, the newest first.
+    pub fn of(sources: impl Iterator<Item = Source<'a>>) -> Self {
+        let mut merged = Self { sources: Vec::new(), damaged: None };
+        for mut source in sources {
+            let next = merged.advance(&mut source);
+            merged.sources.push((next, source));
+        }
+        merged
+    }
+
+    fn advance(&mut self, source: &mut Source<'a>) -> Option<Entry> {
+        match source.next()? {
+            Ok(entry) => Some(entry),
+            Err(damaged) => {
+                self.damaged = Some(damaged);
+                None
+            }
+        }
+    }
+}
+
+impl Iterator for Merged<'_> {
+    type Item = Result<Entry, Damaged>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(damaged) = self.damaged.take() {
+            self.sources.clear();
+            return Some(Err(damaged));
+        }
+        let nexts = self.sources.iter().filter_map(|(next, _)| *next);
+        // Of equal ones the first, thus of the newest source.
+        let least = nexts.min_by(|one, other| one.0.cmp(&other.0))?;
+        let mut sources = std::mem::take(&mut self.sources);
+        for (next, source) in &mut sources {
+            if next.is_some_and(|(digest, _)| digest == least.0) {
+                *next = self.advance(source);
+            }
+        }
+        self.sources = sources;
+        Some(Ok(least))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::store::log::{Kind, Position};
+
+    fn entry(first: u8, offset: u64) -> Entry {
+        let position = Position { kind: Kind::Message, segment: 1, offset, stored: 0, length: 0, time: 0 };
+        (Digest::from_bytes([first; 32]), (offset > 0).then_some(position))
+    }
+
+    #[test]
+    fn the_newest_counts_and_damage_ends_it() {
+        let newest = [entry(2, 0), entry(4, 32)];
+        let older = [entry(1, 8), entry(2, 16), entry(4, 24), entry(5, 40)];
+        let sources =
+            || [newest.to_vec(), older.to_vec()].map(|entries| -> Source { Box::new(entries.into_iter().map(Ok)) });
+        let all: Vec<_> = Merged::of(sources().into_iter()).map(Result::unwrap).collect();
+        assert_eq!(all, [entry(1, 8), entry(2, 0), entry(4, 32), entry(5, 40)]);
+        let [newest, older] = sources();
+        let broken: Source = Box::new(older.take(2).chain([Err(Damaged::new("broken"))]));
+        let read: Vec<_> = Merged::of([newest, broken].into_iter()).collect();
+        assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+    }
+}

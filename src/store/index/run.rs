@@ -1,0 +1,163 @@
+//! Runs: entries in the order of their digests, written once, in groups of blocks. A newer run counts before an older
+//! one. While runs are merged, what has moved on stands in the merged one and is passed over in the others.
+
+use std::iter::Peekable;
+use std::sync::{Arc, OnceLock};
+
+use super::block::{self, BLOCK, Entry, Standing, prefix};
+use super::filter::Filter;
+use super::pages::{Page, Pages};
+use super::tree::Damaged;
+use crate::digest::Digest;
+
+/// Entries that share a filter.
+const GROUP: usize = 16 * BLOCK;
+
+/// A run, or what is left of it.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    pub groups: Vec<Arc<Group>>,
+    /// Digests whose prefix is below this have moved on to another run.
+    pub from: u64,
+    /// How many entries it had when it was written.
+    pub entries: usize,
+}
+
+/// Blocks with a filter for all of them.
+#[derive(Debug)]
+pub struct Group {
+    /// Of each block, the prefix of its first digest, and where it stands. There is one at least.
+    pub blocks: Vec<(u64, Page)>,
+    pub filter: Page,
+    loaded: OnceLock<Filter>,
+}
+
+impl Group {
+    /// A group that was written before.
+    pub fn new(blocks: Vec<(u64, Page)>, filter: Page) -> Self {
+        Self { blocks, filter, loaded: OnceLock::new() }
+    }
+
+    fn write(entries: &[Entry], pages: &Pages) -> Result<Self, Damaged> {
+        let filter = Filter::of(entries.iter().map(|(digest, _)| digest));
+        let write = |part: &[Entry]| Ok((prefix(&part[0].0), pages.write(block::encode(part))?));
+        let blocks = entries.chunks(BLOCK).map(write).collect::<Result<_, Damaged>>()?;
+        let page = pages.write(filter.encode().to_vec())?;
+        Ok(Self { blocks, filter: page, loaded: OnceLock::from(filter) })
+    }
+
+    /// The prefix of its first digest.
+    pub fn first(&self) -> u64 {
+        self.blocks[0].0
+    }
+
+    /// All its pages.
+    pub fn pages(&self) -> impl Iterator<Item = Page> {
+        self.blocks.iter().map(|(_, page)| *page).chain([self.filter])
+    }
+
+    fn find(&self, digest: &Digest, pages: &Pages) -> Result<Option<Standing>, Damaged> {
+        let filter = match self.loaded.get() {
+            Some(filter) => filter,
+            None => {
+                let filter = pages.filter(self.filter)?;
+                self.loaded.get_or_init(|| filter)
+            }
+        };
+        if !filter.may_hold(digest) {
+            return Ok(None);
+        }
+        find_behind(&self.blocks, |(first, _)| *first, digest, |(_, page)| pages.find(*page, digest))
+    }
+}
+
+/// Asks those of `parts` that may hold a digest, which are in order: nearly always one, the last that does not begin
+/// behind it. But parts may begin and end with the same prefix.
+fn find_behind<T, Found>(
+    parts: &[T],
+    first: impl Fn(&T) -> u64,
+    digest: &Digest,
+    find: impl Fn(&T) -> Result<Option<Found>, Damaged>,
+) -> Result<Option<Found>, Damaged> {
+    let prefix = prefix(digest);
+    let end = parts.partition_point(|part| first(part) <= prefix);
+    for part in parts[..end].iter().rev() {
+        if let Some(found) = find(part)? {
+            return Ok(Some(found));
+        }
+        if first(part) < prefix {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+impl Run {
+    /// What the run says of a digest, if anything.
+    pub fn find(&self, digest: &Digest, pages: &Pages) -> Result<Option<Standing>, Damaged> {
+        if prefix(digest) < self.from {
+            return Ok(None);
+        }
+        find_behind(&self.groups, |group| group.first(), digest, |group| group.find(digest, pages))
+    }
+
+    /// All its pages.
+    pub fn pages(&self) -> impl Iterator<Item = Page> {
+        self.groups.iter().flat_map(|group| group.pages())
+    }
+
+    /// Its entries from `digest` on. Blocks are read in passing.
+    pub fn entries<'a>(
+        &'a self,
+        digest: Digest,
+        pages: &'a Pages,
+    ) -> impl Iterator<Item = Result<Entry, Damaged>> + 'a {
+        let (from, start) = (self.from, prefix(&digest).max(self.from));
+        // The one before the first that begins at the start, or behind it, may reach beyond the start.
+        let group = self.groups.partition_point(|group| group.first() < start).saturating_sub(1);
+        let blocks = |group: &Arc<Group>| group.blocks.partition_point(|(first, _)| *first < start).saturating_sub(1);
+        let passed = self.groups.get(group).map_or(0, blocks);
+        let blocks = self.groups[group.min(self.groups.len())..].iter().flat_map(|group| &group.blocks).skip(passed);
+        blocks.flat_map(move |(_, page)| -> Box<dyn Iterator<Item = _> + 'a> {
+            match pages.block(*page) {
+                Ok(block) => {
+                    let first = block.place_of(&digest);
+                    let entries = (first..).map_while(move |at| block.entry(at));
+                    Box::new(entries.filter(move |(digest, _)| prefix(digest) >= from).map(Ok))
+                }
+                Err(damaged) => Box::new(std::iter::once(Err(damaged))),
+            }
+        })
+    }
+
+    /// Appends entries, which go on where it ends, as groups. Stops after `limit` if there are more; answers with the
+    /// prefix of the next one then.
+    pub fn extend(
+        &mut self,
+        entries: &mut Peekable<impl Iterator<Item = Result<Entry, Damaged>>>,
+        limit: usize,
+        pages: &Pages,
+    ) -> Result<Option<u64>, Damaged> {
+        let mut written = 0;
+        loop {
+            let group = entries.take(GROUP).collect::<Result<Vec<_>, _>>()?;
+            let Some((last, _)) = group.last() else { return Ok(None) };
+            self.groups.push(Arc::new(Group::write(&group, pages)?));
+            self.entries += group.len();
+            written += group.len();
+            if let Some(Ok((next, _))) = entries.peek()
+                && written >= limit
+                && prefix(next) != prefix(last)
+            {
+                return Ok(Some(prefix(next)));
+            }
+        }
+    }
+
+    /// Entries below `from` have moved on: answers with the groups that nothing is left of.
+    pub fn move_on(&mut self, from: u64) -> Vec<Arc<Group>> {
+        self.from = from;
+        let begins_before = self.groups.partition_point(|group| group.first() < from);
+        self.groups.drain(..begins_before.saturating_sub(1)).collect()
+    }
+}

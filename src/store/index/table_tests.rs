@@ -1,0 +1,183 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::store::log::Kind;
+
+const ALL: Digest = *Prefix::ALL.range().end();
+
+fn digest(number: u64) -> Digest {
+    Digest::of(&number.to_le_bytes())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "entries have it so")]
+fn at(number: u64, kind: Kind) -> Standing {
+    let segment = 1 + u32::try_from(number % 3).unwrap();
+    Some(Position { kind, segment, offset: 64 + number * 8, stored: 9, length: 9, time: 1 })
+}
+
+fn point(offset: u64) -> Point {
+    Point { segment: 1, offset }
+}
+
+fn open(dir: &Path) -> Table {
+    Table::open(dir, 1 << 22).unwrap()
+}
+
+/// What the table must hold.
+type Model = BTreeMap<Digest, Standing>;
+
+fn insert(table: &Table, model: &mut Model, entries: impl IntoIterator<Item = Entry>, end: u64) {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    entries.sort_by_key(|(digest, _)| *digest);
+    table.insert(&entries, point(end)).unwrap();
+    model.extend(entries);
+}
+
+fn assert_holds(table: &Table, model: &Model) {
+    for (digest, position) in model {
+        assert_eq!(table.get(digest).unwrap(), *position, "{digest}");
+    }
+    let messages: Vec<_> = model.iter().filter_map(|(digest, position)| Some((*digest, (*position)?))).collect();
+    let messages: Vec<_> = messages.into_iter().filter(|(_, position)| position.is_message()).collect();
+    assert_eq!(table.range(Bound::Unbounded, ALL, usize::MAX).unwrap(), messages);
+    assert_eq!(table.mark().messages, messages.len() as u64);
+    if let Some((middle, _)) = messages.get(messages.len() / 2) {
+        let behind = table.range(Bound::Excluded(*middle), ALL, 7).unwrap();
+        assert_eq!(behind, messages[messages.len() / 2 + 1..].iter().take(7).copied().collect::<Vec<_>>());
+    }
+    let of = |segment| {
+        let all = model.iter().filter_map(|(digest, position)| Some((*digest, (*position)?)));
+        all.filter(|(_, position)| position.segment == segment).collect::<Vec<_>>()
+    };
+    assert_eq!(table.entries_in(&[2]).unwrap(), of(2));
+    let live = |segment| of(segment).iter().map(|(_, position)| position.size()).sum::<u64>();
+    let live: BTreeMap<_, _> =
+        [1, 2, 3].map(|segment| (segment, live(segment))).into_iter().filter(|(_, live)| *live > 0).collect();
+    assert_eq!(table.mark().live, live);
+}
+
+#[test]
+fn it_holds_what_was_set_last_over_flushes_merges_and_openings() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut model = Model::new();
+    let mut table = open(&path);
+    let mut next = 0;
+    for (round, count) in [50_000, 40_000, 3, 900, 60_000, 1, 30_000, 2, 70_000].into_iter().enumerate() {
+        let old = next.min(20_000);
+        let new = (0..count).map(|number| (digest(next + number), at(next + number, Kind::Message)));
+        let moved = (0..old / 9).map(|number| (digest(number * 7), at(number + count, Kind::Compressed)));
+        let removed = (0..old / 8).map(|number| (digest(number * 5), at(number, Kind::Removal)));
+        let forgotten = (0..old / 7).map(|number| (digest(number * 3), None));
+        insert(&table, &mut model, new.chain(moved).chain(removed).chain(forgotten), round as u64);
+        next += count;
+        assert_holds(&table, &model);
+        table.flush().unwrap();
+        assert!(table.is_flushed());
+        if round % 3 == 2 {
+            let mark = table.mark();
+            drop(table);
+            table = open(&path);
+            assert_eq!((table.mark(), table.flushed()), (mark.clone(), mark));
+        }
+        assert_holds(&table, &model);
+    }
+    assert!(table.layers().runs.list.len() < 6, "{}", table.layers().runs.list.len());
+    assert_eq!(table.get(&digest(next)).unwrap(), None);
+}
+
+#[test]
+fn what_was_not_flushed_is_as_if_it_had_not_been_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::new();
+    let table = open(&dir.path().join("index"));
+    insert(&table, &mut model, (0..3000).map(|number| (digest(number), at(number, Kind::Message))), 5);
+    table.flush().unwrap();
+    let mark = table.mark();
+    let more = (2000..9000).map(|number| (digest(number), at(number + 1, Kind::Message)));
+    insert(&table, &mut model.clone(), more, 9);
+    assert_eq!((table.mark().messages, table.flushed()), (9000, mark.clone()));
+    table.abandon();
+    drop(table);
+    // The lock of a tree that was given up goes with its process: so this one is a copy.
+    let copy = dir.path().join("copy");
+    let copied = std::process::Command::new("cp").arg("-r").args([dir.path().join("index"), copy.clone()]).status();
+    assert!(copied.unwrap().success());
+    let table = open(&copy);
+    assert_eq!(table.mark(), mark);
+    assert_holds(&table, &model);
+}
+
+#[test]
+fn digests_that_begin_alike_are_told_apart_wherever_blocks_and_groups_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::new();
+    let table = open(&dir.path().join("index"));
+    let alike = |number: u64| {
+        let mut bytes = *digest(number).as_bytes();
+        bytes[..8].copy_from_slice(&[7; 8]);
+        Digest::from_bytes(bytes)
+    };
+    for part in 0..3 {
+        let numbers = part * 12_000..(part + 1) * 12_000;
+        insert(&table, &mut model, numbers.map(|number| (alike(number), at(number, Kind::Message))), part);
+        insert(&table, &mut model, [(digest(part), at(part, Kind::Message))], part);
+        table.flush().unwrap();
+        assert_holds(&table, &model);
+    }
+    assert_eq!(table.get(&alike(36_000)).unwrap(), None);
+}
+
+#[test]
+fn what_is_there_is_found_beside_all_that_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    // Too small to keep a block, so that all are read from their pages.
+    let table = Table::open(&dir.path().join("index"), 1).unwrap();
+    let mut model = Model::new();
+    insert(&table, &mut model, (0..2000).map(|number| (digest(number), at(number, Kind::Message))), 0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let read = || {
+            let mut number = 0;
+            while !done.load(Ordering::Relaxed) {
+                number = (number + 7) % 2000;
+                assert_eq!(table.get(&digest(number)).unwrap(), at(number, Kind::Message));
+            }
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for part in 1..60 {
+            let numbers = part * 4000..(part + 1) * 4000;
+            let entries = numbers.map(|number| (digest(number), at(number, Kind::Message)));
+            insert(&table, &mut model, entries, part);
+            table.flush().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+    assert_holds(&table, &model);
+}
+
+#[test]
+fn space_of_what_is_not_needed_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let table = open(&path);
+    let numbers = 0..100_000;
+    let mut model = Model::new();
+    insert(&table, &mut model, numbers.clone().map(|number| (digest(number), at(number, Kind::Message))), 0);
+    table.flush().unwrap();
+    let full = super::super::disk(&path).unwrap();
+    insert(&table, &mut model, numbers.map(|number| (digest(number), None)), 1);
+    table.flush().unwrap();
+    // sled gives space back a few flushes later.
+    for end in 2..8 {
+        insert(&table, &mut model, [(digest(end), at(end, Kind::Message))], end);
+        table.flush().unwrap();
+    }
+    assert_holds(&table, &model);
+    let left = super::super::disk(&path).unwrap();
+    assert!(left < full / 4, "{left} of {full} bytes are left");
+}
