@@ -26,6 +26,18 @@ fn a_kill_at_any_step_loses_nothing() {
     }
 }
 
+#[test]
+#[ignore = "takes minutes: make test-faults"]
+fn a_kill_while_runs_of_the_index_are_merged_loses_nothing() {
+    if !can_trace() {
+        return;
+    }
+    let scene = Scene::merging();
+    let calls = ["pwrite64", "fsync", "write", "openat"].map(|call| (Reach::Index, call));
+    let tally = each(calls, |(reach, call)| at_every(&scene, reach, call));
+    tally.row(&format!("kill -9 while {}", scene.name), false);
+}
+
 /// Kills at the first such call, at the second, and so on until there are no more of them.
 fn at_every(scene: &Scene, reach: Reach, call: &'static str) -> Tally {
     let mut tally = Tally::default();

@@ -73,6 +73,15 @@ impl Scene {
         ]
     }
 
+    /// One that takes longer than the others.
+    pub fn merging() -> Self {
+        let mut base = Victim::new();
+        base.put(None, &[short(1, 140_000)]);
+        // The others would only take time.
+        base.known.retain(|_, message| message.ends_with(b"77"));
+        Self::new("runs of the index are merged", Some(base), vec![short(2, 100_000)])
+    }
+
     fn new(name: &'static str, base: Option<Victim>, put: Vec<Vec<Vec<u8>>>) -> Self {
         Self { name, base, put, files: OnceLock::new() }
     }
@@ -164,6 +173,11 @@ fn damaged() -> Victim {
         std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     }
     victim
+}
+
+/// So many messages. More than 131,072 in all are more than the index merges in one step.
+fn short(seed: u64, count: u64) -> Vec<Vec<u8>> {
+    (0..count).map(|number| format!("{seed} {number}").into_bytes()).collect()
 }
 
 /// Small groups and large ones, and messages that are written by themselves.

@@ -12,8 +12,9 @@ use crate::messages::Error;
 use crate::store::index::Index;
 use crate::store::log::{self, AppendError, Appender, Header, Kind, Log, Position, Record};
 
-/// Bytes after which a group takes nothing more.
-const GROUP: usize = 16 << 20;
+/// Bytes after which a group takes nothing more, at the least and at the most. In between, it takes half of what there
+/// is: so one half is hashed while the other is synced. Less is hashed in no time, and better synced together.
+const GROUP: std::ops::RangeInclusive<usize> = 1 << 18..=16 << 20;
 
 /// Changes that wait, and why there can be no more of them.
 #[derive(Debug)]
@@ -28,9 +29,13 @@ pub struct Commits {
     failed: OnceLock<Arc<str>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     groups: VecDeque<Waiting>,
+    /// Bytes after which a group takes nothing more now.
+    room: usize,
+    /// Those of the last group, whose senders will come back.
+    last: usize,
     /// Whether the last group had more than one change: then the next is better left to grow, too.
     crowded: bool,
     closed: bool,
@@ -109,13 +114,19 @@ impl Queue {
     /// Puts a change into the last group, or a new one if that is full; answers with the group's outcome, and the
     /// change's place in it.
     fn add(&mut self, change: Change) -> (Arc<Outcome>, usize) {
-        if self.groups.back().is_none_or(|last| last.size >= GROUP) {
+        if self.groups.back().is_none_or(|last| last.size >= self.room) {
             self.groups.push_back(Waiting::default());
         }
         let group = self.groups.back_mut().expect("there is one now");
         group.size += change.size();
         group.changes.push(change);
         (group.outcome.clone(), group.changes.len() - 1)
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { groups: VecDeque::new(), room: *GROUP.start(), last: 0, crowded: false, closed: false }
     }
 }
 
@@ -227,7 +238,10 @@ impl Commits {
     fn next_group(&self) -> Option<Waiting> {
         let idle = |queue: &mut Queue| queue.groups.is_empty() && !queue.closed;
         let mut queue = self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN);
+        let all = queue.last + queue.groups.iter().map(|group| group.size).sum::<usize>();
+        queue.room = (all / 2).clamp(*GROUP.start(), *GROUP.end());
         let group = queue.groups.pop_front()?;
+        queue.last = group.size;
         queue.crowded = group.changes.len() > 1;
         Some(group)
     }

@@ -21,7 +21,8 @@ pub const ALIGN: usize = 8;
 /// The length of a header.
 pub const HEADER: usize = 48;
 
-const MARK: [u8; 3] = [0xd5, 0x5a, 0xa7];
+/// What a header begins with.
+pub const MARK: [u8; 3] = [0xd5, 0x5a, 0xa7];
 
 /// What keeps the records of one store apart from those of all others; random.
 pub type Salt = [u8; 16];

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Position;
 use super::compression;
-use super::record::{ALIGN, HEADER, Header, Kind, Salt};
+use super::record::{ALIGN, HEADER, Header, Kind, MARK, Salt};
 
 /// What the scan comes upon, with the offset in the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,14 +79,16 @@ pub fn is_whole(header: &Header, bytes: &[u8]) -> bool {
 fn next_header(window: &mut Window, number: u32, salt: &Salt, offset: u64) -> io::Result<Option<(u64, Header)>> {
     let mut at = offset;
     loop {
-        let bytes = window.read(at, HEADER)?;
-        if bytes.len() < HEADER {
-            return Ok(None);
+        let bytes = window.read_on(at, HEADER)?;
+        let Some(last) = bytes.len().checked_sub(HEADER) else { return Ok(None) };
+        // Most of what is no header does not even begin like one.
+        for begin in (0..=last).step_by(ALIGN).filter(|begin| bytes[*begin..].starts_with(&MARK)) {
+            let place = at + begin as u64;
+            if let Some(header) = Header::decode(&bytes[begin..], salt, number, place) {
+                return Ok(Some((place, header)));
+            }
         }
-        if let Some(header) = Header::decode(bytes, salt, number, at) {
-            return Ok(Some((at, header)));
-        }
-        at += ALIGN as u64;
+        at += ((last / ALIGN + 1) * ALIGN) as u64;
     }
 }
 
@@ -108,6 +110,11 @@ impl<'a> Window<'a> {
 
     /// `length` bytes from `offset`, fewer at the end of the file.
     fn read(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        self.read_on(offset, length).map(|bytes| &bytes[..length.min(bytes.len())])
+    }
+
+    /// The same, and what is in memory behind them.
+    fn read_on(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let available = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = length.min(available);
         let held = self.start..=self.start + self.bytes.len() as u64;
@@ -117,7 +124,7 @@ impl<'a> Window<'a> {
             self.start = offset;
         }
         let from = usize::try_from(offset - self.start).expect("it fits in the window");
-        Ok(&self.bytes[from..from + length])
+        Ok(&self.bytes[from..])
     }
 
     fn is_zero_from(&mut self, mut offset: u64) -> io::Result<bool> {
