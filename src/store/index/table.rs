@@ -1,8 +1,7 @@
-//! The entries of the index: the young ones in memory, all others in runs. Only what is written here changes them, one
-//! thread after the other; who reads waits for nobody, and finds every entry in one place or the other.
-//!
-//! Young entries become a run when they are flushed. Runs of about the same size are merged, a step at a time, so that
-//! there are few of them and each entry is written again but seldom: a log-structured merge tree (O'Neil et al., 1996).
+//! The entries of the index: the young ones in memory, all others in runs. One thread after the other changes them; who
+//! reads waits for nobody, and finds every entry in one place or the other.
+
+mod flush;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,7 +14,7 @@ use super::guard::Guard;
 use super::mark::{Change, Mark};
 use super::merged::Merged;
 use super::pages::Pages;
-use super::run::{Group, Run};
+use super::run::Run;
 use super::tree::{Damaged, Tree};
 use crate::digest::{Digest, Prefix};
 use crate::store::log::{Point, Position};
@@ -24,16 +23,8 @@ use crate::store::log::{Point, Position};
 const YOUNG: usize = 1 << 18;
 /// The same in bytes of the log, which would be read again after a crash.
 const YOUNG_BYTES: u64 = 1 << 28;
-/// Entries that are merged between two flushes of the tree.
-const STEP: usize = 1 << 17;
-/// Entries that are merged after a flush at the least, for each run that there is.
-const LEAST: usize = 1 << 12;
 /// Entries that are looked up at a time before they are inserted.
 const PART: usize = 1 << 10;
-/// What an entry may take on disk.
-const ENTRY: u64 = 64;
-/// So much room is left on the disk by a flush: sled does not survive a full one.
-const SPARE: u64 = 16 << 20;
 
 /// Where each digest's last record stands, and what that is in all.
 pub struct Table {
@@ -56,18 +47,12 @@ impl Table {
     /// Opens the table in `dir`, or makes one there, with `cache` bytes for blocks.
     pub fn open(dir: &Path, cache: u64) -> Result<Self, Damaged> {
         let (tree, root) = Tree::open(dir)?;
-        let opened = root
-            .as_deref()
-            .map(catalog::decode)
-            .transpose()
-            .and_then(|found| Guard::new(dir).after_open(found.as_ref().map(|(mark, ..)| mark)).map(|()| found));
-        let (flushed, stamp, runs) = match opened {
-            Ok(found) => found.unwrap_or((Mark::EMPTY, 0, Runs::default())),
-            Err(damaged) => {
-                tree.abandon();
-                return Err(damaged);
-            }
+        let check = || {
+            let found = root.as_deref().map(catalog::decode).transpose()?;
+            Guard::new(dir).after_open(found.as_ref().map(|(mark, ..)| mark))?;
+            Ok(found.unwrap_or((Mark::EMPTY, 0, Runs::default())))
         };
+        let (flushed, stamp, runs) = check().inspect_err(|_: &Damaged| tree.abandon())?;
         let pages = Pages::new(tree, runs.pages(), stamp.wrapping_add(1), cache);
         let layers = Layers { young: BTreeMap::new(), runs: Arc::new(runs), mark: flushed.clone(), flushed };
         let writing = Mutex::new(root.unwrap_or_default());
@@ -200,110 +185,6 @@ impl Table {
         young.len() >= YOUNG || mark.bytes.saturating_sub(flushed.bytes) >= YOUNG_BYTES
     }
 
-    /// Makes all entries durable, where there is room for them, and merges runs for as long as that is worth.
-    pub fn flush(&self) -> Result<(), Damaged> {
-        let mut root = self.writing();
-        if self.is_flushed() {
-            return Ok(());
-        }
-        let Some(written) = self.write_young(&mut root)? else { return Ok(()) };
-        // Each entry is written again about as often as there are runs behind it.
-        let mut budget = (written.max(LEAST)) * (self.layers().runs.list.len() + 2);
-        while let Some(merged) = self.merge(&mut root)? {
-            match budget.checked_sub(merged) {
-                Some(left) => budget = left,
-                None => break,
-            }
-        }
-        if self.has_room(0) {
-            if self.pages.sweep()? {
-                let layers = self.layers();
-                *root = catalog::encode(&layers.flushed, self.pages.stamp(), &layers.runs);
-                self.pages.tree.flush(&root, &layers.flushed)?;
-            }
-            self.pages.tree.forget_written(&root)?;
-        }
-        Ok(())
-    }
-
-    /// Makes a run of the young entries, with those of small runs before them; answers with how many they were. `None`
-    /// if there is no room.
-    fn write_young(&self, root: &mut Vec<u8>) -> Result<Option<usize>, Damaged> {
-        let layers = self.layers();
-        let mark = layers.mark.clone();
-        let mut runs = Runs::clone(&layers.runs);
-        let small = runs.list.split_off(first_small(&runs, layers.young.len()));
-        let entries = layers.young.len() + small.iter().map(|run| run.entries).sum::<usize>();
-        if !self.has_room(entries) {
-            return Ok(None);
-        }
-        let young: Vec<_> = layers.young.iter().map(|(digest, position)| (*digest, *position)).collect();
-        drop(layers);
-        let mut run = Run::default();
-        self.extend(&mut run, &young, &small, runs.list.is_empty(), usize::MAX)?;
-        runs.list.extend((run.entries > 0).then_some(run));
-        let given_up: Vec<_> = small.into_iter().flat_map(|run| run.groups).collect();
-        self.publish(root, runs, mark, &given_up)?;
-        let old = std::mem::take(&mut self.layers.write().expect(UNBROKEN).young);
-        debug_assert_eq!(old.len(), young.len(), "nobody else inserts");
-        Ok(Some(young.len()))
-    }
-
-    /// Goes on merging runs for a step; answers with how many entries that were. `None` if nothing is to be merged, or
-    /// there is no room.
-    fn merge(&self, root: &mut Vec<u8>) -> Result<Option<usize>, Damaged> {
-        let layers = self.layers();
-        let (mut runs, mark) = (Runs::clone(&layers.runs), layers.flushed.clone());
-        drop(layers);
-        let Some((written, moving)) = runs.merging.or_else(|| begin_merging(&mut runs)) else { return Ok(None) };
-        if !self.has_room(STEP) {
-            return Ok(None);
-        }
-        let moving = written + 1..=written + moving;
-        let mut run = std::mem::take(&mut runs.list[written]);
-        let before = run.entries;
-        let reached = self.extend(&mut run, &[], &runs.list[moving.clone()], written == 0, STEP)?;
-        let merged = run.entries - before;
-        runs.list[written] = run;
-        let given_up: Vec<_> = if let Some(from) = reached {
-            runs.list[moving].iter_mut().flat_map(|run| run.move_on(from)).collect()
-        } else {
-            runs.merging = None;
-            let moved = runs.list.drain(moving).flat_map(|run| run.groups).collect();
-            runs.list.retain(|run| run.entries > 0);
-            moved
-        };
-        self.publish(root, runs, mark, &given_up)?;
-        Ok(Some(merged))
-    }
-
-    /// Writes young entries and those of `runs` to the end of `run`. What only hides older entries is left out if there
-    /// are none.
-    fn extend(
-        &self,
-        run: &mut Run,
-        young: &[Entry],
-        runs: &[Run],
-        is_oldest: bool,
-        limit: usize,
-    ) -> Result<Option<u64>, Damaged> {
-        let entries = self.merged(young, runs, *Prefix::ALL.range().start());
-        let is_needed = |entry: &Result<Entry, _>| !is_oldest || !matches!(entry, Ok((_, None)));
-        run.extend(&mut entries.filter(is_needed).peekable(), limit, &self.pages)
-    }
-
-    /// Makes durable what was written, and only then lets it be found, and forgets what it replaces.
-    fn publish(&self, root: &mut Vec<u8>, runs: Runs, mark: Mark, given_up: &[Arc<Group>]) -> Result<(), Damaged> {
-        *root = catalog::encode(&mark, self.pages.stamp(), &runs);
-        self.pages.tree.flush(root, &mark)?;
-        let mut layers = self.layers.write().expect(UNBROKEN);
-        layers.runs = Arc::new(runs);
-        layers.flushed = mark;
-        drop(layers);
-        self.pages.give_up(given_up.iter().flat_map(|group| group.pages()));
-        Ok(())
-    }
-
     /// Entries from `first` on, in order.
     fn merged<'a>(&'a self, young: &'a [Entry], runs: &'a [Run], first: Digest) -> Merged<'a> {
         let young: Box<dyn Iterator<Item = _>> = Box::new(young.iter().copied().map(Ok));
@@ -333,12 +214,6 @@ impl Table {
         self.pages.tree.abandon();
     }
 
-    /// Whether writing so many entries would leave room on the disk.
-    fn has_room(&self, entries: usize) -> bool {
-        let room = rustix::fs::statvfs(&self.dir).map(|stat| stat.f_bavail * stat.f_frsize);
-        room.is_ok_and(|room| room >= entries as u64 * ENTRY + SPARE)
-    }
-
     fn writing(&self) -> MutexGuard<'_, Vec<u8>> {
         self.writing.lock().expect(UNBROKEN)
     }
@@ -348,40 +223,7 @@ impl Table {
     }
 }
 
-/// From which run on they are so small, beside so many young entries, that they are best written again with those.
-fn first_small(runs: &Runs, young: usize) -> usize {
-    let in_use = runs.merging.map_or(0, |(written, moving)| written + moving + 1);
-    let (mut first, mut entries) = (runs.list.len(), young);
-    while first > in_use && is_alike(&runs.list[first - 1], entries) && runs.list[first - 1].entries <= STEP {
-        first -= 1;
-        entries += runs.list[first].entries;
-    }
-    first
-}
-
-/// Decides which runs are merged: the newest, as long as the next is not much larger than all of them.
-fn begin_merging(runs: &mut Runs) -> Option<(usize, usize)> {
-    let mut first = runs.list.len().checked_sub(1)?;
-    let mut entries = runs.list[first].entries;
-    while first > 0 && is_alike(&runs.list[first - 1], entries) {
-        first -= 1;
-        entries += runs.list[first].entries;
-    }
-    let moving = runs.list.len() - first;
-    if moving < 2 {
-        return None;
-    }
-    runs.list.insert(first, Run::default());
-    runs.merging = Some((first, moving));
-    runs.merging
-}
-
-fn is_alike(run: &Run, entries: usize) -> bool {
-    run.entries <= entries + entries / 2
-}
-
 const UNBROKEN: &str = "nobody panics while holding this";
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;
