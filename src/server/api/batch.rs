@@ -102,11 +102,19 @@ pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, 
 
 /// The digests that a body names, a line each; else a 400 that says which line names none.
 pub(super) fn digests(body: &[u8]) -> Result<Vec<Digest>, Reply> {
-    let digest = |(at, line): (usize, &[u8])| match json::object_in::<Named>(line) {
-        Some(named) => Ok(named.digest),
-        None => Err(Reply::error(400, &format!("Line {} is no JSON object with a digest", at + 1))),
+    let digest = |(at, line): (usize, &[u8])| {
+        digest(line).ok_or_else(|| Reply::error(400, &format!("Line {} is no JSON object with a digest", at + 1)))
     };
     lines(body)?.into_iter().enumerate().map(digest).collect()
+}
+
+/// The digest that each line of `body` names, if it does.
+pub(super) fn named(body: &[u8]) -> Vec<Option<Digest>> {
+    lines(body).unwrap_or_default().into_iter().map(digest).collect()
+}
+
+fn digest(line: &[u8]) -> Option<Digest> {
+    json::object_in::<Named>(line).map(|named| named.digest)
 }
 
 fn get_one(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result<(), Error> {

@@ -7,6 +7,9 @@ use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::ser::{Formatter, Serializer};
 
+/// The type of bodies that are one object.
+pub(super) const KIND: &str = "application/json";
+
 /// Whether a content type is `kind`, in UTF-8 if it says so.
 pub(super) fn is(kind: &str, content_type: Option<&str>) -> bool {
     let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);

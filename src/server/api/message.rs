@@ -88,7 +88,7 @@ pub(super) fn absent() -> Reply {
     Reply::error(404, "Message not found")
 }
 
-fn stored(status: u16, digest: Digest) -> Reply {
+pub(super) fn stored(status: u16, digest: Digest) -> Reply {
     let reply = Reply::json(status, json::object("digest", &digest.to_string()));
     reply.with("Location", &format!("/messages/{digest}"))
 }
