@@ -141,11 +141,12 @@ fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Reply> {
     if body.is_empty() {
         return Ok(Vec::new());
     }
-    let lines = || body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n');
-    if lines().take(LINES + 1).count() > LINES {
+    let lines = body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n');
+    let lines: Vec<_> = lines.take(LINES + 1).collect();
+    if lines.len() > LINES {
         return Err(Reply::error(413, &format!("Too many lines, at most {LINES}")));
     }
-    Ok(lines().collect())
+    Ok(lines)
 }
 
 /// The message of a line, or what is wrong with it.
