@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::SystemTime;
 
 use crate::digest::Digest;
@@ -14,6 +15,8 @@ pub(crate) struct Memory {
     corrupt: Mutex<Vec<Digest>>,
     limit: Option<u64>,
     failing: Option<Error>,
+    refused: Option<&'static [u8]>,
+    puts: AtomicUsize,
 }
 
 impl Memory {
@@ -24,6 +27,16 @@ impl Memory {
     /// Takes messages of up to `limit` bytes.
     pub(crate) fn taking(limit: u64) -> Self {
         Self { limit: Some(limit), ..Self::default() }
+    }
+
+    /// Has no room for any batch that has `message` in it.
+    pub(crate) fn refusing(message: &'static [u8]) -> Self {
+        Self { refused: Some(message), ..Self::default() }
+    }
+
+    /// How many batches were put.
+    pub(crate) fn puts(&self) -> usize {
+        self.puts.load(SeqCst)
     }
 
     /// Keeps something under the digest of `message` that does not hash to it.
@@ -39,7 +52,11 @@ impl Memory {
 
 impl Messages for Memory {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
+        self.puts.fetch_add(1, SeqCst);
         let mut kept = self.try_all()?;
+        if self.refused.is_some_and(|refused| batch.iter().any(|message| message == refused)) {
+            return Err(Error::Full("/memory".into()));
+        }
         let lengths = batch.iter().map(|message| message.len() as u64);
         if let Some((limit, length)) = self.limit.zip(lengths.max()).filter(|(limit, length)| length > limit) {
             return Err(Error::TooLarge { length, limit });

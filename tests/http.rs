@@ -17,6 +17,7 @@ const SHA_BAR: &str = "sha-256=:/N4rLtula/QIYB+3If6bXDONEO5CnqBPrlURto+/j7k=:";
 
 in_each_place! {
     lines_that_are_put_are_answered_in_order_and_are_there,
+    who_puts_at_the_same_time_as_others_is_answered_for_its_own_message,
     a_message_beyond_the_longest_is_a_bad_line_and_an_upload_of_it_413,
     an_upload_is_201_when_new_200_when_known_and_409_when_it_is_another_message,
     who_expects_continue_need_not_send_what_is_stored_and_must_send_all_else,
@@ -84,6 +85,32 @@ fn lines_that_are_put_are_answered_in_order_and_are_there(place: &Place) {
         let again = lines(&ask(&server, "POST", "/messages", LINES, "{\"message\": \"foo\"}\n"));
         assert_eq!(again, [json!({"digest": FOO, "new": false})]);
     }
+}
+
+fn who_puts_at_the_same_time_as_others_is_answered_for_its_own_message(place: &Place) {
+    let server = place.http(&[]);
+    let message = |who: usize, turn: usize| format!("{turn}\n\u{e4}\"{}", who % 20);
+    std::thread::scope(|scope| {
+        for who in 0..24 {
+            let (server, message) = (&server, &message);
+            scope.spawn(move || {
+                let mut client = server.client();
+                for turn in 0..20 {
+                    let message = message(who, turn);
+                    let reply =
+                        client.exchange(request("POST", "/messages", JSON, json!({"message": message}).to_string()));
+                    let digest = digest(message.as_bytes());
+                    assert_eq!((reply.status, reply.text()), (200, format!("{{\"digest\": \"{digest}\"}}").as_str()));
+                    assert_eq!(reply.field("Location"), Some(path(message.as_bytes()).as_str()));
+                    let reply = client.exchange(request("POST", "/messages", JSON, r#"{"base64": "AA=="}"#));
+                    let words = r#"{"err_msg": "Invalid JSON request, no message key found"}"#;
+                    assert_eq!((reply.status, reply.text()), (400, words));
+                }
+            });
+        }
+    });
+    let digests = (0..400).map(|number| digest(message(number / 20, number % 20).as_bytes()));
+    assert_eq!(lines(&ask(&server, "POST", "/messages/missing", LINES, named(digests))), [] as [Value; 0]);
 }
 
 fn a_message_beyond_the_longest_is_a_bad_line_and_an_upload_of_it_413(place: &Place) {

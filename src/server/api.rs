@@ -12,6 +12,7 @@ mod own;
 mod page;
 mod range;
 mod routes;
+pub(super) mod share;
 mod ui;
 
 pub(super) use exchange::{Method, Reply, Request};
@@ -126,7 +127,7 @@ fn route(request: &Request) -> Result<Action, Reply> {
         false => Err(Reply::error(400, &format!("Invalid content type, expected {name}"))),
     };
     let lines = |action| expect(batch::KIND, batch::KIND, action);
-    let object = |action| expect("application/json", "JSON", action);
+    let object = |action| expect(json::KIND, "JSON", action);
     match (request.method, request.path.as_str()) {
         (Method::Post, "/messages") if is(batch::KIND) => Ok(Action::PutLines),
         (Method::Post, "/messages") => object(Action::Put),

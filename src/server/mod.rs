@@ -16,6 +16,7 @@ mod rights;
 mod scrub;
 mod service;
 mod systemd;
+mod together;
 pub mod tokens;
 mod turns;
 mod watch;

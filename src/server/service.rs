@@ -1,5 +1,6 @@
 //! What the door asks: probes, the hot cache, then the engine. It answers before the store is open, and never panics.
 
+mod ask;
 mod health;
 mod open;
 mod trace;
@@ -10,15 +11,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, RwLock};
 
+use super::Error;
 use super::api::{self, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
-use super::engine::{self, Engine};
+use super::engine::Engine;
 use super::log::AccessLog;
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
-use super::turns::{self, Turn, Turns};
-use super::{Error, note};
+use super::together::Together;
+use super::turns::Turns;
 use crate::digest::Digest;
 use crate::messages::Messages;
 use open::Open;
@@ -40,6 +42,7 @@ pub(super) struct Service {
     has_page: bool,
     log: Option<AccessLog>,
     turns: Turns,
+    together: Together,
     /// When the certificate expires, in seconds since 1970.
     not_after: AtomicU64,
     /// What ids of requests begin with, and how many there were.
@@ -86,7 +89,8 @@ impl Service {
             metrics_apart: apart,
             has_page: false,
             log,
-            turns: Turns::default(),
+            turns: Turns::new(ask::LONG_AT_A_TIME, ask::PATIENCE),
+            together: Together::default(),
             not_after: AtomicU64::new(0),
             ids: (first, AtomicU64::new(0)),
         }
@@ -160,10 +164,10 @@ impl Service {
         }
         let Some(open) = self.open.get() else { return api::own(request).is_none().then(api::not_yet) };
         let mut memory = self.budget.nothing();
-        if request.method != Method::Put || !memory.grow(turns::LONG) {
+        if request.method != Method::Put || !memory.grow(ask::LONG) {
             return None;
         }
-        let known = || api::known(request, length, turns::LONG, &*open.messages);
+        let known = || api::known(request, length, ask::LONG, &*open.messages);
         catch_unwind(AssertUnwindSafe(known)).ok().flatten()
     }
 
@@ -183,42 +187,22 @@ impl Service {
         if let Some(reply) = kept {
             return Answer { reply, _held: None };
         }
+        if let Some(line) = api::share::line(&request) {
+            return self.put(request, &line, open);
+        }
         let asked = self.cache.now();
         let removals = api::removals(&request);
         let is_get = request.method == Method::Get;
         let Ok(_turn) = self.turn(&request, open) else { return busy().into() };
-        let engine = open.engine();
-        let asked_for = engine.ask(request, &self.budget);
+        let answer = self.ask(request, open);
         // Whatever came of it, and before it is said: who reads from now on reads what the store has.
         for digest in removals {
             self.cache.forget(digest);
         }
-        if !engine.is_sound() {
-            open.replace(&engine);
+        if let Some(subject) = subject.filter(|_| is_get && answer.reply.is_immutable()) {
+            self.cache.keep(subject, &answer.reply, asked);
         }
-        match asked_for {
-            Ok((reply, held)) => {
-                let reply = Arc::new(reply);
-                if let Some(subject) = subject.filter(|_| is_get && reply.is_immutable()) {
-                    self.cache.keep(subject, &reply, asked);
-                }
-                Answer { reply, _held: Some(held) }
-            }
-            Err(engine::Error::Io(error)) => {
-                note(format_args!("the engine broke off: {error}"));
-                Reply::error(500, "Internal server error").into()
-            }
-            Err(engine::Error::Busy | engine::Error::NoMemory) => busy().into(),
-        }
-    }
-
-    /// The turn that `request` takes if it reads something long; an error if none came free.
-    fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
-        let is_long = |digest| open.length(digest) > turns::LONG;
-        match api::is_heavy(request) || api::target(request).is_some_and(is_long) {
-            true => self.turns.take().map(Some).ok_or(()),
-            false => Ok(None),
-        }
+        answer
     }
 }
 
@@ -230,6 +214,7 @@ pub(super) fn busy() -> Reply {
 #[cfg(test)]
 mod tests {
     use super::super::api::Health;
+    use super::super::engine;
     use super::super::rights::Scopes;
     use super::*;
     use crate::testing::Memory;

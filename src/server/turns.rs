@@ -1,19 +1,12 @@
-//! Long messages are read a few at a time: what a reader takes beside its reply is not in the budget, and may be many
-//! times the message. Whoever waits holds nothing that another needs.
+//! Turns at what only a few may do at a time. Whoever waits holds nothing that another needs.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Reads longer than this wait for their turn.
-pub(super) const LONG: u64 = 1 << 20;
-/// How many of them go on at a time.
-const AT_A_TIME: usize = 4;
-/// How long to wait for a turn.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Turns at reading what is long.
-#[derive(Default)]
+/// A few turns.
 pub(super) struct Turns {
+    at_a_time: usize,
+    patience: Duration,
     taken: Mutex<usize>,
     free: Condvar,
 }
@@ -22,11 +15,16 @@ pub(super) struct Turns {
 pub(super) struct Turn<'a>(&'a Turns);
 
 impl Turns {
+    /// So many at a time, each waited for so long.
+    pub(super) fn new(at_a_time: usize, patience: Duration) -> Self {
+        Self { at_a_time, patience, taken: Mutex::default(), free: Condvar::new() }
+    }
+
     /// The next turn, `None` if none comes in time.
     pub(super) fn take(&self) -> Option<Turn<'_>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while *taken == AT_A_TIME {
+        while *taken == self.at_a_time {
             let left = deadline.checked_duration_since(Instant::now())?;
             taken = self.free.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -51,9 +49,9 @@ mod tests {
 
     #[test]
     fn everyone_gets_a_turn_and_never_too_many_at_once() {
-        let (turns, now, most) = (Turns::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (turns, now, most) = (Turns::new(4, Duration::from_secs(60)), AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for _ in 0..AT_A_TIME * 4 {
+            for _ in 0..16 {
                 scope.spawn(|| {
                     let turn = turns.take().unwrap();
                     most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -63,6 +61,6 @@ mod tests {
                 });
             }
         });
-        assert!(most.into_inner() <= AT_A_TIME);
+        assert!(most.into_inner() <= 4);
     }
 }

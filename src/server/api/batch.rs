@@ -102,11 +102,19 @@ pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, 
 
 /// The digests that a body names, a line each; else a 400 that says which line names none.
 pub(super) fn digests(body: &[u8]) -> Result<Vec<Digest>, Reply> {
-    let digest = |(at, line): (usize, &[u8])| match json::object_in::<Named>(line) {
-        Some(named) => Ok(named.digest),
-        None => Err(Reply::error(400, &format!("Line {} is no JSON object with a digest", at + 1))),
+    let digest = |(at, line): (usize, &[u8])| {
+        digest(line).ok_or_else(|| Reply::error(400, &format!("Line {} is no JSON object with a digest", at + 1)))
     };
     lines(body)?.into_iter().enumerate().map(digest).collect()
+}
+
+/// The digest that each line of `body` names, if it does.
+pub(super) fn named(body: &[u8]) -> Vec<Option<Digest>> {
+    lines(body).unwrap_or_default().into_iter().map(digest).collect()
+}
+
+fn digest(line: &[u8]) -> Option<Digest> {
+    json::object_in::<Named>(line).map(|named| named.digest)
 }
 
 fn get_one(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -133,11 +141,12 @@ fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Reply> {
     if body.is_empty() {
         return Ok(Vec::new());
     }
-    let lines = || body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n');
-    if lines().take(LINES + 1).count() > LINES {
+    let lines = body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n');
+    let lines: Vec<_> = lines.take(LINES + 1).collect();
+    if lines.len() > LINES {
         return Err(Reply::error(413, &format!("Too many lines, at most {LINES}")));
     }
-    Ok(lines().collect())
+    Ok(lines)
 }
 
 /// The message of a line, or what is wrong with it.

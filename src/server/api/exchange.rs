@@ -125,6 +125,7 @@ impl Reply {
 
     /// Adds a field. `name` and `value` are of the server's own making: they hold no line end.
     pub(in crate::server) fn with(mut self, name: &str, value: &str) -> Self {
+        self.fields.reserve(name.len() + value.len() + 4);
         for part in [name, ": ", value, "\r\n"] {
             self.fields.push_str(part);
         }

@@ -3,9 +3,12 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, Serializer};
+
+/// The type of bodies that are one object.
+pub(super) const KIND: &str = "application/json";
 
 /// Whether a content type is `kind`, in UTF-8 if it says so.
 pub(super) fn is(kind: &str, content_type: Option<&str>) -> bool {
@@ -89,6 +92,14 @@ impl<'de> Deserialize<'de> for Put {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Key {
+    Message,
+    #[serde(other)]
+    Other,
+}
+
 struct PutVisitor;
 
 impl<'de> Visitor<'de> for PutVisitor {
@@ -100,11 +111,13 @@ impl<'de> Visitor<'de> for PutVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Put, A::Error> {
         let mut message = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key != "message" {
-                map.next_value::<Skipped>()?;
-            } else if message.replace(map.next_value()?).is_some() {
-                return Err(A::Error::duplicate_field("message"));
+        while let Some(key) = map.next_key()? {
+            match key {
+                Key::Other => {
+                    map.next_value::<Skipped>()?;
+                }
+                Key::Message if message.is_some() => return Err(A::Error::duplicate_field("message")),
+                Key::Message => message = Some(map.next_value()?),
             }
         }
         message.map(Put).ok_or_else(|| A::Error::missing_field("message"))

@@ -88,9 +88,9 @@ pub(super) fn absent() -> Reply {
     Reply::error(404, "Message not found")
 }
 
-fn stored(status: u16, digest: Digest) -> Reply {
-    let reply = Reply::json(status, json::object("digest", &digest.to_string()));
-    reply.with("Location", &format!("/messages/{digest}"))
+pub(super) fn stored(status: u16, digest: Digest) -> Reply {
+    let digest = digest.to_string();
+    Reply::json(status, json::object("digest", &digest)).with("Location", &["/messages/", &digest].concat())
 }
 
 /// A digest names one message for ever, so what is found under it may be kept for ever.

@@ -50,8 +50,8 @@ pub(super) enum Framing {
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     checked: usize,
-    /// Where the request line ends, before its CR.
-    line: Option<usize>,
+    /// What the request line says, and where it ends, before its CR.
+    line: Option<(Request, Minor, usize)>,
 }
 
 impl From<Refusal> for Reply {
@@ -76,28 +76,28 @@ impl Scan {
     /// To be called again with the same bytes and more.
     pub(super) fn head(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
         let Some(end) = self.end(bytes)? else { return Ok(None) };
-        let line = self.line.expect("a head that ended has a first line");
-        let (request, version) = request_line(&bytes[..line])?;
+        let (request, version, line) = self.line.take().expect("a head that ended has a first line");
         fields(request, version, &bytes[line + 2..end]).map(|head| Some((head, end)))
     }
 
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        for at in self.checked..bytes.len() {
-            let before = if at == 0 { 0 } else { bytes[at - 1] };
-            if !line::may_follow(before, bytes[at]) {
+        let mut before = self.checked.checked_sub(1).map_or(0, |last| bytes[last]);
+        for (at, &byte) in bytes.iter().enumerate().skip(self.checked) {
+            if !line::may_follow(before, byte) {
                 return Err(Refusal::bad("Control character in the head"));
             }
             if at >= MAX_HEAD {
                 return Err(Refusal::new(431, "Request head too large"));
             }
+            before = byte;
             match self.line {
-                None if bytes[at] == b'\n' => {
+                None if byte == b'\n' => {
                     // Said at once: who speaks another protocol may not send more until it is answered.
-                    request_line(&bytes[..at - 1])?;
-                    self.line = Some(at - 1);
+                    let (request, version) = request_line(&bytes[..at - 1])?;
+                    self.line = Some((request, version, at - 1));
                 }
                 None if at > MAX_LINE => return Err(Refusal::new(414, "Request line too long")),
-                Some(_) if bytes[at] == b'\n' && bytes[..at - 1].ends_with(b"\r\n") => return Ok(Some(at + 1)),
+                Some(_) if byte == b'\n' && bytes[..at - 1].ends_with(b"\r\n") => return Ok(Some(at + 1)),
                 _ => {}
             }
         }

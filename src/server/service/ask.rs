@@ -1,0 +1,63 @@
+//! What the engine is asked: one thing, or what many want together; what is long waits for its turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Answer, Open, Service, busy};
+use crate::server::api::{self, Reply, Request};
+use crate::server::engine;
+use crate::server::note;
+use crate::server::together::Part;
+use crate::server::turns::Turn;
+
+/// Reads longer than this go on a few at a time: what a reader takes beside its reply is not in the budget, and may be
+/// many times the message.
+pub(super) const LONG: u64 = 1 << 20;
+pub(super) const LONG_AT_A_TIME: usize = 4;
+/// How long to wait for a turn at that.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Service {
+    /// The reply to a put that may go together with others, as `line`.
+    pub(super) fn put(&self, request: Request, line: &[u8], open: &Open) -> Answer {
+        let stored = match self.together.join(line) {
+            Part::Other(stored) => stored,
+            Part::First(lead) if lead.is_alone() => return self.ask(request, open),
+            Part::First(mut lead) => {
+                let answer = self.ask(api::share::request(lead.lines()), open);
+                lead.tell(api::share::stored(&answer.reply))
+            }
+        };
+        stored.map_or_else(|| self.ask(request, open), |digest| api::share::reply(digest).into())
+    }
+
+    /// The engine's reply to `request`.
+    pub(super) fn ask(&self, request: Request, open: &Open) -> Answer {
+        let engine = open.engine();
+        let asked_for = engine.ask(request, &self.budget);
+        if !engine.is_sound() {
+            open.replace(&engine);
+        }
+        match asked_for {
+            Ok((reply, held)) => Answer { reply: Arc::new(reply), _held: Some(held) },
+            Err(engine::Error::Io(error)) => {
+                note(format_args!("the engine broke off: {error}"));
+                Reply::error(500, "Internal server error").into()
+            }
+            Err(engine::Error::Busy | engine::Error::NoMemory) => busy().into(),
+        }
+    }
+
+    /// The turn that `request` takes if it reads something long; an error if none came free.
+    pub(super) fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
+        let is_long = |digest| open.length(digest) > LONG;
+        match api::is_heavy(request) || api::target(request).is_some_and(is_long) {
+            true => self.turns.take().map(Some).ok_or(()),
+            false => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ask_tests.rs"]
+mod tests;
