@@ -50,12 +50,8 @@ struct Waiting {
     outcome: Arc<Outcome>,
 }
 
-/// What became of a group. One for all who wait for it, so that one call wakes them.
-#[derive(Debug, Default)]
-struct Outcome {
-    answers: Mutex<Option<Vec<Answer>>>,
-    given: Condvar,
-}
+/// What became of a group: the answer to each change. One for all who wait for it, so that one call wakes them.
+type Outcome = OnceLock<Vec<Answer>>;
 
 /// As [`Change`] says.
 type Answer = Result<Vec<bool>, Error>;
@@ -130,21 +126,6 @@ impl Default for Queue {
     }
 }
 
-impl Outcome {
-    fn give(&self, answers: Vec<Answer>) {
-        *self.answers.lock().expect(UNBROKEN) = Some(answers);
-        self.given.notify_all();
-    }
-
-    /// Waits for the answer to the change at a place.
-    fn wait(&self, place: usize) -> Answer {
-        let answers = self.answers.lock().expect(UNBROKEN);
-        let mut answers = self.given.wait_while(answers, |answers| answers.is_none()).expect(UNBROKEN);
-        let answer = answers.as_mut().and_then(|answers| answers.get_mut(place));
-        std::mem::replace(answer.expect("there is one for each change"), Ok(Vec::new()))
-    }
-}
-
 impl Commits {
     /// None yet; they will be appended to the log of the store in `dir`.
     pub fn new(dir: PathBuf, log: Arc<Log>, appender: Appender) -> Self {
@@ -165,7 +146,7 @@ impl Commits {
         let (outcome, place) = queue.add(change);
         drop(queue);
         self.waiting.notify_one();
-        outcome.wait(place)
+        outcome.wait()[place].clone()
     }
 
     /// Why writing has stopped, if it has.
@@ -185,7 +166,8 @@ impl Commits {
             let mut appender = self.appender.lock().expect(UNBROKEN);
             let answers = self.commit(&mut appender, &changes, index);
             drop(appender);
-            outcome.give(answers);
+            // Nobody else sets it.
+            let _ = outcome.set(answers);
         }
     }
 
