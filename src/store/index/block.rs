@@ -4,8 +4,8 @@ use super::tree::Damaged;
 use crate::digest::Digest;
 use crate::store::log::{Kind, Position};
 
-/// Entries of a block. So many compress to just below 40 KiB, which is one of the sizes that sled stores in.
-pub const BLOCK: usize = 1000;
+/// Entries of a block. So many compress to just below 64 KiB, which is one of the sizes that sled stores in.
+pub const BLOCK: usize = 1600;
 /// What an entry takes before it is compressed: a digest, a kind, and five numbers.
 const ENTRY: usize = 32 + 1 + NUMBERS * 4;
 const NUMBERS: usize = 5;

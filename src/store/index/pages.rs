@@ -10,8 +10,9 @@ use super::filter::Filter;
 use super::tree::{Damaged, Tree};
 use crate::digest::Digest;
 
-/// So many pages may lie about with their bytes, beyond a quarter of all.
+/// So many pages may lie about with their bytes, beyond one for so many that are used.
 const LITTER: usize = 64;
+const USED: usize = 16;
 
 /// Names a page, once and for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,7 +130,7 @@ impl Pages {
     /// Takes the bytes away from pages that were given up, if they are many; says whether there is something to flush.
     pub fn sweep(&self) -> Result<bool, Damaged> {
         let mut ledger = self.ledger();
-        if ledger.littered.len() <= LITTER + ledger.used / 4 {
+        if ledger.littered.len() <= LITTER + ledger.used / USED {
             return Ok(false);
         }
         let swept = std::mem::take(&mut ledger.littered);

@@ -11,7 +11,7 @@ use super::tree::Damaged;
 use crate::digest::Digest;
 
 /// Entries that share a filter.
-const GROUP: usize = 16 * BLOCK;
+const GROUP: usize = 10 * BLOCK;
 
 /// A run, or what is left of it.
 #[derive(Debug, Clone, Default)]

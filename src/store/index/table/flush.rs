@@ -1,5 +1,5 @@
 //! Young entries become a run when they are flushed. Runs of about the same size are merged, a step at a time, so that
-//! there are few of them and each entry is written again but seldom: a log-structured merge tree (O'Neil et al., 1996).
+//! there are not many and each entry is written again but seldom: a log-structured merge tree (O'Neil et al., 1996).
 
 use std::sync::Arc;
 
@@ -15,6 +15,11 @@ use crate::store::index::tree::Damaged;
 const STEP: usize = 1 << 17;
 /// Entries that are merged after a flush at the least, for each run that there is.
 const LEAST: usize = 1 << 12;
+/// So many runs of about the same size are merged. With fewer, each entry is written more often; with more, more runs
+/// are looked into.
+const MANY: usize = 5;
+/// Runs below this are of about the same size.
+const SMALLEST: usize = 1 << 16;
 /// What an entry may take on disk.
 const ENTRY: u64 = 64;
 /// So much room is left on the disk by a flush: sled does not survive a full one.
@@ -28,8 +33,8 @@ impl Table {
             return Ok(());
         }
         let Some(written) = self.write_young(&mut root)? else { return Ok(()) };
-        // Each entry is written again about as often as there are runs behind it.
-        let mut budget = written.max(LEAST) * (self.layers().runs.list.len() + 2);
+        // Enough to be done before as many runs have come again, of every size.
+        let mut budget = written.max(LEAST) * (1 + self.layers().runs.list.len() / 2);
         while let Some(merged) = self.merge(&mut root)? {
             match budget.checked_sub(merged) {
                 Some(left) => budget = left,
@@ -136,30 +141,25 @@ impl Table {
 fn first_small(runs: &Runs, young: usize) -> usize {
     let in_use = runs.merging.map_or(0, |(written, moving)| written + moving + 1);
     let (mut first, mut entries) = (runs.list.len(), young);
-    while first > in_use && is_alike(&runs.list[first - 1], entries) && runs.list[first - 1].entries <= STEP {
+    while first > in_use && runs.list[first - 1].entries <= STEP.min(entries * 4) {
         first -= 1;
         entries += runs.list[first].entries;
     }
     first
 }
 
-/// Decides which runs are merged: the newest, as long as the next is not much larger than all of them.
+/// Decides which runs are merged: the newest below one of the sizes that grow by four, once many come near to it.
 fn begin_merging(runs: &mut Runs) -> Option<(usize, usize)> {
-    let mut first = runs.list.len().checked_sub(1)?;
-    let mut entries = runs.list[first].entries;
-    while first > 0 && is_alike(&runs.list[first - 1], entries) {
-        first -= 1;
-        entries += runs.list[first].entries;
+    let largest = runs.list.iter().map(|run| run.entries).max()?;
+    let sizes = std::iter::successors(Some(SMALLEST), |size| Some(size * 4)).take_while(|size| size / 4 <= largest);
+    for size in sizes {
+        let first = runs.list.iter().rposition(|run| run.entries >= size).map_or(0, |last| last + 1);
+        let near = runs.list[first..].iter().filter(|run| run.entries >= size / 4);
+        if near.count() >= MANY {
+            runs.merging = Some((first, runs.list.len() - first));
+            runs.list.insert(first, Run::default());
+            return runs.merging;
+        }
     }
-    let moving = runs.list.len() - first;
-    if moving < 2 {
-        return None;
-    }
-    runs.list.insert(first, Run::default());
-    runs.merging = Some((first, moving));
-    runs.merging
-}
-
-fn is_alike(run: &Run, entries: usize) -> bool {
-    run.entries <= entries + entries / 2
+    None
 }
