@@ -76,10 +76,12 @@ impl Scene {
     /// One that takes longer than the others.
     pub fn merging() -> Self {
         let mut base = Victim::new();
-        base.put(None, &[short(1, 140_000)]);
+        for part in 1..5 {
+            base.put(None, &[short(part, 70_000)]);
+        }
         // The others would only take time.
         base.known.retain(|_, message| message.ends_with(b"77"));
-        Self::new("runs of the index are merged", Some(base), vec![short(2, 100_000)])
+        Self::new("runs of the index are merged", Some(base), vec![short(5, 70_000)])
     }
 
     fn new(name: &'static str, base: Option<Victim>, put: Vec<Vec<Vec<u8>>>) -> Self {
@@ -175,7 +177,7 @@ fn damaged() -> Victim {
     victim
 }
 
-/// So many messages. More than 131,072 in all are more than the index merges in one step.
+/// So many messages. Those of five runs of more than 65,536 each are merged, in steps.
 fn short(seed: u64, count: u64) -> Vec<Vec<u8>> {
     (0..count).map(|number| format!("{seed} {number}").into_bytes()).collect()
 }

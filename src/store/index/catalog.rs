@@ -39,10 +39,10 @@ pub fn encode(mark: &Mark, stamp: u32, runs: &Runs) -> Vec<u8> {
         long(&mut out, number);
     }
     for run in &runs.list {
-        for number in [run.from, run.entries as u64, run.groups.len() as u64] {
+        for number in [run.from, run.entries as u64, run.groups().len() as u64] {
             long(&mut out, number);
         }
-        for group in &run.groups {
+        for group in run.groups() {
             page(&mut out, group.filter);
             long(&mut out, group.blocks.len() as u64);
             for (first, block) in &group.blocks {
@@ -78,7 +78,7 @@ impl Reader<'_> {
     fn run(&mut self) -> Option<Run> {
         let (from, entries, count) = (self.long()?, self.count()?, self.long()?);
         let groups = (0..count).map(|_| self.group()).collect::<Option<_>>()?;
-        Some(Run { groups, from, entries })
+        Some(Run::new(groups, from, entries))
     }
 
     fn group(&mut self) -> Option<Arc<Group>> {
@@ -116,7 +116,7 @@ mod tests {
     fn a_catalog_reads_back_and_a_cut_one_is_damage() {
         let page = |number| Page { number, stamp: number + 7 };
         let group = |first| Arc::new(Group::new(vec![(first, page(1)), (first + 1, page(2))], page(3)));
-        let run = |from| Run { groups: vec![group(5), group(9)], from, entries: 4 };
+        let run = |from| Run::new(vec![group(5), group(9)], from, 4);
         let runs = Runs { list: vec![run(0), run(3), Run::default()], merging: Some((0, 2)) };
         let bytes = encode(&Mark::EMPTY, 9, &runs);
         let (mark, stamp, read) = decode(&bytes).unwrap();

@@ -149,9 +149,8 @@ impl Index {
                     sorted.sort_unstable_by_key(|(digest, _)| *digest);
                     self.insert(&sorted, end);
                     self.overlay.done();
-                    if self.table().is_due() {
-                        self.flush();
-                    }
+                    // What cannot be written is made anew; and if that fails, who asks next is told.
+                    let _ = self.with_table(|table| if table.is_due() { table.flush() } else { table.merge_on() });
                 }
                 Work::Idle => self.flush(),
                 Work::Closed => return self.flush(),
@@ -185,7 +184,7 @@ impl Index {
 
     /// Makes the table durable, if there is room for that.
     fn flush(&self) {
-        // What cannot be flushed is made anew; and if that fails, who asks next is told.
+        // As above.
         let _ = self.with_table(Table::flush);
     }
 

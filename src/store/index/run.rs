@@ -16,7 +16,9 @@ const GROUP: usize = 10 * BLOCK;
 /// A run, or what is left of it.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    pub groups: Vec<Arc<Group>>,
+    groups: Vec<Arc<Group>>,
+    /// The prefix of the first digest of each group, close together to be searched.
+    firsts: Vec<u64>,
     /// Digests whose prefix is below this have moved on to another run.
     pub from: u64,
     /// How many entries it had when it was written.
@@ -67,25 +69,24 @@ impl Group {
         if !filter.may_hold(digest) {
             return Ok(None);
         }
-        find_behind(&self.blocks, |(first, _)| *first, digest, |(_, page)| pages.find(*page, digest))
+        let end = self.blocks.partition_point(|(first, _)| *first <= prefix(digest));
+        find_behind(end, |at| self.blocks[at].0, digest, |at| pages.find(self.blocks[at].1, digest))
     }
 }
 
-/// Asks those of `parts` that may hold a digest, which are in order: nearly always one, the last that does not begin
-/// behind it. But parts may begin and end with the same prefix.
-fn find_behind<T, Found>(
-    parts: &[T],
-    first: impl Fn(&T) -> u64,
+/// Asks those of the first `end` parts that may hold a digest, by their places: nearly always one, the last, which does
+/// not begin behind it. But parts may begin and end with the same prefix.
+fn find_behind<Found>(
+    end: usize,
+    first: impl Fn(usize) -> u64,
     digest: &Digest,
-    find: impl Fn(&T) -> Result<Option<Found>, Damaged>,
+    find: impl Fn(usize) -> Result<Option<Found>, Damaged>,
 ) -> Result<Option<Found>, Damaged> {
-    let prefix = prefix(digest);
-    let end = parts.partition_point(|part| first(part) <= prefix);
-    for part in parts[..end].iter().rev() {
-        if let Some(found) = find(part)? {
+    for at in (0..end).rev() {
+        if let Some(found) = find(at)? {
             return Ok(Some(found));
         }
-        if first(part) < prefix {
+        if first(at) < prefix(digest) {
             break;
         }
     }
@@ -93,12 +94,24 @@ fn find_behind<T, Found>(
 }
 
 impl Run {
+    /// A run that was written before.
+    pub fn new(groups: Vec<Arc<Group>>, from: u64, entries: usize) -> Self {
+        let firsts = groups.iter().map(|group| group.first()).collect();
+        Self { groups, firsts, from, entries }
+    }
+
     /// What the run says of a digest, if anything.
     pub fn find(&self, digest: &Digest, pages: &Pages) -> Result<Option<Standing>, Damaged> {
         if prefix(digest) < self.from {
             return Ok(None);
         }
-        find_behind(&self.groups, |group| group.first(), digest, |group| group.find(digest, pages))
+        let end = self.firsts.partition_point(|first| *first <= prefix(digest));
+        find_behind(end, |at| self.firsts[at], digest, |at| self.groups[at].find(digest, pages))
+    }
+
+    /// Its groups, in order.
+    pub fn groups(&self) -> &[Arc<Group>] {
+        &self.groups
     }
 
     /// All its pages.
@@ -114,7 +127,7 @@ impl Run {
     ) -> impl Iterator<Item = Result<Entry, Damaged>> + 'a {
         let (from, start) = (self.from, prefix(&digest).max(self.from));
         // The one before the first that begins at the start, or behind it, may reach beyond the start.
-        let group = self.groups.partition_point(|group| group.first() < start).saturating_sub(1);
+        let group = self.firsts.partition_point(|first| *first < start).saturating_sub(1);
         let blocks = |group: &Arc<Group>| group.blocks.partition_point(|(first, _)| *first < start).saturating_sub(1);
         let passed = self.groups.get(group).map_or(0, blocks);
         let blocks = self.groups[group.min(self.groups.len())..].iter().flat_map(|group| &group.blocks).skip(passed);
@@ -142,7 +155,9 @@ impl Run {
         loop {
             let group = entries.take(GROUP).collect::<Result<Vec<_>, _>>()?;
             let Some((last, _)) = group.last() else { return Ok(None) };
-            self.groups.push(Arc::new(Group::write(&group, pages)?));
+            let written_group = Group::write(&group, pages)?;
+            self.firsts.push(written_group.first());
+            self.groups.push(Arc::new(written_group));
             self.entries += group.len();
             written += group.len();
             if let Some(Ok((next, _))) = entries.peek()
@@ -157,7 +172,8 @@ impl Run {
     /// Entries below `from` have moved on: answers with the groups that nothing is left of.
     pub fn move_on(&mut self, from: u64) -> Vec<Arc<Group>> {
         self.from = from;
-        let begins_before = self.groups.partition_point(|group| group.first() < from);
-        self.groups.drain(..begins_before.saturating_sub(1)).collect()
+        let passed = self.firsts.partition_point(|first| *first < from).saturating_sub(1);
+        self.firsts.drain(..passed);
+        self.groups.drain(..passed).collect()
     }
 }

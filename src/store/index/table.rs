@@ -31,8 +31,15 @@ pub struct Table {
     dir: PathBuf,
     pages: Pages,
     layers: RwLock<Layers>,
-    /// Whoever has it writes. It holds the root that was flushed last.
-    writing: Mutex<Vec<u8>>,
+    /// Whoever has it writes.
+    writing: Mutex<Writing>,
+}
+
+struct Writing {
+    /// As it was flushed last.
+    root: Vec<u8>,
+    /// How many entries are to be merged before the next flush.
+    owed: usize,
 }
 
 struct Layers {
@@ -55,7 +62,7 @@ impl Table {
         let (flushed, stamp, runs) = check().inspect_err(|_: &Damaged| tree.abandon())?;
         let pages = Pages::new(tree, runs.pages(), stamp.wrapping_add(1), cache);
         let layers = Layers { young: BTreeMap::new(), runs: Arc::new(runs), mark: flushed.clone(), flushed };
-        let writing = Mutex::new(root.unwrap_or_default());
+        let writing = Mutex::new(Writing { root: root.unwrap_or_default(), owed: 0 });
         Ok(Self { dir: dir.to_owned(), pages, layers: RwLock::new(layers), writing })
     }
 
@@ -214,7 +221,7 @@ impl Table {
         self.pages.tree.abandon();
     }
 
-    fn writing(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().expect(UNBROKEN)
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Table, UNBROKEN};
+use super::{Table, UNBROKEN, Writing};
 use crate::digest::Prefix;
 use crate::store::index::block::Entry;
 use crate::store::index::catalog::{self, Runs};
@@ -12,9 +12,7 @@ use crate::store::index::run::{Group, Run};
 use crate::store::index::tree::Damaged;
 
 /// Entries that are merged between two flushes of the tree.
-const STEP: usize = 1 << 17;
-/// Entries that are merged after a flush at the least, for each run that there is.
-const LEAST: usize = 1 << 12;
+const STEP: usize = 1 << 16;
 /// So many runs of about the same size are merged. With fewer, each entry is written more often; with more, more runs
 /// are looked into.
 const MANY: usize = 5;
@@ -26,28 +24,35 @@ const ENTRY: u64 = 64;
 const SPARE: u64 = 16 << 20;
 
 impl Table {
-    /// Makes all entries durable, where there is room for them, and merges runs for as long as that is worth.
+    /// Makes all entries durable, where there is room for them, and does a step of the merging that comes of it.
     pub fn flush(&self) -> Result<(), Damaged> {
-        let mut root = self.writing();
+        let mut writing = self.writing();
         if self.is_flushed() {
             return Ok(());
         }
-        let Some(written) = self.write_young(&mut root)? else { return Ok(()) };
+        let Some(written) = self.write_young(&mut writing.root)? else { return Ok(()) };
         // Enough to be done before as many runs have come again, of every size.
-        let mut budget = written.max(LEAST) * (1 + self.layers().runs.list.len() / 2);
-        while let Some(merged) = self.merge(&mut root)? {
-            match budget.checked_sub(merged) {
-                Some(left) => budget = left,
-                None => break,
-            }
-        }
+        writing.owed = written * (1 + self.layers().runs.list.len() / 2);
+        self.step(&mut writing)
+    }
+
+    /// Does another step of the merging, if that is owed: so it goes on beside what is inserted, and nobody has to wait
+    /// for all of it.
+    pub fn merge_on(&self) -> Result<(), Damaged> {
+        let mut writing = self.writing();
+        if writing.owed > 0 { self.step(&mut writing) } else { Ok(()) }
+    }
+
+    pub(super) fn step(&self, writing: &mut Writing) -> Result<(), Damaged> {
+        let merged = self.merge(&mut writing.root)?;
+        writing.owed = merged.map_or(0, |merged| writing.owed.saturating_sub(merged));
         if self.has_room(0) {
             if self.pages.sweep()? {
                 let layers = self.layers();
-                *root = catalog::encode(&layers.flushed, self.pages.stamp(), &layers.runs);
-                self.pages.tree.flush(&root, &layers.flushed)?;
+                writing.root = catalog::encode(&layers.flushed, self.pages.stamp(), &layers.runs);
+                self.pages.tree.flush(&writing.root, &layers.flushed)?;
             }
-            self.pages.tree.forget_written(&root)?;
+            self.pages.tree.forget_written(&writing.root)?;
         }
         Ok(())
     }
@@ -68,7 +73,7 @@ impl Table {
         let mut run = Run::default();
         self.extend(&mut run, &young, &small, runs.list.is_empty(), usize::MAX)?;
         runs.list.extend((run.entries > 0).then_some(run));
-        let given_up: Vec<_> = small.into_iter().flat_map(|run| run.groups).collect();
+        let given_up: Vec<_> = small.iter().flat_map(|run| run.groups().to_vec()).collect();
         self.publish(root, runs, mark, &given_up)?;
         let old = std::mem::take(&mut self.layers.write().expect(UNBROKEN).young);
         debug_assert_eq!(old.len(), young.len(), "nobody else inserts");
@@ -95,7 +100,7 @@ impl Table {
             runs.list[moving].iter_mut().flat_map(|run| run.move_on(from)).collect()
         } else {
             runs.merging = None;
-            let moved = runs.list.drain(moving).flat_map(|run| run.groups).collect();
+            let moved = runs.list.drain(moving).flat_map(|run| run.groups().to_vec()).collect();
             runs.list.retain(|run| run.entries > 0);
             moved
         };

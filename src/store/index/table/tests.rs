@@ -88,6 +88,38 @@ fn it_holds_what_was_set_last_over_flushes_merges_and_openings() {
 }
 
 #[test]
+fn it_holds_all_at_every_step_of_a_merge_and_goes_on_after_an_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut model = Model::new();
+    let mut table = open(&path);
+    // Too many each to be written again with the next.
+    let numbers = |part: u64| part * 60_000..part * 60_000 + 70_000;
+    for part in 0..5 {
+        let entries = numbers(part).map(|number| (digest(number), at(number + part, Kind::Message)));
+        insert(&table, &mut model, entries.chain([(digest(part * 60_001), None)]), part);
+        assert_eq!(table.layers().runs.merging, None);
+        table.flush().unwrap();
+    }
+    let mut steps = 1;
+    while table.layers().runs.merging.is_some() {
+        assert_eq!(table.layers().runs.list.len(), 6);
+        if steps % 2 == 0 {
+            drop(table);
+            table = open(&path);
+        }
+        assert_holds(&table, &model);
+        table.step(&mut table.writing()).unwrap();
+        steps += 1;
+    }
+    assert_holds(&table, &model);
+    assert_eq!(table.layers().runs.list.len(), 1);
+    assert!(steps > 2, "{steps}");
+    model.retain(|_, position| position.is_some());
+    assert_eq!(table.layers().runs.list[0].entries, model.len());
+}
+
+#[test]
 fn what_was_not_flushed_is_as_if_it_had_not_been_set() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::new();
@@ -165,7 +197,7 @@ fn space_of_what_is_not_needed_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index");
     let table = open(&path);
-    let numbers = 0..100_000;
+    let numbers = 0..60_000;
     let mut model = Model::new();
     insert(&table, &mut model, numbers.clone().map(|number| (digest(number), at(number, Kind::Message))), 0);
     table.flush().unwrap();
