@@ -76,8 +76,9 @@ impl Block {
     /// What the block says of a digest, if anything.
     pub fn find(&self, digest: &Digest) -> Option<Standing> {
         let wanted = prefix(digest);
-        let before = self.digests[..self.guess(wanted)].iter().rev().take_while(|its| prefix(its) >= wanted).count();
-        let from = &self.digests[self.guess(wanted) - before..];
+        let guess = self.guess(wanted);
+        let before = self.digests[..guess].iter().rev().take_while(|its| prefix(its) >= wanted).count();
+        let from = &self.digests[guess - before..];
         let behind = from.iter().take_while(|its| prefix(its) < wanted).count();
         let mut alike = from[behind..].iter().take_while(|its| prefix(its) == wanted);
         let at = alike.position(|its| its == digest)?;
@@ -90,8 +91,8 @@ impl Block {
         let ends = self.digests.first().zip(self.digests.last());
         let (first, last) = ends.map_or((0, 0), |(first, last)| (prefix(first), prefix(last)));
         let (part, whole) = (wanted.clamp(first, last) - first, u128::from(last - first).max(1));
-        usize::try_from(u128::from(part) * (self.digests.len() as u128) / whole)
-            .map_or(0, |at| at.min(self.digests.len()))
+        let place = u128::from(part) * self.digests.len() as u128 / whole;
+        usize::try_from(place).expect("not behind the end")
     }
 
     /// An entry by its place.

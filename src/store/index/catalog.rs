@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::mark::Mark;
+use super::mark::{self, Mark};
 use super::pages::Page;
 use super::run::{Group, Run};
 use super::tree::Damaged;
@@ -88,9 +88,8 @@ impl Reader<'_> {
     }
 
     fn page(&mut self) -> Option<Page> {
-        let both = self.long()?.to_le_bytes();
-        let half = |at: usize| u32::from_le_bytes([both[at], both[at + 1], both[at + 2], both[at + 3]]);
-        Some(Page { number: half(0), stamp: half(4) })
+        let both = self.take(8)?;
+        Some(Page { number: mark::short(both, 0), stamp: mark::short(both, 4) })
     }
 
     fn count(&mut self) -> Option<usize> {
@@ -98,7 +97,7 @@ impl Reader<'_> {
     }
 
     fn long(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(*self.take(8)?.first_chunk()?))
+        Some(mark::long(self.take(8)?, 0))
     }
 
     fn take(&mut self, count: usize) -> Option<&[u8]> {

@@ -95,11 +95,13 @@ impl Change {
     }
 }
 
-fn short(bytes: &[u8], at: usize) -> u32 {
+/// The number of 32 bits at a place.
+pub fn short(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn long(bytes: &[u8], at: usize) -> u64 {
+/// The number of 64 bits at a place.
+pub fn long(bytes: &[u8], at: usize) -> u64 {
     u64::from(short(bytes, at)) | u64::from(short(bytes, at + 4)) << 32
 }
 

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use block::Entry;
 use guard::Guard;
 pub use mark::Mark;
 use overlay::{Overlay, Work};
@@ -57,7 +58,7 @@ impl Index {
         place.look_for_segments(&table)?;
         let overlay = Overlay::default();
         if !left.is_empty() {
-            overlay.add(left.into_iter(), Point { segment: tail.segment, offset: tail.end.offset });
+            overlay.add(left.into_iter(), tail.point());
         }
         let (table, messages) = (RwLock::new(Arc::new(table)), Mutex::new(messages));
         Ok((Self { place, overlay, table, messages }, tail))
@@ -83,7 +84,7 @@ impl Index {
     }
 
     /// Makes committed records findable, or takes digests out; the log now ends at `end`, with so many messages more.
-    pub fn add(&self, entries: impl Iterator<Item = (Digest, Option<Position>)>, end: Point, more: i64) {
+    pub fn add(&self, entries: impl Iterator<Item = Entry>, end: Point, more: i64) {
         let mut messages = self.messages.lock().expect(UNBROKEN);
         *messages = messages.saturating_add_signed(more);
         drop(messages);
@@ -149,8 +150,7 @@ impl Index {
                     sorted.sort_unstable_by_key(|(digest, _)| *digest);
                     self.insert(&sorted, end);
                     self.overlay.done();
-                    // What cannot be written is made anew; and if that fails, who asks next is told.
-                    let _ = self.with_table(|table| if table.is_due() { table.flush() } else { table.merge_on() });
+                    self.write(Table::tend);
                 }
                 Work::Idle => self.flush(),
                 Work::Closed => return self.flush(),
@@ -175,7 +175,7 @@ impl Index {
     }
 
     /// Inserts entries; a table that fails is made anew, however long that takes.
-    fn insert(&self, entries: &[(Digest, Option<Position>)], end: Point) {
+    fn insert(&self, entries: &[Entry], end: Point) {
         if let Err(error) = self.with_table(|table| table.insert(entries, end)) {
             // The overlay's entries are in the log: the next process finds them there.
             (self.place.notes)(Note::Said(format!("the index cannot be kept: {error}")));
@@ -184,8 +184,12 @@ impl Index {
 
     /// Makes the table durable, if there is room for that.
     fn flush(&self) {
-        // As above.
-        let _ = self.with_table(Table::flush);
+        self.write(Table::flush);
+    }
+
+    /// Has the table written. One that cannot be is made anew; and if that fails, who asks next is told.
+    fn write(&self, write: impl Fn(&Table) -> Result<(), Damaged>) {
+        let _ = self.with_table(write);
     }
 
     /// Asks the table; one that is damaged is made anew first.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use super::FEW;
+use super::block::Entry;
 use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
@@ -63,7 +64,7 @@ impl Overlay {
     }
 
     /// Adds what was committed; the log now ends at `end`. Waits while there is too much on the way.
-    pub fn add(&self, entries: impl Iterator<Item = (Digest, Option<Position>)>, end: Point) {
+    pub fn add(&self, entries: impl Iterator<Item = Entry>, end: Point) {
         let mut state = self.state();
         {
             let mut maps = self.maps.write().expect(UNBROKEN);

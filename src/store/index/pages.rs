@@ -29,7 +29,6 @@ pub struct Pages {
 }
 
 /// Which numbers are free.
-#[derive(Default)]
 struct Ledger {
     /// What is written from now on is stamped with this.
     stamp: u32,

@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::block::Entry;
 use super::guard::Guard;
 use super::mark::{Change, Mark};
 use super::replay::{Replayed, Stopped, replay};
 use super::table::Table;
 use super::tree::Damaged;
-use crate::digest::Digest;
 use crate::messages::Error;
-use crate::store::log::{Log, Point, Position, Tail};
+use crate::store::log::{Log, Point, Tail};
 use crate::store::{Note, Notes};
 
 /// Where the index is, and what it is made from.
@@ -29,7 +29,7 @@ pub struct Opened {
     /// How many messages there are, with those that the table was spared.
     pub messages: u64,
     /// What the table was spared.
-    pub left: Vec<(Digest, Option<Position>)>,
+    pub left: Vec<Entry>,
     /// How the log ends.
     pub tail: Tail,
 }
@@ -73,7 +73,7 @@ impl Place {
 
     /// What is known after a replay, with what the table was spared. Says what is lost of what the seal knows.
     fn reached(&self, table: &Table, replayed: &Replayed) -> Result<Mark, Damaged> {
-        let (guard, end) = (Guard::new(&self.dir), replayed.end());
+        let (guard, end) = (Guard::new(&self.dir), replayed.tail.point());
         let mut reached = Mark { point: end, ..table.mark() };
         match guard.sealed() {
             Some(sealed) if sealed.point == end => reached.messages = sealed.messages,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::block::Entry;
 use super::overlay::is_little;
 use super::table::Table;
 use super::tree::Damaged;
@@ -37,19 +38,13 @@ impl From<Damaged> for Stopped {
 /// What a replay found.
 pub struct Replayed {
     /// So little that the table was spared it; then its mark is as it was.
-    pub left: Vec<(Digest, Option<Position>)>,
+    pub left: Vec<Entry>,
     /// How the log ends.
     pub tail: Tail,
 }
 
-impl Replayed {
-    /// Where it ended.
-    pub fn end(&self) -> Point {
-        Point { segment: self.tail.segment, offset: self.tail.end.offset }
-    }
-}
-
-/// Inserts what stands in the log between the table's mark and `until`, or its end; unless it is little and `may_leave` is set.
+/// Inserts what stands in the log between the table's mark and `until`, or its end; unless it is little and `may_leave`
+/// is set.
 pub fn replay(
     table: &Table,
     until: Option<Point>,
@@ -91,8 +86,7 @@ pub fn replay(
     })?;
     let is_left = may_leave && !replay.inserted && is_little(replay.batch.iter().map(|(_, position)| position));
     if !is_left {
-        let end = Point { segment: tail.segment, offset: tail.end.offset };
-        replay.insert(until.unwrap_or(end))?;
+        replay.insert(until.unwrap_or(tail.point()))?;
     }
     // What was found is known from now on, and a put of what is known is acknowledged as it is.
     log.sync_from(from)?;
@@ -104,7 +98,7 @@ pub fn replay(
 
 struct Replay<'a> {
     table: &'a Table,
-    batch: Vec<(Digest, Option<Position>)>,
+    batch: Vec<Entry>,
     inserted: bool,
 }
 
@@ -115,7 +109,7 @@ impl Replay<'_> {
             return Ok(());
         }
         self.insert(position.end())?;
-        if self.table.is_due() { self.table.flush() } else { Ok(()) }
+        self.table.tend()
     }
 
     /// What is corrupt must be known, so that asking for it says so; but a whole copy is better.

@@ -169,11 +169,11 @@ impl Run {
         }
     }
 
-    /// Entries below `from` have moved on: answers with the groups that nothing is left of.
-    pub fn move_on(&mut self, from: u64) -> Vec<Arc<Group>> {
+    /// Entries below `from` have moved on: answers with the pages that are not needed any more.
+    pub fn move_on(&mut self, from: u64) -> Vec<Page> {
         self.from = from;
         let passed = self.firsts.partition_point(|first| *first < from).saturating_sub(1);
         self.firsts.drain(..passed);
-        self.groups.drain(..passed).collect()
+        self.groups.drain(..passed).flat_map(|group| group.pages().collect::<Vec<_>>()).collect()
     }
 }

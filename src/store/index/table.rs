@@ -3,6 +3,7 @@
 
 mod flush;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -74,10 +75,10 @@ impl Table {
         }
         let runs = layers.runs.clone();
         drop(layers);
-        self.find(runs, digest)
+        self.find(&runs, digest)
     }
 
-    fn find(&self, runs: Arc<Runs>, digest: &Digest) -> Result<Standing, Damaged> {
+    fn find(&self, runs: &Arc<Runs>, digest: &Digest) -> Result<Standing, Damaged> {
         self.read(runs, |runs| {
             for run in runs.list.iter().rev() {
                 if let Some(found) = run.find(digest, &self.pages)? {
@@ -99,7 +100,7 @@ impl Table {
             drop(layers);
             let old = part.iter().zip(is_young).map(|((digest, _), is_young)| match is_young {
                 true => Ok(None),
-                false => self.find(runs.clone(), digest),
+                false => self.find(&runs, digest),
             });
             let old = old.collect::<Result<Vec<_>, _>>()?;
             let mut layers = self.layers.write().expect(UNBROKEN);
@@ -136,7 +137,7 @@ impl Table {
         }
         let runs = layers.runs.clone();
         drop(layers);
-        self.read(runs, |runs| {
+        self.read(&runs, |runs| {
             let first = match from {
                 Bound::Included(digest) | Bound::Excluded(digest) => digest,
                 Bound::Unbounded => *Prefix::ALL.range().start(),
@@ -159,7 +160,7 @@ impl Table {
         let young: Vec<_> = layers.young.iter().map(|(digest, position)| (*digest, *position)).collect();
         let runs = layers.runs.clone();
         drop(layers);
-        self.read(runs, |runs| {
+        self.read(&runs, |runs| {
             let all = self.merged(&young, &runs.list, *Prefix::ALL.range().start());
             let there = all.map(|entry| entry.map(|(digest, position)| Some((digest, position?))));
             let wanted = there.filter_map(Result::transpose);
@@ -187,7 +188,7 @@ impl Table {
     }
 
     /// Whether so much is not durable that it should be.
-    pub fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         let Layers { young, mark, flushed, .. } = &*self.layers();
         young.len() >= YOUNG || mark.bytes.saturating_sub(flushed.bytes) >= YOUNG_BYTES
     }
@@ -201,7 +202,8 @@ impl Table {
     }
 
     /// Reads in `runs`; or, should pages of them have been given up meanwhile, in those that there are now.
-    fn read<T>(&self, mut runs: Arc<Runs>, ask: impl Fn(&Runs) -> Result<T, Damaged>) -> Result<T, Damaged> {
+    fn read<T>(&self, runs: &Arc<Runs>, ask: impl Fn(&Runs) -> Result<T, Damaged>) -> Result<T, Damaged> {
+        let mut runs = Cow::Borrowed(runs);
         loop {
             match ask(&runs) {
                 Err(why) if why.is_gone => {
@@ -209,7 +211,7 @@ impl Table {
                     if Arc::ptr_eq(&now, &runs) {
                         return Err(why);
                     }
-                    runs = now;
+                    runs = Cow::Owned(now);
                 }
                 answer => return answer,
             }

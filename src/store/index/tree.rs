@@ -116,9 +116,7 @@ impl Tree {
         }
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
-        let old = std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let closed = guarded(|| old.into_iter().map(ManuallyDrop::into_inner).for_each(drop));
-        match closed.and_then(|()| open(&self.config, &self.guard)) {
+        match close(&mut handles).and_then(|()| open(&self.config, &self.guard)) {
             Ok((db, found)) => {
                 self.guard.after_reopen();
                 *handles = Mutex::new(vec![db]);
@@ -163,14 +161,18 @@ impl Tree {
 }
 
 impl Drop for Tree {
-    /// Closes sled, which flushes; but a damaged one might never come back from that, so it is leaked instead.
+    /// A damaged one might never come back from being closed, so it is leaked instead.
     fn drop(&mut self) {
         if self.check().is_ok() {
-            let handles = self.handles.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let handles = std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
-            let _ = guarded(|| handles.into_iter().map(ManuallyDrop::into_inner).for_each(drop));
+            let _ = close(self.handles.get_mut().unwrap_or_else(PoisonError::into_inner));
         }
     }
+}
+
+/// Closes sled, which flushes.
+fn close(handles: &mut Handles) -> Result<(), Damaged> {
+    let handles = std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
+    guarded(|| handles.into_iter().map(ManuallyDrop::into_inner).for_each(drop))
 }
 
 fn borrow(handles: &RwLockReadGuard<'_, Handles>) -> Handle {

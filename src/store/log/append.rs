@@ -54,7 +54,7 @@ impl Appender {
     pub fn new(log: Arc<Log>, tail: &Tail) -> io::Result<Self> {
         let file = log.segment(tail.segment);
         let filled = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|data| data.len()))?;
-        let end = Point { segment: tail.segment, offset: tail.end.offset };
+        let end = tail.point();
         log.ends_at(end);
         Ok(Self { log, file, end, filled, buffer: Vec::new() })
     }

@@ -227,3 +227,10 @@ pub struct Tail {
     /// How it ends.
     pub end: End,
 }
+
+impl Tail {
+    /// Just behind the last whole record.
+    pub fn point(&self) -> Point {
+        Point { segment: self.segment, offset: self.end.offset }
+    }
+}

@@ -8,7 +8,8 @@ use crate::digest::Prefix;
 use crate::store::index::block::Entry;
 use crate::store::index::catalog::{self, Runs};
 use crate::store::index::mark::Mark;
-use crate::store::index::run::{Group, Run};
+use crate::store::index::pages::Page;
+use crate::store::index::run::Run;
 use crate::store::index::tree::Damaged;
 
 /// Entries that are merged between two flushes of the tree.
@@ -36,9 +37,12 @@ impl Table {
         self.step(&mut writing)
     }
 
-    /// Does another step of the merging, if that is owed: so it goes on beside what is inserted, and nobody has to wait
-    /// for all of it.
-    pub fn merge_on(&self) -> Result<(), Damaged> {
+    /// To be called after something was inserted: flushes what is due, or does another step of the merging if that is
+    /// owed. So it goes on beside what is inserted, and nobody has to wait for all of it.
+    pub fn tend(&self) -> Result<(), Damaged> {
+        if self.is_due() {
+            return self.flush();
+        }
         let mut writing = self.writing();
         if writing.owed > 0 { self.step(&mut writing) } else { Ok(()) }
     }
@@ -73,8 +77,7 @@ impl Table {
         let mut run = Run::default();
         self.extend(&mut run, &young, &small, runs.list.is_empty(), usize::MAX)?;
         runs.list.extend((run.entries > 0).then_some(run));
-        let given_up: Vec<_> = small.iter().flat_map(|run| run.groups().to_vec()).collect();
-        self.publish(root, runs, mark, &given_up)?;
+        self.publish(root, runs, mark, small.iter().flat_map(Run::pages))?;
         let old = std::mem::take(&mut self.layers.write().expect(UNBROKEN).young);
         debug_assert_eq!(old.len(), young.len(), "nobody else inserts");
         Ok(Some(young.len()))
@@ -100,11 +103,12 @@ impl Table {
             runs.list[moving].iter_mut().flat_map(|run| run.move_on(from)).collect()
         } else {
             runs.merging = None;
-            let moved = runs.list.drain(moving).flat_map(|run| run.groups().to_vec()).collect();
+            let moved = runs.list[moving.clone()].iter().flat_map(Run::pages).collect();
+            runs.list.drain(moving);
             runs.list.retain(|run| run.entries > 0);
             moved
         };
-        self.publish(root, runs, mark, &given_up)?;
+        self.publish(root, runs, mark, given_up.into_iter())?;
         Ok(Some(merged))
     }
 
@@ -124,14 +128,20 @@ impl Table {
     }
 
     /// Makes durable what was written, and only then lets it be found, and forgets what it replaces.
-    fn publish(&self, root: &mut Vec<u8>, runs: Runs, mark: Mark, given_up: &[Arc<Group>]) -> Result<(), Damaged> {
+    fn publish(
+        &self,
+        root: &mut Vec<u8>,
+        runs: Runs,
+        mark: Mark,
+        given_up: impl Iterator<Item = Page>,
+    ) -> Result<(), Damaged> {
         *root = catalog::encode(&mark, self.pages.stamp(), &runs);
         self.pages.tree.flush(root, &mark)?;
         let mut layers = self.layers.write().expect(UNBROKEN);
         layers.runs = Arc::new(runs);
         layers.flushed = mark;
         drop(layers);
-        self.pages.give_up(given_up.iter().flat_map(|group| group.pages()));
+        self.pages.give_up(given_up);
         Ok(())
     }
 

@@ -1,3 +1,5 @@
+//! That the table holds what was set last, whatever is flushed, merged, opened or read beside it.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -190,6 +192,25 @@ fn what_is_there_is_found_beside_all_that_is_written() {
         }
     });
     assert_holds(&table, &model);
+}
+
+#[test]
+fn who_looks_into_runs_that_are_gone_by_now_looks_into_those_that_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Table::open(&dir.path().join("index"), 1).unwrap();
+    let mut model = Model::new();
+    let mut put = |part: u64| {
+        let numbers = part * 2000..(part + 1) * 2000;
+        insert(&table, &mut model, numbers.map(|number| (digest(number), at(number, Kind::Message))), part);
+        table.flush().unwrap();
+    };
+    put(0);
+    let old = table.layers().runs.clone();
+    // The first is written again with the second, and then its pages are used for the third.
+    put(1);
+    put(2);
+    assert!(old.list[0].find(&digest(7), &table.pages).is_err_and(|why| why.is_gone));
+    assert_eq!(table.find(&old, &digest(7)).unwrap(), at(7, Kind::Message));
 }
 
 #[test]
