@@ -226,7 +226,8 @@ fn schemathesis_finds_nothing_that_is_not_as_described(place: &Place) {
         .stdout(fs::File::create(&report).unwrap())
         .status()
         .unwrap();
-    assert!(output.success(), "{}", fs::read_to_string(&report).unwrap());
+    let said = || fs::read_to_string(server.sandbox.dir().join("stderr")).unwrap();
+    assert!(output.success(), "{}\nthe server said:\n{}", fs::read_to_string(&report).unwrap(), said());
     let alive = server.get("/readyz");
     assert_eq!(alive.status, 200);
 }

@@ -123,8 +123,8 @@ impl Index {
             return Ok(());
         }
         let reached = self.totals().point;
-        self.flush();
-        match self.table().flushed().point >= reached {
+        let flushed = self.with_table(|table| table.flush().map(|()| table.flushed()))?;
+        match flushed.point >= reached {
             true => Ok(()),
             false => Err(Error::Full(self.place.dir.clone())),
         }
@@ -133,7 +133,7 @@ impl Index {
     /// Makes the index anew from the log.
     pub fn renew(&self) -> Result<(), Error> {
         self.overlay.settle();
-        self.rebuild(&self.table(), &Damaged::new("it does not fit it"))
+        self.rebuild(&self.table(), &Damaged::new("it does not fit it")).map(drop)
     }
 
     /// The bytes that the index has on disk.
@@ -194,28 +194,29 @@ impl Index {
 
     /// Asks the table; one that is damaged is made anew first.
     fn with_table<T>(&self, ask: impl Fn(&Table) -> Result<T, Damaged>) -> Result<T, Error> {
-        for _ in 0..2 {
+        let mut failures = 0;
+        while failures < 2 {
             let table = self.table();
             match ask(&table) {
                 Ok(answer) => return Ok(answer),
-                Err(why) => self.rebuild(&table, &why)?,
+                Err(why) => failures += usize::from(self.rebuild(&table, &why)?),
             }
         }
         Err(Error::Unusable(format!("the index in {} fails again and again", self.place.dir.display())))
     }
 
-    fn rebuild(&self, damaged: &Arc<Table>, why: &Damaged) -> Result<(), Error> {
+    /// Makes the table anew, unless another has done so; says which.
+    fn rebuild(&self, damaged: &Arc<Table>, why: &Damaged) -> Result<bool, Error> {
         let mut table = self.table.write().expect(UNBROKEN);
         if !Arc::ptr_eq(&table, damaged) {
-            return Ok(());
+            return Ok(false);
         }
-        damaged.abandon();
-        let before = damaged.mark();
-        let made = self.place.rebuild(why, Some(before.point))?;
+        let before = damaged.retire();
+        let made = self.place.rebuild(why, Some(&before))?;
         *table = Arc::new(made.table);
         let mut messages = self.messages.lock().expect(UNBROKEN);
-        *messages = made.messages + messages.saturating_sub(before.messages);
-        Ok(())
+        *messages = (made.messages + *messages).saturating_sub(before.messages);
+        Ok(true)
     }
 
     fn table(&self) -> Arc<Table> {
@@ -234,16 +235,23 @@ impl Drop for Index {
     }
 }
 
-/// The bytes on disk of all files below `dir`.
+/// The bytes on disk of all files below `dir`; those that go meanwhile are none.
 fn disk(dir: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut sum = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        let data = entry.metadata()?;
-        sum += if data.is_dir() { disk(&entry.path())? } else { data.blocks() * 512 };
+        sum += match entry.metadata() {
+            Ok(data) if data.is_dir() => disk(&entry.path())?,
+            Ok(data) => data.blocks() * 512,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
     }
     Ok(sum)
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";
+
+#[cfg(test)]
+mod tests;

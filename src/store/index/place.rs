@@ -12,7 +12,7 @@ use super::replay::{Replayed, Stopped, replay};
 use super::table::Table;
 use super::tree::Damaged;
 use crate::messages::Error;
-use crate::store::log::{Log, Point, Tail};
+use crate::store::log::{Log, Tail};
 use crate::store::{Note, Notes};
 
 /// Where the index is, and what it is made from.
@@ -103,6 +103,10 @@ impl Place {
 
     /// Says what the log no longer has of what was known to stand there.
     fn compare(&self, known: &Mark, reached: &Mark) {
+        if known.point == reached.point && known.messages <= reached.messages {
+            // Segments that are gone were compacted.
+            return;
+        }
         self.say_lost(known, reached);
         let there = self.log.numbers();
         for number in known.live.keys().filter(|number| !there.contains(number)) {
@@ -149,8 +153,9 @@ impl Place {
         }
     }
 
-    /// Makes the table anew from the log, up to `until` or all of it, with the old one moved aside.
-    pub fn rebuild(&self, why: &Damaged, until: Option<Point>) -> Result<Opened, Error> {
+    /// Makes the table anew from the log, as far as it was `before` or all of it, with the old one moved aside.
+    pub fn rebuild(&self, why: &Damaged, before: Option<&Mark>) -> Result<Opened, Error> {
+        let until = before.map(|mark| mark.point);
         (self.notes)(Note::Said(format!("the index is made anew from the log: {why}")));
         let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
         let aside = self.dir.with_extension("damaged");
@@ -172,7 +177,14 @@ impl Place {
             Ok((Replayed { left, tail }, table)) => {
                 remove_dir(&aside).map_err(failed)?;
                 let mark = table.mark();
-                self.settle(&mark);
+                match before {
+                    // It is known better than from the last flush.
+                    Some(before) => {
+                        self.compare(before, &mark);
+                        Guard::new(&self.dir).settle();
+                    }
+                    None => self.settle(&mark),
+                }
                 Ok(Opened { table, messages: mark.messages, left, tail })
             }
             Err(Stopped::Table(why)) if why.is_full => Err(Error::Full(self.dir.clone())),

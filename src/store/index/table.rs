@@ -49,6 +49,8 @@ struct Layers {
     /// Of all entries, and of those in runs.
     mark: Mark,
     flushed: Mark,
+    /// Nothing is inserted any more.
+    is_retired: bool,
 }
 
 impl Table {
@@ -62,7 +64,8 @@ impl Table {
         };
         let (flushed, stamp, runs) = check().inspect_err(|_: &Damaged| tree.abandon())?;
         let pages = Pages::new(tree, runs.pages(), stamp.wrapping_add(1), cache);
-        let layers = Layers { young: BTreeMap::new(), runs: Arc::new(runs), mark: flushed.clone(), flushed };
+        let (mark, runs) = (flushed.clone(), Arc::new(runs));
+        let layers = Layers { young: BTreeMap::new(), runs, mark, flushed, is_retired: false };
         let writing = Mutex::new(Writing { root: root.unwrap_or_default(), owed: 0 });
         Ok(Self { dir: dir.to_owned(), pages, layers: RwLock::new(layers), writing })
     }
@@ -110,6 +113,9 @@ impl Table {
             }
         }
         let mut layers = self.layers.write().expect(UNBROKEN);
+        if layers.is_retired {
+            return Err(Damaged::given_up());
+        }
         change.apply(&mut layers.mark);
         layers.mark.point = end;
         Ok(())
@@ -216,6 +222,17 @@ impl Table {
                 answer => return answer,
             }
         }
+    }
+
+    /// Gives up the table for another in its place, once nobody is in it; answers with what it had come to. What is
+    /// inserted at the same time counts for that, or is an error.
+    pub fn retire(&self) -> Mark {
+        let mut layers = self.layers.write().expect(UNBROKEN);
+        layers.is_retired = true;
+        let mark = layers.mark.clone();
+        drop(layers);
+        self.pages.tree.retire();
+        mark
     }
 
     /// Gives up the table without touching its files again.

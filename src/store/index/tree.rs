@@ -5,7 +5,7 @@
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::guard::Guard;
@@ -22,8 +22,10 @@ const CACHE: usize = 4 << 20;
 const KEPT: usize = 32 << 20;
 /// A process that ends may hold its locks for a moment longer than its place in the store.
 const DYING: Duration = Duration::from_secs(5);
-/// It opens in milliseconds, however large it is; after so long it is taken to hang.
+/// It opens in milliseconds, however large it is, and no call takes much longer; after so long it is taken to hang.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait before looking again.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Below every number, since it is shorter.
 const ROOT: &[u8] = &[0];
 
@@ -44,6 +46,11 @@ impl Damaged {
     /// For a reason that was found here.
     pub fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_full: false, is_gone: false }
+    }
+
+    /// For what was given up, since another is to have its place.
+    pub fn given_up() -> Self {
+        Self::new("it was given up")
     }
 
     /// For what is not where it was.
@@ -102,10 +109,10 @@ impl Tree {
     pub fn flush(&self, root: &[u8], mark: &Mark) -> Result<(), Damaged> {
         self.with(|db| {
             db.insert(ROOT, root)?;
-            db.flush().map(drop)
-        })?;
-        self.guard.after_flush(mark);
-        Ok(())
+            db.flush()?;
+            self.guard.after_flush(mark);
+            Ok(())
+        })
     }
 
     /// Has sled let go of the memory that it took for what it wrote, if that is much. To be called after a flush,
@@ -132,6 +139,20 @@ impl Tree {
         self.damaged.store(true, Ordering::Release);
     }
 
+    /// Gives up the tree, and waits until nobody is in it: from then on, others may have its place. If it is whole,
+    /// sled is closed; else it might never come back from that, so what it has open is leaked.
+    pub fn retire(&self) {
+        let is_whole = !self.damaged.swap(true, Ordering::AcqRel);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.handles.try_write() {
+                Ok(mut handles) if is_whole => return drop(close(&mut handles)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                _ => return,
+            }
+        }
+    }
+
     fn fail(&self, damaged: Damaged) -> Damaged {
         self.abandon();
         damaged
@@ -139,7 +160,7 @@ impl Tree {
 
     fn check(&self) -> Result<(), Damaged> {
         match self.damaged.load(Ordering::Acquire) {
-            true => Err(Damaged::new("it was given up")),
+            true => Err(Damaged::given_up()),
             false => Ok(()),
         }
     }
@@ -208,7 +229,7 @@ fn open_files(config: &sled::Config) -> Result<Handle, Damaged> {
         match guarded(|| config.open::<LEAF_FANOUT>()) {
             Ok(Ok(db)) => return Ok(ManuallyDrop::new(Box::new(db))),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(PAUSE);
             }
             Ok(Err(error)) => return Err(Damaged::from(&error)),
             Err(damaged) => return Err(damaged),

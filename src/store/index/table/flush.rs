@@ -50,7 +50,7 @@ impl Table {
     pub(super) fn step(&self, writing: &mut Writing) -> Result<(), Damaged> {
         let merged = self.merge(&mut writing.root)?;
         writing.owed = merged.map_or(0, |merged| writing.owed.saturating_sub(merged));
-        if self.has_room(0) {
+        if self.has_room(0)? {
             if self.pages.sweep()? {
                 let layers = self.layers();
                 writing.root = catalog::encode(&layers.flushed, self.pages.stamp(), &layers.runs);
@@ -69,7 +69,7 @@ impl Table {
         let mut runs = Runs::clone(&layers.runs);
         let small = runs.list.split_off(first_small(&runs, layers.young.len()));
         let entries = layers.young.len() + small.iter().map(|run| run.entries).sum::<usize>();
-        if !self.has_room(entries) {
+        if !self.has_room(entries)? {
             return Ok(None);
         }
         let young: Vec<_> = layers.young.iter().map(|(digest, position)| (*digest, *position)).collect();
@@ -90,7 +90,7 @@ impl Table {
         let (mut runs, mark) = (Runs::clone(&layers.runs), layers.flushed.clone());
         drop(layers);
         let Some((written, moving)) = runs.merging.or_else(|| begin_merging(&mut runs)) else { return Ok(None) };
-        if !self.has_room(STEP) {
+        if !self.has_room(STEP)? {
             return Ok(None);
         }
         let moving = written + 1..=written + moving;
@@ -146,9 +146,9 @@ impl Table {
     }
 
     /// Whether writing so many entries would leave room on the disk.
-    fn has_room(&self, entries: usize) -> bool {
-        let room = rustix::fs::statvfs(&self.dir).map(|stat| stat.f_bavail * stat.f_frsize);
-        room.is_ok_and(|room| room >= entries as u64 * ENTRY + SPARE)
+    fn has_room(&self, entries: usize) -> Result<bool, Damaged> {
+        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| Damaged::from(&error.into()))?;
+        Ok(stat.f_bavail * stat.f_frsize >= entries as u64 * ENTRY + SPARE)
     }
 }
 

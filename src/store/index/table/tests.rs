@@ -234,3 +234,17 @@ fn space_of_what_is_not_needed_is_given_back() {
     let left = super::super::disk(&path).unwrap();
     assert!(left < full / 4, "{left} of {full} bytes are left");
 }
+
+#[test]
+fn a_table_that_was_retired_takes_nothing_more_and_its_files_are_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let (table, mut model) = (open(&path), Model::new());
+    insert(&table, &mut model, [(digest(1), at(1, Kind::Message))], 9);
+    assert_eq!(table.retire(), table.mark());
+    let before = table.mark();
+    assert!(table.insert(&[(digest(2), at(2, Kind::Message))], point(10)).is_err());
+    assert_eq!(table.mark(), before);
+    assert!(table.flush().is_err());
+    assert_eq!(open(&path).mark(), Mark::EMPTY);
+}

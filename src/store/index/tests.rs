@@ -1,0 +1,139 @@
+//! The index as a whole, with what goes on in it at the same time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::log::{Appender, Header, Kind, Record};
+
+/// An index over a log that is written here.
+struct Scene {
+    dir: TempDir,
+    index: Index,
+    appender: Appender,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (dir, said) = (tempfile::tempdir().unwrap(), Arc::default());
+        std::fs::create_dir(dir.path().join("log")).unwrap();
+        let log = Arc::new(Log::open(&dir.path().join("log"), [7; 16], 1 << 12).unwrap());
+        let heard: Arc<Mutex<Vec<_>>> = Arc::clone(&said);
+        let notes: Notes = Arc::new(move |note| {
+            if let Note::Said(text) = note {
+                heard.lock().unwrap().push(text);
+            }
+        });
+        let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, Arc::clone(&log), notes).unwrap();
+        let appender = Appender::new(log, &tail).unwrap();
+        Self { dir, index, appender, said }
+    }
+
+    /// Appends a message.
+    fn append(appender: &mut Appender, message: &[u8]) -> (Entry, Point) {
+        let (digest, number) = (Digest::of(message), u32::try_from(message.len()).unwrap());
+        let header = Header { kind: Kind::Message, number, time: 0, digest };
+        let position = appender.append(&[Record { header, bytes: message }]).unwrap()[0];
+        ((digest, Some(position)), appender.end())
+    }
+
+    /// What was said but for the reason that `renew` gives.
+    fn said(&self) -> Vec<String> {
+        let said = self.said.lock().unwrap();
+        said.iter().filter(|text| !text.ends_with("it does not fit it")).cloned().collect()
+    }
+}
+
+/// One thread puts messages, while others make the index anew, flush and measure it.
+#[test]
+fn an_index_that_is_made_anew_while_messages_are_put_knows_them_all_and_leaves_nothing_open() {
+    const MESSAGES: u32 = 3000;
+    let mut scene = Scene::new();
+    let (index, log, appender) = (&scene.index, &scene.index.place.log, &mut scene.appender);
+    let (is_over, failed) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let again_and_again = |act: fn(&Index) -> Result<(), String>| {
+        while !is_over.load(Ordering::Relaxed) {
+            failed.lock().unwrap().extend(act(index).err());
+        }
+    };
+    thread::scope(|scope| {
+        let filled = scope.spawn(|| index.run());
+        scope.spawn(|| again_and_again(|index| index.renew().map_err(|error| error.to_string())));
+        scope.spawn(|| again_and_again(|index| index.disk().map(drop).map_err(|error| error.to_string())));
+        let flushed = scope.spawn(|| {
+            again_and_again(|index| {
+                index.flush();
+                Ok(())
+            });
+        });
+        for number in 0..MESSAGES {
+            let (entry, end) = Scene::append(appender, &number.to_le_bytes());
+            index.add([entry].into_iter(), end, 1);
+            log.ends_at(end);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        flushed.join().unwrap();
+        index.overlay.settle();
+        index.close();
+        filled.join().unwrap();
+    });
+    assert_eq!(failed.into_inner().unwrap(), Vec::<String>::new());
+    assert!((0..MESSAGES).all(|number| index.get(&Digest::of(&number.to_le_bytes())).unwrap().is_some()));
+    assert_eq!(index.counted().messages, u64::from(MESSAGES));
+    assert_eq!(*index.messages.lock().unwrap(), u64::from(MESSAGES));
+    assert_eq!(scene.said(), Vec::<String>::new());
+    assert!(!scene.said.lock().unwrap().is_empty(), "it was made anew");
+    let Scene { dir, index, .. } = scene;
+    drop(index);
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let left: Vec<_> = open.filter(|path| path.starts_with(dir.path())).collect();
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains("index")), "{left:?}");
+}
+
+#[test]
+fn who_asks_while_others_make_the_index_anew_is_answered_however_often_they_do() {
+    let scene = Scene::new();
+    let asked = Mutex::new(0);
+    let answer = scene.index.with_table(|_| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        if *asked > 5 {
+            return Ok(*asked);
+        }
+        scene.index.renew().unwrap();
+        Err(Damaged::given_up())
+    });
+    assert_eq!(answer.unwrap(), 6);
+    assert!(scene.index.with_table(|_| Err::<(), _>(Damaged::new("it fails"))).is_err());
+}
+
+#[test]
+fn a_segment_that_was_compacted_is_not_said_to_be_missing_and_one_that_was_lost_is() {
+    let mut scene = Scene::new();
+    let (index, log) = (&scene.index, &scene.index.place.log);
+    // With the segment goes the removal, too, which has nothing left to remove: but the index learns that only later.
+    let digest = Digest::of(b"removed");
+    let removal = Record { header: Header { kind: Kind::Removal, number: 1, time: 0, digest }, bytes: &[] };
+    let position = scene.appender.append(&[removal]).unwrap()[0];
+    index.insert(&[(digest, Some(position))], scene.appender.end());
+    for message in [[1; 3000], [2; 3000]] {
+        let (entry, end) = Scene::append(&mut scene.appender, &message);
+        log.ends_at(end);
+        index.insert(&[entry], end);
+        index.flush();
+    }
+    let (moved, end) = Scene::append(&mut scene.appender, &[1; 3000]);
+    log.ends_at(end);
+    index.insert(&[moved], end);
+    log.remove(1).unwrap();
+    index.renew().unwrap();
+    assert_eq!((index.counted().messages, scene.said()), (2, Vec::new()));
+    log.remove(2).unwrap();
+    index.renew().unwrap();
+    let said = "00000002.log is missing in the log, and what stood there with it";
+    assert_eq!((index.counted().messages, scene.said()), (1, vec![said.to_owned()]));
+}
