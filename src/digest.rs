@@ -1,5 +1,6 @@
 //! A digest is checked where it enters the program; inside, a [`Digest`] cannot be wrong.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest as _;
 
 /// The SHA-256 (FIPS 180-4) of a message. Its text form is 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 /// Why a text is neither a digest nor a prefix of one.
@@ -41,9 +42,27 @@ impl Digest {
         &self.0
     }
 
+    /// Its first bytes, as a number: in the order of digests, but different ones may share it.
+    pub fn leading(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("a digest is longer"))
+    }
+
     /// Whether `message` is what this digest names.
     pub fn names(&self, message: &[u8]) -> bool {
         Self::of(message) == *self
+    }
+}
+
+impl Ord for Digest {
+    /// The order of their bytes. Nearly always the first of them tell.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.leading().cmp(&other.leading()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Digest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

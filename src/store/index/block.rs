@@ -23,11 +23,6 @@ pub struct Block {
     standings: Vec<Standing>,
 }
 
-/// The first bytes of a digest, as a number: in the order of digests, but different ones may share it.
-pub fn prefix(digest: &Digest) -> u64 {
-    u64::from_be_bytes(*digest.as_bytes().first_chunk().expect("a digest is longer"))
-}
-
 /// As a block is stored: all digests, all kinds, then each number of all positions. What is alike stands together, so
 /// it compresses.
 pub fn encode(entries: &[Entry]) -> Vec<u8> {
@@ -75,12 +70,12 @@ impl Block {
 
     /// What the block says of a digest, if anything.
     pub fn find(&self, digest: &Digest) -> Option<Standing> {
-        let wanted = prefix(digest);
+        let wanted = digest.leading();
         let guess = self.guess(wanted);
-        let before = self.digests[..guess].iter().rev().take_while(|its| prefix(its) >= wanted).count();
+        let before = self.digests[..guess].iter().rev().take_while(|its| its.leading() >= wanted).count();
         let from = &self.digests[guess - before..];
-        let behind = from.iter().take_while(|its| prefix(its) < wanted).count();
-        let mut alike = from[behind..].iter().take_while(|its| prefix(its) == wanted);
+        let behind = from.iter().take_while(|its| its.leading() < wanted).count();
+        let mut alike = from[behind..].iter().take_while(|its| its.leading() == wanted);
         let at = alike.position(|its| its == digest)?;
         Some(self.standings[self.digests.len() - from.len() + behind + at])
     }
@@ -89,7 +84,7 @@ impl Block {
     /// unless somebody has chosen them.
     fn guess(&self, wanted: u64) -> usize {
         let ends = self.digests.first().zip(self.digests.last());
-        let (first, last) = ends.map_or((0, 0), |(first, last)| (prefix(first), prefix(last)));
+        let (first, last) = ends.map_or((0, 0), |(first, last)| (first.leading(), last.leading()));
         let (part, whole) = (wanted.clamp(first, last) - first, u128::from(last - first).max(1));
         let place = u128::from(part) * self.digests.len() as u128 / whole;
         usize::try_from(place).expect("not behind the end")

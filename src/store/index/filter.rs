@@ -1,6 +1,8 @@
 //! Says of most digests that are not in a group of entries that they are not, without a look at the entries: a split
 //! block Bloom filter (as in Apache Parquet's specification), which needs no hash since digests are random.
 
+use std::ops::BitAnd;
+
 use super::tree::Damaged;
 use crate::digest::Digest;
 
@@ -27,7 +29,8 @@ impl Filter {
     /// Whether it may hold a digest. If not, it surely does not.
     pub fn may_hold(&self, digest: &Digest) -> bool {
         let cell = &self.0[place(digest, self.0.len())];
-        bits(digest).all(|(byte, bit)| cell[byte] & bit != 0)
+        // All are looked at, since which of them is the first that is missing cannot be foreseen.
+        bits(digest).map(|(byte, bit)| cell[byte] & bit != 0).fold(true, BitAnd::bitand)
     }
 
     /// As it is stored.

@@ -69,6 +69,18 @@ impl Index {
         Ok(self.find(digest)?.filter(Position::is_message))
     }
 
+    /// Where messages stand. In their order they are found sooner than one by one.
+    pub fn get_all(&self, digests: &[Digest]) -> Result<Vec<Option<Position>>, Error> {
+        let mut found = self.overlay.get_all(digests);
+        let mut wanted: Vec<_> = (0..digests.len()).filter(|at| found[*at].is_none()).collect();
+        wanted.sort_unstable_by_key(|at| digests[*at]);
+        let sorted: Vec<_> = wanted.iter().map(|at| digests[*at]).collect();
+        for (at, standing) in wanted.into_iter().zip(self.with_table(|table| table.get_all(&sorted))?) {
+            found[at] = Some(standing);
+        }
+        Ok(found.into_iter().map(|standing| standing.flatten().filter(Position::is_message)).collect())
+    }
+
     /// Where a digest's last record stands, be it a message or a removal.
     pub fn find(&self, digest: &Digest) -> Result<Option<Position>, Error> {
         match self.overlay.get(digest) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use super::FEW;
-use super::block::Entry;
+use super::block::{Entry, Standing};
 use crate::digest::Digest;
 use crate::store::log::{Point, Position};
 
@@ -42,6 +42,12 @@ struct Maps {
     moving: Entries,
 }
 
+impl Maps {
+    fn get(&self, digest: &Digest) -> Option<Standing> {
+        self.filling.get(digest).or_else(|| self.moving.get(digest)).copied()
+    }
+}
+
 #[derive(Default)]
 struct State {
     waiting: usize,
@@ -59,8 +65,13 @@ impl Overlay {
     /// What the table will have under a digest, if that is on its way.
     #[allow(clippy::option_option, reason = "that nothing will be there is an answer, too")]
     pub fn get(&self, digest: &Digest) -> Option<Option<Position>> {
+        self.maps.read().expect(UNBROKEN).get(digest)
+    }
+
+    /// The same of many.
+    pub fn get_all(&self, digests: &[Digest]) -> Vec<Option<Standing>> {
         let maps = self.maps.read().expect(UNBROKEN);
-        maps.filling.get(digest).or_else(|| maps.moving.get(digest)).copied()
+        digests.iter().map(|digest| maps.get(digest)).collect()
     }
 
     /// Adds what was committed; the log now ends at `end`. Waits while there is too much on the way.

@@ -4,7 +4,7 @@
 use std::iter::Peekable;
 use std::sync::{Arc, OnceLock};
 
-use super::block::{self, BLOCK, Entry, Standing, prefix};
+use super::block::{self, BLOCK, Entry, Standing};
 use super::filter::Filter;
 use super::pages::{Page, Pages};
 use super::tree::Damaged;
@@ -42,7 +42,7 @@ impl Group {
 
     fn write(entries: &[Entry], pages: &Pages) -> Result<Self, Damaged> {
         let filter = Filter::of(entries.iter().map(|(digest, _)| digest));
-        let write = |part: &[Entry]| Ok((prefix(&part[0].0), pages.write(block::encode(part))?));
+        let write = |part: &[Entry]| Ok((part[0].0.leading(), pages.write(block::encode(part))?));
         let blocks = entries.chunks(BLOCK).map(write).collect::<Result<_, Damaged>>()?;
         let page = pages.write(filter.encode().to_vec())?;
         Ok(Self { blocks, filter: page, loaded: OnceLock::from(filter) })
@@ -69,7 +69,7 @@ impl Group {
         if !filter.may_hold(digest) {
             return Ok(None);
         }
-        let end = self.blocks.partition_point(|(first, _)| *first <= prefix(digest));
+        let end = self.blocks.partition_point(|(first, _)| *first <= digest.leading());
         find_behind(end, |at| self.blocks[at].0, digest, |at| pages.find(self.blocks[at].1, digest))
     }
 }
@@ -86,7 +86,7 @@ fn find_behind<Found>(
         if let Some(found) = find(at)? {
             return Ok(Some(found));
         }
-        if first(at) < prefix(digest) {
+        if first(at) < digest.leading() {
             break;
         }
     }
@@ -102,11 +102,38 @@ impl Run {
 
     /// What the run says of a digest, if anything.
     pub fn find(&self, digest: &Digest, pages: &Pages) -> Result<Option<Standing>, Damaged> {
-        if prefix(digest) < self.from {
+        let end = self.firsts.partition_point(|first| *first <= digest.leading());
+        self.find_before(end, digest, pages)
+    }
+
+    /// The same of many in their order, where nothing was found yet.
+    pub fn find_all(&self, digests: &[Digest], found: &mut [Option<Standing>], pages: &Pages) -> Result<(), Damaged> {
+        let mut end = 0;
+        for (digest, found) in digests.iter().zip(found) {
+            end = self.end_from(end, digest.leading());
+            if found.is_none() {
+                *found = self.find_before(end, digest, pages)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_before(&self, end: usize, digest: &Digest, pages: &Pages) -> Result<Option<Standing>, Damaged> {
+        if digest.leading() < self.from {
             return Ok(None);
         }
-        let end = self.firsts.partition_point(|first| *first <= prefix(digest));
         find_behind(end, |at| self.firsts[at], digest, |at| self.groups[at].find(digest, pages))
+    }
+
+    /// How many groups do not begin behind `wanted`, if so many are known not to: nearly always it is not far.
+    fn end_from(&self, known: usize, wanted: u64) -> usize {
+        let (mut end, mut step) = (known, 1);
+        while self.firsts.get(end + step - 1).is_some_and(|first| *first <= wanted) {
+            end += step;
+            step *= 2;
+        }
+        let rest = &self.firsts[end..self.firsts.len().min(end + step - 1)];
+        end + rest.partition_point(|first| *first <= wanted)
     }
 
     /// Its groups, in order.
@@ -125,7 +152,7 @@ impl Run {
         digest: Digest,
         pages: &'a Pages,
     ) -> impl Iterator<Item = Result<Entry, Damaged>> + 'a {
-        let (from, start) = (self.from, prefix(&digest).max(self.from));
+        let (from, start) = (self.from, digest.leading().max(self.from));
         // The one before the first that begins at the start, or behind it, may reach beyond the start.
         let group = self.firsts.partition_point(|first| *first < start).saturating_sub(1);
         let blocks = |group: &Arc<Group>| group.blocks.partition_point(|(first, _)| *first < start).saturating_sub(1);
@@ -136,7 +163,7 @@ impl Run {
                 Ok(block) => {
                     let first = block.place_of(&digest);
                     let entries = (first..).map_while(move |at| block.entry(at));
-                    Box::new(entries.filter(move |(digest, _)| prefix(digest) >= from).map(Ok))
+                    Box::new(entries.filter(move |(digest, _)| digest.leading() >= from).map(Ok))
                 }
                 Err(damaged) => Box::new(std::iter::once(Err(damaged))),
             }
@@ -162,9 +189,9 @@ impl Run {
             written += group.len();
             if let Some(Ok((next, _))) = entries.peek()
                 && written >= limit
-                && prefix(next) != prefix(last)
+                && next.leading() != last.leading()
             {
-                return Ok(Some(prefix(next)));
+                return Ok(Some(next.leading()));
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::store::log::{Point, Position};
 const YOUNG: usize = 1 << 18;
 /// The same in bytes of the log, which would be read again after a crash.
 const YOUNG_BYTES: u64 = 1 << 28;
-/// Entries that are looked up at a time before they are inserted.
+/// Young entries that are looked up or inserted at a time, while others wait.
 const PART: usize = 1 << 10;
 
 /// Where each digest's last record stands, and what that is in all.
@@ -78,11 +78,7 @@ impl Table {
         }
         let runs = layers.runs.clone();
         drop(layers);
-        self.find(&runs, digest)
-    }
-
-    fn find(&self, runs: &Arc<Runs>, digest: &Digest) -> Result<Standing, Damaged> {
-        self.read(runs, |runs| {
+        self.read(&runs, |runs| {
             for run in runs.list.iter().rev() {
                 if let Some(found) = run.find(digest, &self.pages)? {
                     return Ok(found);
@@ -92,23 +88,47 @@ impl Table {
         })
     }
 
-    /// Sets entries, or takes them out; then the table is complete up to `end`. The later of two of a digest counts.
+    /// The same of many in their order, which makes it cheap.
+    pub fn get_all(&self, digests: &[Digest]) -> Result<Vec<Standing>, Damaged> {
+        let mut young = Vec::with_capacity(digests.len());
+        for part in digests.chunks(PART) {
+            let layers = self.layers();
+            young.extend(part.iter().map(|digest| layers.young.get(digest).copied()));
+        }
+        // Taken last: what was young until then may be in a run by now.
+        let runs = self.layers().runs.clone();
+        self.find_all(&runs, digests, young)
+    }
+
+    /// Looks for those in the runs that are not found yet.
+    fn find_all(
+        &self,
+        runs: &Arc<Runs>,
+        digests: &[Digest],
+        mut found: Vec<Option<Standing>>,
+    ) -> Result<Vec<Standing>, Damaged> {
+        self.read(runs, |runs| {
+            for run in runs.list.iter().rev() {
+                run.find_all(digests, &mut found, &self.pages)?;
+            }
+            Ok(())
+        })?;
+        Ok(found.into_iter().map(Option::flatten).collect())
+    }
+
+    /// Sets entries, or takes them out, in the order of their digests; then the table is complete up to `end`. The later
+    /// of two of a digest counts.
     pub fn insert(&self, entries: &[Entry], end: Point) -> Result<(), Damaged> {
         let _writing = self.writing();
         let mut change = Change::default();
         for part in entries.chunks(PART) {
-            let layers = self.layers();
-            let runs = layers.runs.clone();
-            let is_young: Vec<_> = part.iter().map(|(digest, _)| layers.young.contains_key(digest)).collect();
-            drop(layers);
-            let old = part.iter().zip(is_young).map(|((digest, _), is_young)| match is_young {
-                true => Ok(None),
-                false => self.find(&runs, digest),
-            });
-            let old = old.collect::<Result<Vec<_>, _>>()?;
             let mut layers = self.layers.write().expect(UNBROKEN);
-            for ((digest, position), old) in part.iter().zip(old) {
-                let before = layers.young.insert(*digest, *position).unwrap_or(old);
+            let before = part.iter().map(|(digest, position)| layers.young.insert(*digest, *position));
+            let before: Vec<_> = before.collect();
+            let runs = layers.runs.clone();
+            drop(layers);
+            let digests: Vec<_> = part.iter().map(|(digest, _)| *digest).collect();
+            for ((_, position), before) in part.iter().zip(self.find_all(&runs, &digests, before)?) {
                 change.count(before, *position);
             }
         }
@@ -208,7 +228,7 @@ impl Table {
     }
 
     /// Reads in `runs`; or, should pages of them have been given up meanwhile, in those that there are now.
-    fn read<T>(&self, runs: &Arc<Runs>, ask: impl Fn(&Runs) -> Result<T, Damaged>) -> Result<T, Damaged> {
+    fn read<T>(&self, runs: &Arc<Runs>, mut ask: impl FnMut(&Runs) -> Result<T, Damaged>) -> Result<T, Damaged> {
         let mut runs = Cow::Borrowed(runs);
         loop {
             match ask(&runs) {

@@ -137,3 +137,28 @@ fn a_segment_that_was_compacted_is_not_said_to_be_missing_and_one_that_was_lost_
     let said = "00000002.log is missing in the log, and what stood there with it";
     assert_eq!((index.counted().messages, scene.said()), (1, vec![said.to_owned()]));
 }
+
+#[test]
+fn many_that_are_asked_for_together_are_answered_in_the_order_in_which_they_were() {
+    let mut scene = Scene::new();
+    let index = &scene.index;
+    let mut asked = vec![Digest::of(b"absent")];
+    for number in 0..9_u8 {
+        let (entry, end) = Scene::append(&mut scene.appender, &[number]);
+        match number % 3 {
+            0 => index.add([entry].into_iter(), end, 1),
+            _ => index.insert(&[entry], end),
+        }
+        asked.push(entry.0);
+        if number == 4 {
+            index.flush();
+        }
+    }
+    let removed = Record { header: Header { kind: Kind::Removal, number: 1, time: 0, digest: asked[2] }, bytes: &[] };
+    let position = scene.appender.append(&[removed]).unwrap()[0];
+    index.insert(&[(asked[2], Some(position))], scene.appender.end());
+    asked.push(asked[1]);
+    let one_by_one: Vec<_> = asked.iter().map(|digest| index.get(digest).unwrap()).collect();
+    assert_eq!(one_by_one.iter().filter(|found| found.is_none()).count(), 2);
+    assert_eq!(index.get_all(&asked).unwrap(), one_by_one);
+}

@@ -117,9 +117,13 @@ impl Local {
             }
             corrupt = Some(position);
         }
+        Ok(Some(self.unknown(digest, message, corrupt)))
+    }
+
+    fn unknown(&self, digest: Digest, message: Vec<u8>, corrupt: Option<Position>) -> Unknown {
         let compressed = self.compression.and_then(|level| log::compress(&message, level));
         let (kind, stored) = compressed.map_or((Kind::Message, message), |stored| (Kind::Compressed, stored));
-        Ok(Some(Unknown { digest, kind, stored, corrupt }))
+        Unknown { digest, kind, stored, corrupt }
     }
 }
 
@@ -167,8 +171,14 @@ impl Backend for Local {
         let mut new = vec![false; batch.len()];
         let mut unknown = Vec::new();
         let mut places = Vec::new();
-        for (place, (digest, message)) in batch.into_iter().enumerate() {
-            if let Some(put) = self.unless_known(digest, message)? {
+        let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
+        let known = self.core.index.get_all(&digests)?;
+        for (place, ((digest, message), known)) in batch.into_iter().zip(known).enumerate() {
+            let put = match known {
+                Some(_) => self.unless_known(digest, message)?,
+                None => Some(self.unknown(digest, message, None)),
+            };
+            if let Some(put) = put {
                 unknown.push(put);
                 places.push(place);
             }
@@ -188,7 +198,7 @@ impl Backend for Local {
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        digests.iter().map(|digest| Ok(self.core.index.get(digest)?.is_some())).collect()
+        Ok(self.core.index.get_all(digests)?.iter().map(Option::is_some).collect())
     }
 
     fn length(&self, digest: &Digest) -> Result<Option<u64>, Error> {

@@ -40,6 +40,8 @@ fn assert_holds(table: &Table, model: &Model) {
     for (digest, position) in model {
         assert_eq!(table.get(digest).unwrap(), *position, "{digest}");
     }
+    let digests: Vec<_> = model.keys().copied().collect();
+    assert_eq!(table.get_all(&digests).unwrap(), model.values().copied().collect::<Vec<_>>());
     let messages: Vec<_> = model.iter().filter_map(|(digest, position)| Some((*digest, (*position)?))).collect();
     let messages: Vec<_> = messages.into_iter().filter(|(_, position)| position.is_message()).collect();
     assert_eq!(table.range(Bound::Unbounded, ALL, usize::MAX).unwrap(), messages);
@@ -170,7 +172,7 @@ fn what_is_there_is_found_beside_all_that_is_written() {
     let table = Table::open(&dir.path().join("index"), 1).unwrap();
     let mut model = Model::new();
     insert(&table, &mut model, (0..2000).map(|number| (digest(number), at(number, Kind::Message))), 0);
-    let done = AtomicBool::new(false);
+    let (done, all) = (AtomicBool::new(false), model.clone());
     std::thread::scope(|scope| {
         let read = || {
             let mut number = 0;
@@ -179,8 +181,14 @@ fn what_is_there_is_found_beside_all_that_is_written() {
                 assert_eq!(table.get(&digest(number)).unwrap(), at(number, Kind::Message));
             }
         };
-        let readers = [scope.spawn(read), scope.spawn(read)];
-        for part in 1..60 {
+        let read_all = || {
+            let digests: Vec<_> = all.keys().copied().collect();
+            while !done.load(Ordering::Relaxed) {
+                assert!(table.get_all(&digests).unwrap().iter().eq(all.values()));
+            }
+        };
+        let readers = [scope.spawn(read), scope.spawn(read_all)];
+        for part in 1..40 {
             let numbers = part * 4000..(part + 1) * 4000;
             let entries = numbers.map(|number| (digest(number), at(number, Kind::Message)));
             insert(&table, &mut model, entries, part);
@@ -210,7 +218,7 @@ fn who_looks_into_runs_that_are_gone_by_now_looks_into_those_that_there_are() {
     put(1);
     put(2);
     assert!(old.list[0].find(&digest(7), &table.pages).is_err_and(|why| why.is_gone));
-    assert_eq!(table.find(&old, &digest(7)).unwrap(), at(7, Kind::Message));
+    assert_eq!(table.find_all(&old, &[digest(7)], vec![None]).unwrap(), [at(7, Kind::Message)]);
 }
 
 #[test]
