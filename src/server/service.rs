@@ -45,8 +45,8 @@ pub(super) struct Service {
     together: Together,
     /// When the certificate expires, in seconds since 1970.
     not_after: AtomicU64,
-    /// What ids of requests begin with, and how many there were.
-    ids: (u32, AtomicU64),
+    /// What the next request is called.
+    ids: AtomicU64,
 }
 
 /// What a connection came to.
@@ -75,9 +75,8 @@ impl From<Reply> for Answer {
 impl Service {
     /// Not open yet, with a hot cache of `cache_size` bytes.
     pub(super) fn new(cache_size: u64, budget: Budget, rights: Rights, log: Option<AccessLog>, apart: bool) -> Self {
-        // Random enough to tell one run from another.
-        #[allow(clippy::cast_possible_truncation, reason = "some of the bits will do")]
-        let first = RandomState::new().build_hasher().finish() as u32;
+        // Its first half is random enough to tell one run from another.
+        let first = RandomState::new().build_hasher().finish() << 32;
         Self {
             open: OnceLock::new(),
             draining: AtomicBool::new(false),
@@ -92,7 +91,7 @@ impl Service {
             turns: Turns::new(ask::LONG_AT_A_TIME, ask::PATIENCE),
             together: Together::default(),
             not_after: AtomicU64::new(0),
-            ids: (first, AtomicU64::new(0)),
+            ids: AtomicU64::new(first),
         }
     }
 

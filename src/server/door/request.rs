@@ -3,7 +3,7 @@
 
 mod fields;
 
-use super::line;
+use super::line::{self, STEP};
 use crate::digest::Digest;
 use crate::server::api::{Method, Reply, Request};
 use fields::fields;
@@ -81,28 +81,41 @@ impl Scan {
     }
 
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        let mut before = self.checked.checked_sub(1).map_or(0, |last| bytes[last]);
-        for (at, &byte) in bytes.iter().enumerate().skip(self.checked) {
-            if !line::may_follow(before, byte) {
-                return Err(Refusal::bad("Control character in the head"));
-            }
-            if at >= MAX_HEAD {
-                return Err(Refusal::new(431, "Request head too large"));
-            }
-            before = byte;
-            match self.line {
-                None if byte == b'\n' => {
-                    // Said at once: who speaks another protocol may not send more until it is answered.
-                    let (request, version) = request_line(&bytes[..at - 1])?;
-                    self.line = Some((request, version, at - 1));
+        while self.checked < bytes.len() {
+            let (from, to) = (self.checked, bytes.len().min(self.checked + STEP));
+            let is_plain = bytes[from..].first_chunk().copied().is_some_and(line::is_plain);
+            if !is_plain || to > MAX_LINE || bytes[..from].ends_with(b"\r") {
+                for at in from..to {
+                    if self.is_end(bytes, at)? {
+                        return Ok(Some(at + 1));
+                    }
                 }
-                None if at > MAX_LINE => return Err(Refusal::new(414, "Request line too long")),
-                Some(_) if byte == b'\n' && bytes[..at - 1].ends_with(b"\r\n") => return Ok(Some(at + 1)),
-                _ => {}
             }
+            self.checked = to;
         }
-        self.checked = bytes.len();
         Ok(None)
+    }
+
+    /// Looks at one byte, and tells whether the head ends with it.
+    fn is_end(&mut self, bytes: &[u8], at: usize) -> Result<bool, Refusal> {
+        let (before, byte) = (at.checked_sub(1).map_or(0, |before| bytes[before]), bytes[at]);
+        if !line::may_follow(before, byte) {
+            return Err(Refusal::bad("Control character in the head"));
+        }
+        if at >= MAX_HEAD {
+            return Err(Refusal::new(431, "Request head too large"));
+        }
+        match self.line {
+            None if byte == b'\n' => {
+                // Said at once: who speaks another protocol may not send more until it is answered.
+                let (request, version) = request_line(&bytes[..at - 1])?;
+                self.line = Some((request, version, at - 1));
+                Ok(false)
+            }
+            None if at > MAX_LINE => Err(Refusal::new(414, "Request line too long")),
+            Some(_) => Ok(byte == b'\n' && bytes[..at - 1].ends_with(b"\r\n")),
+            None => Ok(false),
+        }
     }
 }
 

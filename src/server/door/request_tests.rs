@@ -58,6 +58,23 @@ fn the_pieces_in_which_a_head_comes_do_not_matter() {
 }
 
 #[test]
+fn a_byte_that_may_not_follow_is_refused_wherever_it_stands() {
+    for place in 0..3 * STEP {
+        let before = "v".repeat(place);
+        for bad in ["\0", "\x1f", "\x7f", "\n", "\rv", "\r\r\n", "\r\0"] {
+            let text = with(&format!("A: {before}{bad}{}", "v".repeat(3 * STEP - place)));
+            let at = text.find("A: ").unwrap() + 3 + place;
+            // As soon as it is there, and not before.
+            assert_eq!(parse(&text.as_bytes()[..at]), Ok(None));
+            assert_eq!(status(&text[..at + bad.len()]), 400, "{bad:?} after {place}");
+            assert_eq!(status(&text), 400, "{bad:?} after {place}");
+        }
+        let head = head(&with(&format!("Accept: v{before}\t~ v")));
+        assert!(head.request.accept.unwrap().contains("\t~ v"));
+    }
+}
+
+#[test]
 fn a_connection_is_kept_in_1_1_unless_told_and_in_1_0_only_if_told() {
     assert!(head(&with("A: b")).keep_alive);
     assert!(!head(&with("Connection: foo, CLOSE")).keep_alive);
@@ -181,12 +198,17 @@ fn lines_heads_and_fields_are_taken_up_to_the_limit_and_not_beyond() {
     let line = |length: usize| format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(length - 14));
     assert!(parse(line(MAX_LINE).as_bytes()).unwrap().is_some());
     assert_eq!(status(line(MAX_LINE + 1)), 414);
-    assert_eq!(status("a".repeat(MAX_LINE + 2)), 414);
+    for more in 2..=2 * STEP {
+        assert_eq!(status("a".repeat(MAX_LINE + more)), 414);
+    }
     let sized = |length: usize| {
         let rest = with("A: ").len();
         with(&format!("A: {}", "a".repeat(length - rest)))
     };
     assert!(parse(sized(MAX_HEAD).as_bytes()).unwrap().is_some());
+    for more in 1..=2 * STEP {
+        assert_eq!(status(&sized(2 * MAX_HEAD)[..MAX_HEAD + more]), 431);
+    }
     assert_eq!(status(sized(MAX_HEAD + 1)), 431);
     assert!(parse(with(&vec!["A: b"; MAX_FIELDS - 1].join("\r\n")).as_bytes()).unwrap().is_some());
     assert_eq!(status(with(&vec!["A: b"; MAX_FIELDS].join("\r\n"))), 431);

@@ -24,9 +24,8 @@ pub(in crate::server) struct Trace {
 impl Trace {
     /// A request begins, of which nothing is known yet.
     pub(in crate::server) fn new(service: &Service, peer: Peer) -> Self {
-        let (first, count) = (service.ids.0, service.ids.1.fetch_add(1, Ordering::Relaxed));
+        let id = hex::encode(service.ids.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         let (began, is_logged) = (Instant::now(), service.log.is_some());
-        let id = format!("{first:08x}{count:08x}");
         Self { id, user: None, peer, began, method: "-", route: "-", path: None, is_logged }
     }
 
