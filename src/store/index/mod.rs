@@ -19,7 +19,7 @@ mod tree;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use block::Entry;
@@ -48,6 +48,8 @@ pub struct Index {
     table: RwLock<Arc<Table>>,
     /// How many there are with those in the overlay.
     messages: Mutex<u64>,
+    /// How far the log goes that the table should have, and has not since it could not be made anew.
+    missed: Mutex<Option<Point>>,
 }
 
 impl Index {
@@ -61,7 +63,7 @@ impl Index {
             overlay.add(left.into_iter(), tail.point());
         }
         let (table, messages) = (RwLock::new(Arc::new(table)), Mutex::new(messages));
-        Ok((Self { place, overlay, table, messages }, tail))
+        Ok((Self { place, overlay, table, messages, missed: Mutex::default() }, tail))
     }
 
     /// Where a message stands.
@@ -181,6 +183,7 @@ impl Index {
         let Point { segment, offset } = table.flushed().point;
         table.is_flushed()
             && self.overlay.is_little()
+            && self.missed().is_none()
             && end.segment == segment
             && end.offset - offset <= FEW_BYTES
             && Guard::new(&self.place.dir).after_growth(end, *self.messages.lock().expect(UNBROKEN))
@@ -189,7 +192,8 @@ impl Index {
     /// Inserts entries; a table that fails is made anew, however long that takes.
     fn insert(&self, entries: &[Entry], end: Point) {
         if let Err(error) = self.with_table(|table| table.insert(entries, end)) {
-            // The overlay's entries are in the log: the next process finds them there.
+            // The overlay's entries are in the log: who makes the table anew finds them there.
+            *self.missed() = Some(end);
             (self.place.notes)(Note::Said(format!("the index cannot be kept: {error}")));
         }
     }
@@ -223,12 +227,17 @@ impl Index {
         if !Arc::ptr_eq(&table, damaged) {
             return Ok(false);
         }
-        let before = damaged.retire();
+        let mut before = damaged.retire();
+        before.point = before.point.max(self.missed().unwrap_or(Point::START));
         let made = self.place.rebuild(why, Some(&before))?;
         *table = Arc::new(made.table);
         let mut messages = self.messages.lock().expect(UNBROKEN);
         *messages = (made.messages + *messages).saturating_sub(before.messages);
         Ok(true)
+    }
+
+    fn missed(&self) -> MutexGuard<'_, Option<Point>> {
+        self.missed.lock().expect(UNBROKEN)
     }
 
     fn table(&self) -> Arc<Table> {

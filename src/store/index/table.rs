@@ -49,7 +49,7 @@ struct Layers {
     /// Of all entries, and of those in runs.
     mark: Mark,
     flushed: Mark,
-    /// Nothing is inserted any more.
+    /// Nothing is inserted any more, so nothing is to be read.
     is_retired: bool,
 }
 
@@ -72,7 +72,7 @@ impl Table {
 
     /// Where a digest's last record stands, be it a message or a removal.
     pub fn get(&self, digest: &Digest) -> Result<Standing, Damaged> {
-        let layers = self.layers();
+        let layers = self.in_use()?;
         if let Some(position) = layers.young.get(digest) {
             return Ok(*position);
         }
@@ -92,11 +92,11 @@ impl Table {
     pub fn get_all(&self, digests: &[Digest]) -> Result<Vec<Standing>, Damaged> {
         let mut young = Vec::with_capacity(digests.len());
         for part in digests.chunks(PART) {
-            let layers = self.layers();
+            let layers = self.in_use()?;
             young.extend(part.iter().map(|digest| layers.young.get(digest).copied()));
         }
         // Taken last: what was young until then may be in a run by now.
-        let runs = self.layers().runs.clone();
+        let runs = self.in_use()?.runs.clone();
         self.find_all(&runs, digests, young)
     }
 
@@ -151,7 +151,7 @@ impl Table {
     /// At most `limit` messages of a range, in order.
     pub fn range(&self, from: Bound<Digest>, to: Digest, limit: usize) -> Result<Vec<(Digest, Position)>, Damaged> {
         let is_message = |(digest, position): Entry| Some((digest, position.filter(Position::is_message)?));
-        let layers = self.layers();
+        let layers = self.in_use()?;
         let mut young = Vec::new();
         let mut left = limit;
         for (digest, position) in layers.young.range((from, Bound::Included(to))) {
@@ -182,7 +182,7 @@ impl Table {
 
     /// All entries, removals included, that point into one of these segments.
     pub fn entries_in(&self, segments: &[u32]) -> Result<Vec<(Digest, Position)>, Damaged> {
-        let layers = self.layers();
+        let layers = self.in_use()?;
         let young: Vec<_> = layers.young.iter().map(|(digest, position)| (*digest, *position)).collect();
         let runs = layers.runs.clone();
         drop(layers);
@@ -262,6 +262,12 @@ impl Table {
 
     fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().expect(UNBROKEN)
+    }
+
+    /// The layers, unless what they have is not kept up any more.
+    fn in_use(&self) -> Result<RwLockReadGuard<'_, Layers>, Damaged> {
+        let layers = self.layers();
+        if layers.is_retired { Err(Damaged::given_up()) } else { Ok(layers) }
     }
 
     fn layers(&self) -> RwLockReadGuard<'_, Layers> {

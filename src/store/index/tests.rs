@@ -162,3 +162,24 @@ fn many_that_are_asked_for_together_are_answered_in_the_order_in_which_they_were
     assert_eq!(one_by_one.iter().filter(|found| found.is_none()).count(), 2);
     assert_eq!(index.get_all(&asked).unwrap(), one_by_one);
 }
+
+#[test]
+fn what_came_while_the_index_could_not_be_made_anew_is_found_once_it_can() {
+    let mut scene = Scene::new();
+    let (index, log) = (&scene.index, &scene.index.place.log);
+    let in_the_way = scene.dir.path().join("index.damaged");
+    std::fs::write(&in_the_way, "no directory").unwrap();
+    assert!(index.renew().is_err());
+    let ((digest, position), end) = Scene::append(&mut scene.appender, b"foo");
+    log.ends_at(end);
+    index.insert(&[(digest, position)], end);
+    assert!(scene.said()[1].starts_with("the index cannot be kept"), "{:?}", scene.said());
+    // To say that it is absent would be wrong.
+    assert!(index.get(&digest).is_err() && index.get_all(&[digest]).is_err());
+    std::fs::remove_file(&in_the_way).unwrap();
+    assert_eq!(index.get(&digest).unwrap(), position);
+    assert_eq!(index.counted().messages, 1);
+    // How many messages there are with those to come is not known well enough to be sealed.
+    index.flush();
+    assert!(!index.can_leave());
+}
