@@ -84,6 +84,7 @@ impl Scan {
         while self.checked < bytes.len() {
             let (from, to) = (self.checked, bytes.len().min(self.checked + STEP));
             let is_plain = bytes[from..].first_chunk().copied().is_some_and(line::is_plain);
+            // What may end a line or break a limit is looked at byte by byte.
             if !is_plain || to > MAX_LINE || bytes[..from].ends_with(b"\r") {
                 for at in from..to {
                     if self.is_end(bytes, at)? {

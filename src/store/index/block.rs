@@ -80,7 +80,7 @@ impl Block {
         Some(self.standings[self.digests.len() - from.len() + behind + at])
     }
 
-    /// About where a digest with this prefix would stand. Digests are spread evenly, so it is a few places off at most,
+    /// About where a digest with these leading bytes would stand. Digests are spread evenly, so it is a few places off at most,
     /// unless somebody has chosen them.
     fn guess(&self, wanted: u64) -> usize {
         let ends = self.digests.first().zip(self.digests.last());

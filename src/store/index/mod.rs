@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
-use block::Entry;
+use block::{Entry, Standing};
 use guard::Guard;
 pub use mark::Mark;
 use overlay::{Overlay, Work};
@@ -92,8 +92,7 @@ impl Index {
     }
 
     /// The same, if it was committed lately; for the thread that commits.
-    #[allow(clippy::option_option, reason = "that nothing will be there is an answer, too")]
-    pub fn find_recent(&self, digest: &Digest) -> Option<Option<Position>> {
+    pub fn find_recent(&self, digest: &Digest) -> Option<Standing> {
         self.overlay.get(digest)
     }
 

@@ -16,7 +16,7 @@ const CAPACITY: usize = 1 << 16;
 const ENOUGH: usize = 1 << 14;
 
 /// Entries on their way into the table; `None` takes a digest out of it.
-pub type Entries = Arc<HashMap<Digest, Option<Position>>>;
+pub type Entries = Arc<HashMap<Digest, Standing>>;
 
 /// What the thread behind the table has to do next.
 pub enum Work {
@@ -38,7 +38,7 @@ pub struct Overlay {
 
 #[derive(Default)]
 struct Maps {
-    filling: HashMap<Digest, Option<Position>>,
+    filling: HashMap<Digest, Standing>,
     moving: Entries,
 }
 
@@ -63,8 +63,7 @@ struct State {
 
 impl Overlay {
     /// What the table will have under a digest, if that is on its way.
-    #[allow(clippy::option_option, reason = "that nothing will be there is an answer, too")]
-    pub fn get(&self, digest: &Digest) -> Option<Option<Position>> {
+    pub fn get(&self, digest: &Digest) -> Option<Standing> {
         self.maps.read().expect(UNBROKEN).get(digest)
     }
 

@@ -57,7 +57,7 @@ impl Place {
         let replayed = replay(&table, None, may_leave, &self.log, &self.notes);
         match replayed.and_then(|replayed| Ok((self.reached(&table, &replayed)?, replayed))) {
             Ok((reached, Replayed { left, tail })) => {
-                self.settle(&reached);
+                self.settle(None, &reached);
                 Ok(Opened { table, messages: reached.messages, left, tail })
             }
             Err(Stopped::Table(why)) => {
@@ -92,10 +92,11 @@ impl Place {
         Ok(reached)
     }
 
-    /// Compares what was known before the table was made anew, also if that was interrupted and only now is done.
-    fn settle(&self, reached: &Mark) {
+    /// Compares what was known before the table was made anew, also if that was interrupted and only now is done. It is
+    /// known better from who had the table than from its last flush.
+    fn settle(&self, before: Option<&Mark>, reached: &Mark) {
         let guard = Guard::new(&self.dir);
-        if let Some(known) = guard.known() {
+        if let Some(known) = before.cloned().or_else(|| guard.known()) {
             self.compare(&known, reached);
             guard.settle();
         }
@@ -177,14 +178,7 @@ impl Place {
             Ok((Replayed { left, tail }, table)) => {
                 remove_dir(&aside).map_err(failed)?;
                 let mark = table.mark();
-                match before {
-                    // It is known better than from the last flush.
-                    Some(before) => {
-                        self.compare(before, &mark);
-                        Guard::new(&self.dir).settle();
-                    }
-                    None => self.settle(&mark),
-                }
+                self.settle(before, &mark);
                 Ok(Opened { table, messages: mark.messages, left, tail })
             }
             Err(Stopped::Table(why)) if why.is_full => Err(Error::Full(self.dir.clone())),

@@ -17,9 +17,9 @@ const GROUP: usize = 10 * BLOCK;
 #[derive(Debug, Clone, Default)]
 pub struct Run {
     groups: Vec<Arc<Group>>,
-    /// The prefix of the first digest of each group, close together to be searched.
+    /// The leading bytes of the first digest of each group, close together to be searched.
     firsts: Vec<u64>,
-    /// Digests whose prefix is below this have moved on to another run.
+    /// Digests whose leading bytes are below this have moved on to another run.
     pub from: u64,
     /// How many entries it had when it was written.
     pub entries: usize,
@@ -28,7 +28,7 @@ pub struct Run {
 /// Blocks with a filter for all of them.
 #[derive(Debug)]
 pub struct Group {
-    /// Of each block, the prefix of its first digest, and where it stands. There is one at least.
+    /// Of each block, the leading bytes of its first digest, and where it stands. There is one at least.
     pub blocks: Vec<(u64, Page)>,
     pub filter: Page,
     loaded: OnceLock<Filter>,
@@ -48,7 +48,7 @@ impl Group {
         Ok(Self { blocks, filter: page, loaded: OnceLock::from(filter) })
     }
 
-    /// The prefix of its first digest.
+    /// The leading bytes of its first digest.
     pub fn first(&self) -> u64 {
         self.blocks[0].0
     }
@@ -75,7 +75,7 @@ impl Group {
 }
 
 /// Asks those of the first `end` parts that may hold a digest, by their places: nearly always one, the last, which does
-/// not begin behind it. But parts may begin and end with the same prefix.
+/// not begin behind it. But parts may begin and end with the same bytes.
 fn find_behind<Found>(
     end: usize,
     first: impl Fn(usize) -> u64,
@@ -171,7 +171,7 @@ impl Run {
     }
 
     /// Appends entries, which go on where it ends, as groups. Stops after `limit` if there are more; answers with the
-    /// prefix of the next one then.
+    /// leading bytes of the next one then.
     pub fn extend(
         &mut self,
         entries: &mut Peekable<impl Iterator<Item = Result<Entry, Damaged>>>,

@@ -6,7 +6,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::log::{Appender, Header, Kind, Record};
+use crate::store::log::{Appender, Kind};
 
 /// An index over a log that is written here.
 struct Scene {
@@ -34,10 +34,13 @@ impl Scene {
 
     /// Appends a message.
     fn append(appender: &mut Appender, message: &[u8]) -> (Entry, Point) {
-        let (digest, number) = (Digest::of(message), u32::try_from(message.len()).unwrap());
-        let header = Header { kind: Kind::Message, number, time: 0, digest };
-        let position = appender.append(&[Record { header, bytes: message }]).unwrap()[0];
-        ((digest, Some(position)), appender.end())
+        let digest = Digest::of(message);
+        ((digest, Some(appender.append_one(Kind::Message, digest, message))), appender.end())
+    }
+
+    /// Appends a removal.
+    fn remove(appender: &mut Appender, digest: Digest) -> (Entry, Point) {
+        ((digest, Some(appender.append_one(Kind::Removal, digest, &[]))), appender.end())
     }
 
     /// What was said but for the reason that `renew` gives.
@@ -116,10 +119,8 @@ fn a_segment_that_was_compacted_is_not_said_to_be_missing_and_one_that_was_lost_
     let mut scene = Scene::new();
     let (index, log) = (&scene.index, &scene.index.place.log);
     // With the segment goes the removal, too, which has nothing left to remove: but the index learns that only later.
-    let digest = Digest::of(b"removed");
-    let removal = Record { header: Header { kind: Kind::Removal, number: 1, time: 0, digest }, bytes: &[] };
-    let position = scene.appender.append(&[removal]).unwrap()[0];
-    index.insert(&[(digest, Some(position))], scene.appender.end());
+    let (removal, end) = Scene::remove(&mut scene.appender, Digest::of(b"removed"));
+    index.insert(&[removal], end);
     for message in [[1; 3000], [2; 3000]] {
         let (entry, end) = Scene::append(&mut scene.appender, &message);
         log.ends_at(end);
@@ -154,9 +155,8 @@ fn many_that_are_asked_for_together_are_answered_in_the_order_in_which_they_were
             index.flush();
         }
     }
-    let removed = Record { header: Header { kind: Kind::Removal, number: 1, time: 0, digest: asked[2] }, bytes: &[] };
-    let position = scene.appender.append(&[removed]).unwrap()[0];
-    index.insert(&[(asked[2], Some(position))], scene.appender.end());
+    let (removal, end) = Scene::remove(&mut scene.appender, asked[2]);
+    index.insert(&[removal], end);
     asked.push(asked[1]);
     let one_by_one: Vec<_> = asked.iter().map(|digest| index.get(digest).unwrap()).collect();
     assert_eq!(one_by_one.iter().filter(|found| found.is_none()).count(), 2);

@@ -163,12 +163,11 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::store::local::Commits;
-    use crate::store::log::{Appender, Header, Kind, Position, Record};
+    use crate::store::log::{Appender, Kind, Position};
 
     fn appended(appender: &mut Appender, message: &[u8]) -> (Digest, Position) {
-        let (digest, number) = (Digest::of(message), u32::try_from(message.len()).unwrap());
-        let header = Header { kind: Kind::Message, number, time: 0, digest };
-        (digest, appender.append(&[Record { header, bytes: message }]).unwrap()[0])
+        let digest = Digest::of(message);
+        (digest, appender.append_one(Kind::Message, digest, message))
     }
 
     #[test]

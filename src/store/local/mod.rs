@@ -107,35 +107,43 @@ impl Local {
         Ok(())
     }
 
-    /// `None` if the message is stored as it is given.
-    fn unless_known(&self, digest: Digest, message: Vec<u8>) -> Result<Option<Unknown>, Error> {
+    /// `None` if the message is stored as it is given. `found`: where the index has just said that it stands.
+    fn unless_known(
+        &self,
+        digest: Digest,
+        message: Vec<u8>,
+        found: Option<Position>,
+    ) -> Result<Option<Unknown>, Error> {
         let mut corrupt = None;
-        if let Some(Fetched { position, message: stored }) = self.core.fetch(&digest)? {
+        if let Some(Fetched { position, message: stored }) = self.core.fetch_from(&digest, found)? {
             // To acknowledge what is corrupt would be to promise what cannot be kept.
             if stored.as_ref() == Some(&message) && self.core.has_header(&digest, &position)? {
                 return Ok(None);
             }
             corrupt = Some(position);
         }
-        Ok(Some(self.unknown(digest, message, corrupt)))
-    }
-
-    fn unknown(&self, digest: Digest, message: Vec<u8>, corrupt: Option<Position>) -> Unknown {
         let compressed = self.compression.and_then(|level| log::compress(&message, level));
         let (kind, stored) = compressed.map_or((Kind::Message, message), |stored| (Kind::Compressed, stored));
-        Unknown { digest, kind, stored, corrupt }
+        Ok(Some(Unknown { digest, kind, stored, corrupt }))
     }
 }
 
 impl Core {
     /// The message of a digest; `None` if it is absent.
     fn fetch(&self, digest: &Digest) -> Result<Option<Fetched>, Error> {
-        loop {
-            let Some(position) = self.index.get(digest)? else { return Ok(None) };
+        self.fetch_from(digest, self.index.get(digest)?)
+    }
+
+    /// The same, where the index has just said that it stands.
+    fn fetch_from(&self, digest: &Digest, mut found: Option<Position>) -> Result<Option<Fetched>, Error> {
+        while let Some(position) = found {
             let stored = self.read(&position)?;
-            if stored.is_none() && self.index.get(digest)? != Some(position) {
-                // It was moved in the meantime, and its old segment removed.
-                continue;
+            if stored.is_none() {
+                found = self.index.get(digest)?;
+                if found != Some(position) {
+                    // It was moved in the meantime, and its old segment removed.
+                    continue;
+                }
             }
             let message = match position.kind {
                 Kind::Compressed => stored.and_then(|stored| log::decompress(&stored)),
@@ -143,6 +151,7 @@ impl Core {
             };
             return Ok(Some(Fetched { position, message }));
         }
+        Ok(None)
     }
 
     /// Waits until the change is durable; answers as [`Change`] says.
@@ -172,13 +181,9 @@ impl Backend for Local {
         let mut unknown = Vec::new();
         let mut places = Vec::new();
         let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
-        let known = self.core.index.get_all(&digests)?;
-        for (place, ((digest, message), known)) in batch.into_iter().zip(known).enumerate() {
-            let put = match known {
-                Some(_) => self.unless_known(digest, message)?,
-                None => Some(self.unknown(digest, message, None)),
-            };
-            if let Some(put) = put {
+        let found = self.core.index.get_all(&digests)?;
+        for (place, ((digest, message), found)) in batch.into_iter().zip(found).enumerate() {
+            if let Some(put) = self.unless_known(digest, message, found)? {
                 unknown.push(put);
                 places.push(place);
             }

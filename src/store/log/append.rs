@@ -10,6 +10,8 @@ use rustix::io::Errno;
 
 use super::record::{ALIGN, Header, Kind};
 use super::{FIRST_RECORD, Log, Point, Position, Tail};
+#[cfg(test)]
+use crate::digest::Digest;
 
 /// Zeros are written so far ahead of small groups: to sync bytes in space that the file system has allocated
 /// is cheaper than to sync a file that grew.
@@ -197,5 +199,15 @@ fn sort(error: io::Error) -> AppendError {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => AppendError::Full,
         _ => AppendError::Failed(error),
+    }
+}
+
+#[cfg(test)]
+impl Appender {
+    /// Appends one record, for tests of what stands on the log.
+    pub fn append_one(&mut self, kind: Kind, digest: Digest, bytes: &[u8]) -> Position {
+        let number = u32::try_from(bytes.len()).unwrap();
+        let header = Header { kind, number, time: 0, digest };
+        self.append(&[Record { header, bytes }]).unwrap()[0]
     }
 }
