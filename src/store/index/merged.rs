@@ -43,12 +43,12 @@ impl Iterator for Merged<'_> {
             self.sources.clear();
             return Some(Err(damaged));
         }
-        let nexts = self.sources.iter().filter_map(|(next, _)| *next);
+        let nexts = self.sources.iter().filter_map(|(next, _)| next.as_ref());
         // Of equal ones the first, thus of the newest source.
-        let least = nexts.min_by(|one, other| one.0.cmp(&other.0))?;
+        let least = *nexts.min_by_key(|(digest, _)| digest)?;
         let mut sources = std::mem::take(&mut self.sources);
         for (next, source) in &mut sources {
-            if next.is_some_and(|(digest, _)| digest == least.0) {
+            if next.as_ref().is_some_and(|(digest, _)| *digest == least.0) {
                 *next = self.advance(source);
             }
         }

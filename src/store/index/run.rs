@@ -41,11 +41,26 @@ impl Group {
     }
 
     fn write(entries: &[Entry], pages: &Pages) -> Result<Self, Damaged> {
-        let filter = Filter::of(entries.iter().map(|(digest, _)| digest));
+        let filter = Filter::of(entries);
         let write = |part: &[Entry]| Ok((part[0].0.leading(), pages.write(block::encode(part))?));
         let blocks = entries.chunks(BLOCK).map(write).collect::<Result<_, Damaged>>()?;
-        let page = pages.write(filter.encode().to_vec())?;
+        let page = pages.write(filter.encode())?;
         Ok(Self { blocks, filter: page, loaded: OnceLock::from(filter) })
+    }
+
+    fn filter(&self, pages: &Pages) -> Result<&Filter, Damaged> {
+        if let Some(filter) = self.loaded.get() {
+            return Ok(filter);
+        }
+        let filter = pages.filter(self.filter)?;
+        Ok(self.loaded.get_or_init(|| filter))
+    }
+
+    /// The places of those, in order and none below its first, that may stand in it, or in one before it that ends alike.
+    fn likely(&self, digests: &[Digest], pages: &Pages) -> Result<impl Iterator<Item = usize>, Damaged> {
+        let alike = digests.partition_point(|digest| digest.leading() == self.first());
+        let likely = self.filter(pages)?.likely(&digests[alike..]);
+        Ok((0..alike).chain(likely.into_iter().map(move |place| alike + place)))
     }
 
     /// The leading bytes of its first digest.
@@ -59,14 +74,7 @@ impl Group {
     }
 
     fn find(&self, digest: &Digest, pages: &Pages) -> Result<Option<Standing>, Damaged> {
-        let filter = match self.loaded.get() {
-            Some(filter) => filter,
-            None => {
-                let filter = pages.filter(self.filter)?;
-                self.loaded.get_or_init(|| filter)
-            }
-        };
-        if !filter.may_hold(digest) {
+        if !self.filter(pages)?.may_hold(digest) {
             return Ok(None);
         }
         let end = self.blocks.partition_point(|(first, _)| *first <= digest.leading());
@@ -108,11 +116,17 @@ impl Run {
 
     /// The same of many in their order, where nothing was found yet.
     pub fn find_all(&self, digests: &[Digest], found: &mut [Option<Standing>], pages: &Pages) -> Result<(), Damaged> {
-        let mut end = 0;
-        for (digest, found) in digests.iter().zip(found) {
-            end = self.end_from(end, digest.leading());
-            if found.is_none() {
-                *found = self.find_before(end, digest, pages)?;
+        let (mut start, mut end) = (0, 0);
+        while let Some(first) = digests.get(start) {
+            end = self.end_from(end, first.leading());
+            let is_before_next = |digest: &Digest| self.firsts.get(end).is_none_or(|next| digest.leading() < *next);
+            let these = start..start + digests[start..].partition_point(is_before_next);
+            start = these.end;
+            let Some(group) = end.checked_sub(1).map(|last| &self.groups[last]) else { continue };
+            for place in group.likely(&digests[these.clone()], pages)?.map(|place| these.start + place) {
+                if found[place].is_none() {
+                    found[place] = self.find_before(end, &digests[place], pages)?;
+                }
             }
         }
         Ok(())
