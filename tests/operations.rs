@@ -1,6 +1,7 @@
 //! What an operator sees of a server: the log, the metrics, its health, its settings, and what systemd is told.
 
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -74,7 +75,7 @@ fn the_log_file_is_opened_anew_on_sighup() {
 
 #[test]
 fn the_metrics_count_requests_connections_messages_and_the_cache() {
-    let server = Server::http(&["--max-connections", "4"]);
+    let server = Server::http(&["--max-connections", "30"]);
     let path = server.put("foo");
     for _ in 0..3 {
         server.get(&path);
@@ -91,7 +92,10 @@ fn the_metrics_count_requests_connections_messages_and_the_cache() {
     assert_eq!((value("store_messages"), value("store_message_bytes")), (1, 3));
     assert!(value("store_disk_bytes") > 0);
     until("there is only the one who asks", || value("connections") == 1);
-    let held: Vec<_> = (0..8).map(|_| server.tcp()).collect();
+    let mut held: Vec<_> = (0..40).map(|_| server.tcp()).collect();
+    let mut start = [0; 12];
+    held[39].read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 503");
     drop(held);
     until("that is counted", || {
         let mut client = server.client();
