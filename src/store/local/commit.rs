@@ -5,7 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::mpsc::{self, SendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread;
 
 use crate::digest::Digest;
 use crate::messages::Error;
@@ -162,13 +164,25 @@ impl Commits {
 
     /// Commits what waits until [`Commits::close`]; for a thread of its own.
     pub fn run(&self, index: &Index) {
-        while let Some(Waiting { changes, outcome, .. }) = self.next_group() {
-            let mut appender = self.appender.lock().expect(UNBROKEN);
-            let answers = self.commit(&mut appender, &changes, index);
-            drop(appender);
-            // Nobody else sets it.
-            let _ = outcome.set(answers);
-        }
+        // To wake all who wait for a large group takes a while, in which the next one can be synced. While a small one's
+        // are woken, the next had better grow.
+        let (large, done) = mpsc::channel::<(Arc<Outcome>, Vec<Answer>)>();
+        thread::scope(|scope| {
+            let answer = move || done.into_iter().for_each(|(outcome, answers)| tell(&outcome, answers));
+            // Without such a thread there is nobody to send to.
+            let _ = thread::Builder::new().name("answer".to_owned()).spawn_scoped(scope, answer);
+            while let Some(Waiting { changes, size, outcome }) = self.next_group() {
+                let mut appender = self.appender.lock().expect(UNBROKEN);
+                let answers = self.commit(&mut appender, &changes, index);
+                drop(appender);
+                if size < *GROUP.start() {
+                    tell(&outcome, answers);
+                } else if let Err(SendError((outcome, answers))) = large.send((outcome, answers)) {
+                    tell(&outcome, answers);
+                }
+            }
+            drop(large);
+        });
     }
 
     /// Makes changes durable together; answers each.
@@ -304,6 +318,11 @@ impl<'a> Group<'a> {
         self.stored.insert(header.digest, header.kind != Kind::Removal);
         self.records.push(Record { header, bytes });
     }
+}
+
+/// Wakes who waits for an outcome.
+fn tell(outcome: &Outcome, answers: Vec<Answer>) {
+    assert!(outcome.set(answers).is_ok(), "a group is committed once");
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";

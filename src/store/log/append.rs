@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::direct::Direct;
 use super::record::{ALIGN, Header, Kind};
-use super::{FIRST_RECORD, Log, Point, Position, Tail};
+use super::{FIRST_RECORD, Log, Point, Position, Tail, path};
 #[cfg(test)]
 use crate::digest::Digest;
 
@@ -18,6 +19,9 @@ use crate::digest::Digest;
 const ZEROS_AHEAD: u64 = 1 << 18;
 /// Larger groups pay for their own space.
 const SMALL_GROUP: usize = 1 << 16;
+/// Groups of so many bytes, so many a record, are written past the page cache.
+const DIRECT_GROUP: usize = 1 << 17;
+const DIRECT_RECORD: usize = 1 << 12;
 /// What is gathered for one write.
 const WRITE: usize = 1 << 20;
 
@@ -31,6 +35,10 @@ pub struct Appender {
     /// How far the last segment is filled, with zeros behind `end`.
     filled: u64,
     buffer: Vec<u8>,
+    /// Whether the group in hand is written past the page cache.
+    is_direct: bool,
+    /// How, once there was such a group in this segment.
+    direct: Option<Direct>,
 }
 
 /// What is appended: a header, and the bytes that follow it.
@@ -58,7 +66,7 @@ impl Appender {
         let filled = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|data| data.len()))?;
         let end = tail.point();
         log.ends_at(end);
-        Ok(Self { log, file, end, filled, buffer: Vec::new() })
+        Ok(Self { log, file, end, filled, buffer: Vec::new(), is_direct: false, direct: None })
     }
 
     /// Where the next record goes.
@@ -77,9 +85,12 @@ impl Appender {
     /// Appends records and syncs them: when this returns their positions, they survive a power cut.
     pub fn append(&mut self, group: &[Record]) -> Result<Vec<Position>, AppendError> {
         let before = (self.end, self.filled, self.file.clone());
+        let bytes: usize = group.iter().map(|record| record.bytes.len()).sum();
+        self.is_direct = bytes >= DIRECT_GROUP.max(group.len() * DIRECT_RECORD);
         let appended = self.write_group(group);
         if let Err(AppendError::Full) = appended {
             self.buffer.clear();
+            self.direct = None;
             self.take_back(before)?;
         }
         appended
@@ -112,7 +123,7 @@ impl Appender {
             }
             positions.push(Position::of(&header, segment, at, bytes));
             self.buffer.extend_from_slice(&header.encode(&self.log.salt, segment, at));
-            if bytes.len() >= WRITE {
+            if bytes.len() >= WRITE || self.is_direct {
                 self.write_buffer()?;
                 self.write(bytes)?;
             } else {
@@ -150,13 +161,14 @@ impl Appender {
         }
         self.end = Point { segment: number, offset: FIRST_RECORD };
         self.filled = FIRST_RECORD;
+        self.direct = None;
         Ok(())
     }
 
     /// Writes what is gathered, with zeros behind it if it is little, and syncs the segment.
     fn finish_segment(&mut self) -> Result<(), AppendError> {
         let after = self.end.offset + self.buffer.len() as u64;
-        if after > self.filled && self.buffer.len() < SMALL_GROUP {
+        if after > self.filled && self.buffer.len() < SMALL_GROUP && !self.is_direct {
             // The zeros are a favour: where there is no room for them, the group goes without.
             match self.write_zeros(after, after.next_multiple_of(ZEROS_AHEAD)) {
                 Err(AppendError::Failed(error)) => return Err(AppendError::Failed(error)),
@@ -164,6 +176,11 @@ impl Appender {
             }
         }
         self.write_buffer()?;
+        let end = self.end.offset;
+        if let Some(direct) = self.direct() {
+            let filled = direct.finish(end).map_err(sort)?;
+            self.filled = self.filled.max(filled);
+        }
         rustix::fs::fdatasync(self.file()).map_err(|errno| AppendError::Failed(errno.into()))
     }
 
@@ -183,10 +200,23 @@ impl Appender {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
-        self.file().write_all_at(bytes, self.end.offset).map_err(sort)?;
+        let end = self.end.offset;
+        match self.direct() {
+            Some(direct) => direct.write(end, bytes).map_err(sort)?,
+            None => self.file().write_all_at(bytes, end).map_err(sort)?,
+        }
         self.end.offset += bytes.len() as u64;
         self.filled = self.filled.max(self.end.offset);
         Ok(())
+    }
+
+    /// The way past the page cache, for a group that takes it and where there is one.
+    fn direct(&mut self) -> Option<&mut Direct> {
+        if self.is_direct && self.direct.is_none() {
+            let path = path(&self.log.dir, self.end.segment);
+            self.direct = Direct::open(&path, self.file.clone()?).ok();
+        }
+        self.direct.as_mut().filter(|_| self.is_direct)
     }
 
     fn file(&self) -> &File {
@@ -209,5 +239,59 @@ impl Appender {
         let number = u32::try_from(bytes.len()).unwrap();
         let header = Header { kind, number, time: 0, digest };
         self.append(&[Record { header, bytes }]).unwrap()[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Found;
+    use super::*;
+
+    /// A message of its own for each number.
+    fn message(number: usize, length: usize) -> Vec<u8> {
+        let mut bytes = Digest::of(&number.to_le_bytes()).as_bytes().repeat(length.div_ceil(32));
+        bytes.truncate(length);
+        bytes
+    }
+
+    #[test]
+    fn groups_of_all_sizes_stand_one_behind_the_other_whichever_way_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = || Arc::new(Log::open(dir.path(), [7; 16], 3 << 19).unwrap());
+        let replayed = || {
+            let mut all = Vec::new();
+            let tail = log().replay(Point::START, |_, found| {
+                all.push(found);
+                io::Result::Ok(())
+            });
+            (all, tail.unwrap())
+        };
+        let mut appender = Appender::new(log(), &replayed().1).unwrap();
+        let mut stored = Vec::new();
+        // Large groups begin and end amid a block and in another segment, with small ones between them.
+        let groups =
+            [(3, 100), (40, 8000), (1, 5), (20, 9001), (2, 70), (9, 200_001), (1, 3 << 20), (1, 1), (40, 5000)];
+        for (group, (count, length)) in groups.iter().cycle().take(30).copied().enumerate() {
+            let messages: Vec<_> = (0..count).map(|at| message(group * 100 + at, length + at)).collect();
+            let record = |bytes| {
+                let (number, digest) = (u32::try_from(<[u8]>::len(bytes)).unwrap(), Digest::of(bytes));
+                Record { header: Header { kind: Kind::Message, number, time: 0, digest }, bytes }
+            };
+            let records: Vec<_> = messages.iter().map(|message| record(message)).collect();
+            let positions = appender.append(&records).unwrap();
+            stored.extend(records.iter().map(|record| record.header).zip(positions));
+            let (all, tail) = replayed();
+            assert!(tail.end.torn.is_empty() && tail.end.clean && tail.point() == appender.end(), "{tail:?}");
+            let expected: Vec<_> = stored.iter().map(|(header, position)| Found::Whole(*header, *position)).collect();
+            assert!(all == expected, "after group {group}");
+            if group % 7 == 6 {
+                appender = Appender::new(log(), &tail).unwrap();
+            }
+        }
+        let there = log();
+        let whole = |(header, position): &(Header, Position)| {
+            there.read(position).unwrap().is_some_and(|bytes| header.digest.names(&bytes))
+        };
+        assert!(stored.iter().all(whole));
     }
 }

@@ -1,8 +1,9 @@
 //! The log: append-only segment files that hold the messages. It is the truth; the index only finds things in it.
-//! Nothing that was synced is ever written over.
+//! Nothing that was synced is ever changed.
 
 mod append;
 mod compression;
+mod direct;
 mod files;
 mod position;
 mod record;
