@@ -5,9 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::mpsc::{self, SendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
-use std::thread;
 
 use crate::digest::Digest;
 use crate::messages::Error;
@@ -28,6 +26,7 @@ pub struct Commits {
     appender: Mutex<Appender>,
     queue: Mutex<Queue>,
     waiting: Condvar,
+    relieving: Condvar,
     failed: OnceLock<Arc<str>>,
 }
 
@@ -109,6 +108,11 @@ impl Change {
 }
 
 impl Queue {
+    /// Whether the last group was a large one.
+    fn is_heavy(&self) -> bool {
+        self.last >= *GROUP.start()
+    }
+
     /// Puts a change into the last group, or a new one if that is full; answers with the group's outcome, and the
     /// change's place in it.
     fn add(&mut self, change: Change) -> (Arc<Outcome>, usize) {
@@ -132,7 +136,7 @@ impl Commits {
     /// None yet; they will be appended to the log of the store in `dir`.
     pub fn new(dir: PathBuf, log: Arc<Log>, appender: Appender) -> Self {
         let (appender, queue) = (Mutex::new(appender), Mutex::default());
-        Self { dir, log, appender, queue, waiting: Condvar::new(), failed: OnceLock::new() }
+        Self { dir, log, appender, queue, waiting: Condvar::new(), relieving: Condvar::new(), failed: OnceLock::new() }
     }
 
     /// Waits until the change is durable; answers as [`Change`] says.
@@ -146,8 +150,12 @@ impl Commits {
             return self.commit(&mut appender, &[change], index).pop().expect("one answer for one change");
         }
         let (outcome, place) = queue.add(change);
+        let is_heavy = queue.is_heavy();
         drop(queue);
         self.waiting.notify_one();
+        if is_heavy {
+            self.relieving.notify_one();
+        }
         outcome.wait()[place].clone()
     }
 
@@ -160,29 +168,21 @@ impl Commits {
     pub fn close(&self) {
         self.queue().closed = true;
         self.waiting.notify_one();
+        self.relieving.notify_one();
     }
 
-    /// Commits what waits until [`Commits::close`]; for a thread of its own.
-    pub fn run(&self, index: &Index) {
-        // To wake all who wait for a large group takes a while, in which the next one can be synced. While a small one's
-        // are woken, the next had better grow.
-        let (large, done) = mpsc::channel::<(Arc<Outcome>, Vec<Answer>)>();
-        thread::scope(|scope| {
-            let answer = move || done.into_iter().for_each(|(outcome, answers)| tell(&outcome, answers));
-            // Without such a thread there is nobody to send to.
-            let _ = thread::Builder::new().name("answer".to_owned()).spawn_scoped(scope, answer);
-            while let Some(Waiting { changes, size, outcome }) = self.next_group() {
-                let mut appender = self.appender.lock().expect(UNBROKEN);
-                let answers = self.commit(&mut appender, &changes, index);
-                drop(appender);
-                if size < *GROUP.start() {
-                    tell(&outcome, answers);
-                } else if let Err(SendError((outcome, answers))) = large.send((outcome, answers)) {
-                    tell(&outcome, answers);
-                }
-            }
-            drop(large);
-        });
+    /// Commits what waits until [`Commits::close`]; for a thread of its own, and one for its relief. To wake all who
+    /// wait for a large group takes a while, in which the other thread syncs the next. While a small one's are woken, the
+    /// next had better grow.
+    pub fn run(&self, index: &Index, is_relief: bool) {
+        while self.is_asked(is_relief) {
+            let mut appender = self.appender.lock().expect(UNBROKEN);
+            let Some(Waiting { changes, outcome, .. }) = self.next_group() else { continue };
+            let answers = self.commit(&mut appender, &changes, index);
+            drop(appender);
+            // Nobody else sets it.
+            let _ = outcome.set(answers);
+        }
     }
 
     /// Makes changes durable together; answers each.
@@ -231,9 +231,17 @@ impl Commits {
         }
     }
 
+    /// Waits for something to be done. `false`: there will be no more.
+    fn is_asked(&self, is_relief: bool) -> bool {
+        let may_wait = |queue: &mut Queue| !queue.closed && (queue.groups.is_empty() || is_relief && !queue.is_heavy());
+        let condition = if is_relief { &self.relieving } else { &self.waiting };
+        let queue = condition.wait_while(self.queue(), may_wait).expect(UNBROKEN);
+        !queue.closed || !queue.groups.is_empty()
+    }
+
+    /// For who has the appender. `None` if the other thread has taken what there was.
     fn next_group(&self) -> Option<Waiting> {
-        let idle = |queue: &mut Queue| queue.groups.is_empty() && !queue.closed;
-        let mut queue = self.waiting.wait_while(self.queue(), idle).expect(UNBROKEN);
+        let mut queue = self.queue();
         let all = queue.last + queue.groups.iter().map(|group| group.size).sum::<usize>();
         queue.room = (all / 2).clamp(*GROUP.start(), *GROUP.end());
         let group = queue.groups.pop_front()?;
@@ -318,11 +326,6 @@ impl<'a> Group<'a> {
         self.stored.insert(header.digest, header.kind != Kind::Removal);
         self.records.push(Record { header, bytes });
     }
-}
-
-/// Wakes who waits for an outcome.
-fn tell(outcome: &Outcome, answers: Vec<Answer>) {
-    assert!(outcome.set(answers).is_ok(), "a group is committed once");
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";

@@ -1,4 +1,5 @@
-//! The local backend: the log holds the messages, the index finds them, one thread commits and one keeps the index.
+//! The local backend: the log holds the messages, the index finds them. One thread commits, and has a relief; one keeps the
+//! index.
 
 mod commit;
 mod compact;
@@ -94,7 +95,8 @@ impl Local {
         let compactions = Compactions::default();
         let core = Arc::new(Core { path: path.clone(), log, index, commits, compactions, notes: notes.clone() });
         let mut local = Self { core, compression: *compression, threads: Vec::new(), _lock: lock };
-        local.spawn("commit", |core| core.commits.run(&core.index))?;
+        local.spawn("commit", |core| core.commits.run(&core.index, false))?;
+        local.spawn("relief", |core| core.commits.run(&core.index, true))?;
         local.spawn("index", |core| core.index.run())?;
         local.spawn("compact", |core| core.compactions.run(core))?;
         Ok(local)
@@ -258,7 +260,7 @@ impl Backend for Local {
 impl Drop for Local {
     fn drop(&mut self) {
         let mut threads = std::mem::take(&mut self.threads).into_iter();
-        let [commit, index, compact] = [threads.next(), threads.next(), threads.next()];
+        let [commit, relief, index, compact] = [(); 4].map(|()| threads.next());
         // One that panicked has said so itself; all that was acknowledged is in the log.
         let join = |thread: Option<JoinHandle<()>>| drop(thread.map(JoinHandle::join));
         // Compaction commits, and commits fill the index.
@@ -266,6 +268,7 @@ impl Drop for Local {
         join(compact);
         self.core.commits.close();
         join(commit);
+        join(relief);
         self.core.index.close();
         join(index);
     }
