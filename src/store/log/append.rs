@@ -25,7 +25,7 @@ const DIRECT_RECORD: usize = 1 << 12;
 /// What is gathered for one write.
 const WRITE: usize = 1 << 20;
 
-/// Appends to the last segment. There is one, and one thread has it.
+/// Appends to the last segment. There is one, and one thread at a time has it.
 #[derive(Debug)]
 pub struct Appender {
     log: Arc<Log>,
