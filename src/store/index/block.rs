@@ -80,8 +80,8 @@ impl Block {
         Some(self.standings[self.digests.len() - from.len() + behind + at])
     }
 
-    /// About where a digest with these leading bytes would stand. Digests are spread evenly, so it is a few places off at most,
-    /// unless somebody has chosen them.
+    /// About where a digest with these leading bytes would stand. Digests are spread evenly, so it is a few places off at
+    /// most, unless somebody has chosen them.
     fn guess(&self, wanted: u64) -> usize {
         let ends = self.digests.first().zip(self.digests.last());
         let (first, last) = ends.map_or((0, 0), |(first, last)| (first.leading(), last.leading()));

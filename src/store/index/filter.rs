@@ -31,9 +31,9 @@ pub struct Filter {
 impl Filter {
     /// A filter that holds these, which are in order; one at least.
     pub fn of(entries: &[Entry]) -> Self {
-        let cells = vec![Cell([0; CELL]); (entries.len() * BYTES_AN_ENTRY).div_ceil(CELL).max(1)];
-        let end = |entry: Option<&Entry>| entry.map_or(0, |(digest, _)| digest.leading());
-        let mut filter = Self::new(cells, [end(entries.first()), end(entries.last())]);
+        let cells = vec![Cell([0; CELL]); (entries.len() * BYTES_AN_ENTRY).div_ceil(CELL)];
+        let ends = [0, entries.len() - 1].map(|place| entries[place].0.leading());
+        let mut filter = Self::new(cells, ends);
         for (digest, _) in entries {
             let cell = filter.place(digest);
             bits(digest).for_each(|(byte, bit)| filter.cells[cell].0[byte] |= bit);
@@ -53,7 +53,7 @@ impl Filter {
         if !(first..=last).contains(&digest.leading()) {
             return false;
         }
-        let Cell(cell) = self.cell(digest);
+        let Cell(cell) = &self.cells[self.place(digest)];
         // All are looked at, since which of them is the first that is missing cannot be foreseen.
         bits(digest).map(|(byte, bit)| cell[byte] & bit != 0).fold(true, BitAnd::bitand)
     }
@@ -66,22 +66,18 @@ impl Filter {
         for (place, digest) in digests.iter().enumerate() {
             let (byte, bit) = bits(digest).next().expect("there are eight");
             places[count] = place;
-            count += usize::from(self.cell(digest).0[byte] & bit != 0);
+            count += usize::from(self.cells[self.place(digest)].0[byte] & bit != 0);
         }
         places.truncate(count);
         places.retain(|place| self.may_hold(&digests[*place]));
         places
     }
 
-    /// The cell of a digest; of one beyond the ends, any.
-    fn cell(&self, digest: &Digest) -> &Cell {
-        &self.cells[self.place(digest).min(self.cells.len() - 1)]
-    }
-
-    /// The place of its cell, if it is not beyond the ends.
+    /// The place of a digest's cell; of one beyond the ends, the cell there.
     fn place(&self, digest: &Digest) -> usize {
-        let steps = digest.leading().saturating_sub(self.ends[0]);
-        usize::try_from((u128::from(steps) * u128::from(self.slope)) >> 64).expect("it is less than 2^64")
+        let [first, last] = self.ends;
+        let steps = digest.leading().clamp(first, last) - first;
+        usize::try_from((u128::from(steps) * u128::from(self.slope)) >> 64).expect("less than there are cells")
     }
 
     /// As it is stored.

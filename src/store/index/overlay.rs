@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::FEW;
 use super::block::{Entry, Standing};
 use crate::digest::Digest;
-use crate::store::log::{Point, Position};
+use crate::store::log::Point;
 
 /// Entries beyond which commits wait for the table to catch up.
 const CAPACITY: usize = 1 << 16;
@@ -145,7 +145,7 @@ impl Overlay {
 }
 
 /// Whether entries can be left to the next process: few, and messages. What was removed is to give its space back soon.
-pub fn is_little<'a>(mut positions: impl ExactSizeIterator<Item = &'a Option<Position>>) -> bool {
+pub fn is_little<'a>(mut positions: impl ExactSizeIterator<Item = &'a Standing>) -> bool {
     positions.len() <= FEW && positions.all(|position| position.is_some_and(|position| position.is_message()))
 }
 

@@ -56,7 +56,8 @@ impl Group {
         Ok(self.loaded.get_or_init(|| filter))
     }
 
-    /// The places of those, in order and none below its first, that may stand in it, or in one before it that ends alike.
+    /// The places of those, in order and none below its first, that may stand in it, or in one before it that ends
+    /// alike.
     fn likely(&self, digests: &[Digest], pages: &Pages) -> Result<impl Iterator<Item = usize>, Damaged> {
         let alike = digests.partition_point(|digest| digest.leading() == self.first());
         let likely = self.filter(pages)?.likely(&digests[alike..]);

@@ -25,7 +25,9 @@ pub struct Commits {
     /// Whoever has it commits.
     appender: Mutex<Appender>,
     queue: Mutex<Queue>,
+    /// Where the thread that commits waits for changes.
     waiting: Condvar,
+    /// The same for the relief.
     relieving: Condvar,
     failed: OnceLock<Arc<str>>,
 }
@@ -172,8 +174,8 @@ impl Commits {
     }
 
     /// Commits what waits until [`Commits::close`]; for a thread of its own, and one for its relief. To wake all who
-    /// wait for a large group takes a while, in which the other thread syncs the next. While a small one's are woken, the
-    /// next had better grow.
+    /// wait for a large group takes a while, in which the other thread syncs the next. While those of a small one are
+    /// woken, the next had better grow.
     pub fn run(&self, index: &Index, is_relief: bool) {
         while self.is_asked(is_relief) {
             let mut appender = self.appender.lock().expect(UNBROKEN);
@@ -329,3 +331,50 @@ impl<'a> Group<'a> {
 }
 
 const UNBROKEN: &str = "nobody panics while holding this";
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Ends the threads also of a test that fails.
+    struct Closing<'a>(&'a Commits);
+
+    impl Drop for Closing<'_> {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+
+    #[test]
+    fn the_relief_commits_behind_a_large_group_and_what_is_left_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("log")).unwrap();
+        let log = Arc::new(Log::open(&dir.path().join("log"), [7; 16], 1 << 30).unwrap());
+        let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+        let appender = Appender::new(log.clone(), &tail).unwrap();
+        let commits = Commits::new(dir.path().to_owned(), log.clone(), appender);
+        let put = |message: &[u8]| {
+            // As if there were others, so that nobody commits for himself.
+            commits.queue().crowded = true;
+            let (digest, stored) = (Digest::of(message), message.to_vec());
+            let unknown = Unknown { digest, kind: Kind::Message, stored, corrupt: None };
+            assert_eq!(commits.carry_out(Change::Put(vec![unknown]), &index).unwrap(), [true]);
+            let position = index.get(&digest).unwrap().unwrap();
+            assert_eq!(log.read(&position).unwrap().unwrap(), message);
+        };
+        commits.queue().last = *GROUP.start();
+        thread::scope(|scope| {
+            let _closing = Closing(&commits);
+            scope.spawn(|| commits.run(&index, true));
+            put(&vec![1; *GROUP.start()]);
+            put(b"the last one was large");
+            let left = scope.spawn(|| put(b"the last one was small"));
+            while commits.queue().groups.is_empty() {
+                assert!(!left.is_finished(), "the relief leaves it to the other thread");
+                thread::yield_now();
+            }
+        });
+    }
+}

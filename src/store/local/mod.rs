@@ -1,5 +1,5 @@
-//! The local backend: the log holds the messages, the index finds them. One thread commits, and has a relief; one keeps the
-//! index.
+//! The local backend: the log holds the messages, the index finds them. One thread commits, and has a relief; one keeps
+//! the index.
 
 mod commit;
 mod compact;

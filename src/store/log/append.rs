@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::direct::Direct;
+use super::direct::{Direct, WRITE};
 use super::record::{ALIGN, Header, Kind};
 use super::{FIRST_RECORD, Log, Point, Position, Tail, path};
 #[cfg(test)]
@@ -22,8 +22,6 @@ const SMALL_GROUP: usize = 1 << 16;
 /// Groups of so many bytes, so many a record, are written past the page cache.
 const DIRECT_GROUP: usize = 1 << 17;
 const DIRECT_RECORD: usize = 1 << 12;
-/// What is gathered for one write.
-const WRITE: usize = 1 << 20;
 
 /// Appends to the last segment. There is one, and one thread at a time has it.
 #[derive(Debug)]
@@ -215,8 +213,10 @@ impl Appender {
         if self.is_direct && self.direct.is_none() {
             let path = path(&self.log.dir, self.end.segment);
             self.direct = Direct::open(&path, self.file.clone()?).ok();
+            // Where there is none, the rest of the group is gathered like any other.
+            self.is_direct = self.direct.is_some();
         }
-        self.direct.as_mut().filter(|_| self.is_direct)
+        if self.is_direct { self.direct.as_mut() } else { None }
     }
 
     fn file(&self) -> &File {
@@ -236,10 +236,14 @@ fn sort(error: io::Error) -> AppendError {
 impl Appender {
     /// Appends one record, for tests of what stands on the log.
     pub fn append_one(&mut self, kind: Kind, digest: Digest, bytes: &[u8]) -> Position {
-        let number = u32::try_from(bytes.len()).unwrap();
-        let header = Header { kind, number, time: 0, digest };
-        self.append(&[Record { header, bytes }]).unwrap()[0]
+        self.append(&[record(kind, digest, bytes)]).unwrap()[0]
     }
+}
+
+#[cfg(test)]
+fn record(kind: Kind, digest: Digest, bytes: &[u8]) -> Record<'_> {
+    let number = u32::try_from(bytes.len()).unwrap();
+    Record { header: Header { kind, number, time: 0, digest }, bytes }
 }
 
 #[cfg(test)]
@@ -273,11 +277,8 @@ mod tests {
             [(3, 100), (40, 8000), (1, 5), (20, 9001), (2, 70), (9, 200_001), (1, 3 << 20), (1, 1), (40, 5000)];
         for (group, (count, length)) in groups.iter().cycle().take(30).copied().enumerate() {
             let messages: Vec<_> = (0..count).map(|at| message(group * 100 + at, length + at)).collect();
-            let record = |bytes| {
-                let (number, digest) = (u32::try_from(<[u8]>::len(bytes)).unwrap(), Digest::of(bytes));
-                Record { header: Header { kind: Kind::Message, number, time: 0, digest }, bytes }
-            };
-            let records: Vec<_> = messages.iter().map(|message| record(message)).collect();
+            let records: Vec<_> =
+                messages.iter().map(|bytes| record(Kind::Message, Digest::of(bytes), bytes)).collect();
             let positions = appender.append(&records).unwrap();
             stored.extend(records.iter().map(|record| record.header).zip(positions));
             let (all, tail) = replayed();
@@ -293,5 +294,25 @@ mod tests {
             there.read(position).unwrap().is_some_and(|bytes| header.digest.names(&bytes))
         };
         assert!(stored.iter().all(whole));
+    }
+
+    #[test]
+    fn a_large_group_is_written_where_there_is_no_way_past_the_page_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::open(dir.path(), [7; 16], 1 << 30).unwrap());
+        let tail = log.replay(Point::START, |_, _| io::Result::Ok(())).unwrap();
+        let mut appender = Appender::new(log.clone(), &tail).unwrap();
+        let mut append = |messages: &[Vec<u8>]| {
+            let records: Vec<_> =
+                messages.iter().map(|bytes| record(Kind::Message, Digest::of(bytes), bytes)).collect();
+            let positions = appender.append(&records).unwrap();
+            let read = positions.iter().map(|position| log.read(position).unwrap().unwrap());
+            assert!(read.eq(messages.iter().cloned()));
+        };
+        append(&[message(0, 100)]);
+        // What has no name cannot be opened in another way.
+        std::fs::remove_file(path(dir.path(), 1)).unwrap();
+        append(&(1..40).map(|number| message(number, 9000)).collect::<Vec<_>>());
+        append(&[message(40, 3 << 20), message(41, 5)]);
     }
 }

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 /// Memory, offsets and lengths are multiples of this, which does for all usual devices and file systems.
 const BLOCK: usize = 4096;
-/// What is written at a time.
-const WRITE: usize = 1 << 20;
+/// What is gathered for one write.
+pub const WRITE: usize = 1 << 20;
 
 /// The end of a file that grows.
 #[derive(Debug)]
