@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use sha_api::digest::Digest;
 
@@ -17,6 +18,9 @@ use crate::table::{Goal, Row, Table};
 /// How often it is as large at the end as at first.
 const TIMES: u64 = 5;
 const GETS: u64 = 50;
+/// Before each part. A host may take back memory that was freed, as by the removal of the store before, within about two
+/// seconds, and gives it out again but slowly: so no part has any that was not taken back.
+const REST: Duration = Duration::from_secs(3);
 
 pub fn run(place: &Place) {
     let mut table = Table::new("growth", "make bench", place);
@@ -28,6 +32,7 @@ pub fn run(place: &Place) {
         let dir = place.scratch();
         let store = dir.path().join("store");
         for (part, file) in parts.iter().enumerate() {
+            std::thread::sleep(REST);
             let mut most = 0;
             let rate = count as f64 / seconds(|| most = put(place, &store, file));
             if part == 0 {

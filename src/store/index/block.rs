@@ -23,22 +23,34 @@ pub struct Block {
     standings: Vec<Standing>,
 }
 
-/// As a block is stored: all digests, all kinds, then each number of all positions. What is alike stands together, so
-/// it compresses.
+/// As a block is stored: all digests, all kinds, then of each number of all positions the lowest bytes, the next ones,
+/// and so on. What is alike stands together, so it compresses, however little that is tried.
 pub fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * ENTRY);
     bytes.extend(entries.iter().flat_map(|(digest, _)| digest.as_bytes()));
     bytes.extend(entries.iter().map(|(_, standing)| standing.map_or(0, |position| position.kind as u8)));
     for number in 0..NUMBERS {
         let column = entries.iter().map(|(_, standing)| standing.map_or([0; NUMBERS], numbers)[number]);
-        bytes.extend(column.flat_map(u32::to_le_bytes));
+        let column: Vec<_> = column.map(u32::to_le_bytes).collect();
+        for byte in 0..4 {
+            bytes.extend(column.iter().map(|number| number[byte]));
+        }
     }
     bytes
 }
 
 fn numbers(position: Position) -> [u32; NUMBERS] {
     let offset = u32::try_from(position.offset / 8).expect("a segment is shorter than 32 GiB");
-    [position.segment, offset, position.stored, position.length, position.time]
+    // Without compression, the length is the same.
+    [position.segment, offset, position.stored, position.stored ^ position.length, position.time]
+}
+
+/// A number of all positions, from its bytes.
+fn column(bytes: &[u8]) -> Vec<u32> {
+    let (low, high) = bytes.split_at(bytes.len() / 2);
+    let [(first, second), (third, fourth)] = [low, high].map(|half| half.split_at(half.len() / 2));
+    let numbers = first.iter().zip(second).zip(third).zip(fourth);
+    numbers.map(|(((first, second), third), fourth)| u32::from_le_bytes([*first, *second, *third, *fourth])).collect()
 }
 
 impl Block {
@@ -51,8 +63,7 @@ impl Block {
         let (digests, rest) = bytes.split_at(count * 32);
         let (kinds, rest) = rest.split_at(count);
         let digests = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
-        let columns = rest.as_chunks::<4>().0;
-        let number = |number: usize, at: usize| u32::from_le_bytes(columns[number * count + at]);
+        let columns: Vec<_> = rest.chunks_exact(4 * count).map(column).collect();
         let standing = |(at, kind): (usize, &u8)| {
             let kind = match kind {
                 0 => return Ok(None),
@@ -61,8 +72,8 @@ impl Block {
                 3 => Kind::Removal,
                 _ => return Err(Damaged::new("it holds a position of another form")),
             };
-            let [segment, offset, stored, length, time] = [0, 1, 2, 3, 4].map(|which| number(which, at));
-            Ok(Some(Position { kind, segment, offset: u64::from(offset) * 8, stored, length, time }))
+            let [segment, offset, stored, more, time] = [0, 1, 2, 3, 4].map(|number| columns[number][at]);
+            Ok(Some(Position { kind, segment, offset: u64::from(offset) * 8, stored, length: stored ^ more, time }))
         };
         let standings = kinds.iter().enumerate().map(standing).collect::<Result<_, _>>()?;
         Ok(Self { digests, standings })

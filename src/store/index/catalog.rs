@@ -9,7 +9,7 @@ use super::run::{Group, Run};
 use super::tree::Damaged;
 
 /// Of an index of another form, the catalog begins otherwise, so that it is made anew.
-const FORM: u8 = 4;
+const FORM: u8 = 5;
 
 /// Runs, the oldest first.
 #[derive(Debug, Clone, Default)]

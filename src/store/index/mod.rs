@@ -163,7 +163,10 @@ impl Index {
                     sorted.sort_unstable_by_key(|(digest, _)| *digest);
                     self.insert(&sorted, end);
                     self.overlay.done();
-                    self.write(Table::tend);
+                    // Who closes does not wait for what can be done later.
+                    if !self.overlay.is_closed() {
+                        self.write(Table::tend);
+                    }
                 }
                 Work::Idle => self.flush(),
                 Work::Closed => return self.flush(),

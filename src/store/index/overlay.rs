@@ -129,6 +129,11 @@ impl Overlay {
         is_little(maps.filling.values())
     }
 
+    /// Whether [`Overlay::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     /// Nothing more is added; [`Overlay::take`] says so once all is taken, or at once if the table is to have no more.
     pub fn close(&self, leave: bool) {
         let mut state = self.state();

@@ -14,8 +14,9 @@ use super::panics::guarded;
 
 /// How many values share a leaf of the tree: as few as sled takes, since they are as large as a leaf should be.
 const LEAF_FANOUT: usize = 3;
-/// How hard leaves are compressed. They are mostly digests, which do not shrink, however long that is tried.
-const LEVEL: i32 = 1;
+/// How hard leaves are compressed, as a level of zstd. They are mostly digests, which do not shrink, however long that is
+/// tried; below 0, it looks for what is repeated and for nothing else.
+const LEVEL: i32 = -3;
 /// What sled keeps in memory of what it has read; what is read again is kept above it.
 const CACHE: usize = 4 << 20;
 /// What sled has written it keeps in memory until it is opened anew: so that is done after so many bytes.
