@@ -15,6 +15,7 @@ mod replay;
 mod run;
 mod table;
 mod tree;
+mod value;
 
 use std::io;
 use std::ops::Bound;

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use super::guard::Guard;
 use super::mark::Mark;
 use super::panics::guarded;
+use super::value::{pack, unpack};
 
 /// How many values share a leaf of the tree: as few as sled takes, since they are as large as a leaf should be.
 const LEAF_FANOUT: usize = 3;
-/// How hard leaves are compressed, as a level of zstd. They are mostly digests, which do not shrink, however long that is
-/// tried; below 0, it looks for what is repeated and for nothing else.
-const LEVEL: i32 = -3;
+/// How hard sled compresses leaves, as a level of zstd. At the least of all, it looks for nothing: so a leaf is as long as
+/// its values, and a little.
+const LEVEL: i32 = -(1 << 17);
 /// What sled keeps in memory of what it has read; what is read again is kept above it.
 const CACHE: usize = 4 << 20;
 /// What sled has written it keeps in memory until it is opened anew: so that is done after so many bytes.
@@ -97,19 +98,20 @@ impl Tree {
 
     /// What stands under a number.
     pub fn get(&self, number: u32) -> Result<Option<Vec<u8>>, Damaged> {
-        self.with(|db| Ok(db.get(number.to_be_bytes())?.map(|value| value.to_vec())))
+        self.with(|db| db.get(number.to_be_bytes()))?.map(|value| unpack(&value)).transpose()
     }
 
     /// Sets what stands under a number. For one thread at a time, as all that writes.
     pub fn set(&self, number: u32, bytes: &[u8]) -> Result<(), Damaged> {
-        self.written.fetch_add(bytes.len(), Ordering::Relaxed);
-        self.with(|db| db.insert(number.to_be_bytes(), bytes).map(drop))
+        let value = pack(bytes);
+        self.written.fetch_add(value.len(), Ordering::Relaxed);
+        self.with(|db| db.insert(number.to_be_bytes(), value).map(drop))
     }
 
     /// Makes all that was set durable together with a new root, which says how far the index goes.
     pub fn flush(&self, root: &[u8], mark: &Mark) -> Result<(), Damaged> {
         self.with(|db| {
-            db.insert(ROOT, root)?;
+            db.insert(ROOT, pack(root))?;
             db.flush()?;
             self.guard.after_flush(mark);
             Ok(())
@@ -215,7 +217,7 @@ fn open(config: &sled::Config, guard: &Guard) -> Result<(Handle, Option<Vec<u8>>
     let open = move || {
         let opened = open_files(&config).and_then(|db| {
             let root = guarded(|| db.get(ROOT))?.map_err(|error| Damaged::from(&error));
-            Ok((root?.map(|root| root.to_vec()), db))
+            Ok((root?.map(|root| unpack(&root)).transpose()?, db))
         });
         let _ = sender.send(opened);
     };
@@ -240,6 +242,7 @@ fn open_files(config: &sled::Config) -> Result<Handle, Damaged> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::value::noise;
     use super::*;
 
     #[test]
@@ -247,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tree, root) = Tree::open(&dir.path().join("index")).unwrap();
         assert_eq!(root, None);
-        let value = |number: u32| vec![u8::try_from(number).unwrap(); 1 << 20];
+        let value = |number: u32| noise(1 << 20, number.into());
         (0..40).for_each(|number| tree.set(number, &value(number)).unwrap());
         tree.flush(b"root", &Mark::EMPTY).unwrap();
         std::thread::scope(|scope| {
@@ -259,5 +262,25 @@ mod tests {
         });
         assert_eq!(tree.written.load(Ordering::Relaxed), 0);
         assert_eq!(tree.get(40).unwrap(), None);
+    }
+
+    #[test]
+    fn no_leaf_has_the_length_that_sled_spoils() {
+        const PLACE: usize = 1 << 16;
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, _) = Tree::open(&dir.path().join("index")).unwrap();
+        let file = dir.path().join("index/slabs").join(PLACE.to_string());
+        let mut longest = 0;
+        for length in 64_900..65_600 {
+            tree.set(1, &noise(length, 9)).unwrap();
+            tree.flush(b"root", &Mark::EMPTY).unwrap();
+            // A place ends with the length of what it holds, and a checksum.
+            for place in std::fs::read(&file).unwrap().chunks_exact(PLACE) {
+                let length = u32::from_le_bytes(*place[PLACE - 8..].first_chunk().unwrap());
+                assert_ne!(length, 65_529);
+                longest = longest.max(length);
+            }
+        }
+        assert!(longest > 65_000, "{longest}");
     }
 }
