@@ -22,6 +22,8 @@ const SMALL_GROUP: usize = 1 << 16;
 /// Groups of so many bytes, so many a record, are written past the page cache.
 const DIRECT_GROUP: usize = 1 << 17;
 const DIRECT_RECORD: usize = 1 << 12;
+/// The same of so many bytes, whatever the records: what is loaded in bulk had better not drive out of memory what is read.
+const DIRECT_BULK: usize = 1 << 19;
 
 /// Appends to the last segment. There is one, and one thread at a time has it.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Appender {
     pub fn append(&mut self, group: &[Record]) -> Result<Vec<Position>, AppendError> {
         let before = (self.end, self.filled, self.file.clone());
         let bytes: usize = group.iter().map(|record| record.bytes.len()).sum();
-        self.is_direct = bytes >= DIRECT_GROUP.max(group.len() * DIRECT_RECORD);
+        self.is_direct = bytes >= DIRECT_GROUP.max(group.len() * DIRECT_RECORD).min(DIRECT_BULK);
         let appended = self.write_group(group);
         if let Err(AppendError::Full) = appended {
             self.buffer.clear();
@@ -274,7 +276,7 @@ mod tests {
         let mut stored = Vec::new();
         // Large groups begin and end amid a block and in another segment, with small ones between them.
         let groups =
-            [(3, 100), (40, 8000), (1, 5), (20, 9001), (2, 70), (9, 200_001), (1, 3 << 20), (1, 1), (40, 5000)];
+            [(3, 100), (40, 8000), (1, 5), (20, 9001), (2, 70), (9, 200_001), (1, 3 << 20), (2000, 300), (40, 5000)];
         for (group, (count, length)) in groups.iter().cycle().take(30).copied().enumerate() {
             let messages: Vec<_> = (0..count).map(|at| message(group * 100 + at, length + at)).collect();
             let records: Vec<_> =
