@@ -18,8 +18,8 @@ use crate::table::{Goal, Row, Table};
 /// How often it is as large at the end as at first.
 const TIMES: u64 = 5;
 const GETS: u64 = 50;
-/// Before each part. A host may take back memory that was freed, as by the removal of the store before, within about two
-/// seconds, and gives it out again but slowly: so no part has any that was not taken back.
+/// Before each part. A host may take back memory that was freed, as by the removal of the store before, within about
+/// two seconds, and gives it out again but slowly: so no part has any that was not taken back.
 const REST: Duration = Duration::from_secs(3);
 
 pub fn run(place: &Place) {

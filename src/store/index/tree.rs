@@ -15,8 +15,8 @@ use super::value::{pack, unpack};
 
 /// How many values share a leaf of the tree: as few as sled takes, since they are as large as a leaf should be.
 const LEAF_FANOUT: usize = 3;
-/// How hard sled compresses leaves, as a level of zstd. At the least of all, it looks for nothing: so a leaf is as long as
-/// its values, and a little.
+/// How hard sled compresses leaves, as a level of zstd. At the least of all, it looks for nothing: so a leaf is as long
+/// as its values, and a little.
 const LEVEL: i32 = -(1 << 17);
 /// What sled keeps in memory of what it has read; what is read again is kept above it.
 const CACHE: usize = 4 << 20;

@@ -3,11 +3,11 @@
 use super::tree::Damaged;
 use crate::store::log;
 
-/// How hard values are compressed, as a level of zstd. They are mostly digests, which do not shrink, however long that is
-/// tried; below 0, it looks for what is repeated and for nothing else.
+/// How hard values are compressed, as a level of zstd. They are mostly digests, which do not shrink, however long that
+/// is tried; below 0, it looks for what is repeated and for nothing else.
 const LEVEL: i32 = -3;
-/// Values are multiples of this, with less than that beside them in a leaf. sled spoils a leaf of 65,529 bytes, which is
-/// a multiple and 249: its last byte and its length share a place in the file.
+/// Values are multiples of this, with less than 249 bytes beside them in a leaf. sled spoils a leaf of 65,529 bytes,
+/// which is a multiple and 249: its last byte and its length share a place in the file.
 const ALIGN: usize = 1 << 8;
 
 /// Bytes as a value: as they are or compressed, zeros, then how many there are before those, and whether they are

@@ -337,6 +337,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::store::local::opened;
 
     /// Ends the threads also of a test that fails.
     struct Closing<'a>(&'a Commits);
@@ -350,9 +351,7 @@ mod tests {
     #[test]
     fn the_relief_commits_behind_a_large_group_and_what_is_left_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("log")).unwrap();
-        let log = Arc::new(Log::open(&dir.path().join("log"), [7; 16], 1 << 30).unwrap());
-        let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+        let (log, index, tail) = opened(dir.path(), 1 << 30);
         let appender = Appender::new(log.clone(), &tail).unwrap();
         let commits = Commits::new(dir.path().to_owned(), log.clone(), appender);
         let put = |message: &[u8]| {

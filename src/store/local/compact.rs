@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
-    use crate::store::local::Commits;
+    use crate::store::local::{Commits, opened};
     use crate::store::log::{Appender, Kind, Position};
 
     fn appended(appender: &mut Appender, message: &[u8]) -> (Digest, Position) {
@@ -173,9 +173,7 @@ mod tests {
     #[test]
     fn a_segment_that_a_group_is_being_written_to_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("log")).unwrap();
-        let log = Arc::new(Log::open(&dir.path().join("log"), [7; 16], 1 << 12).unwrap());
-        let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+        let (log, index, tail) = opened(dir.path(), 1 << 12);
         let mut appender = Appender::new(log.clone(), &tail).unwrap();
         let path = dir.path().to_owned();
         let unused = Appender::new(log.clone(), &tail).unwrap();

@@ -273,3 +273,12 @@ impl Drop for Local {
         join(index);
     }
 }
+
+/// The log and the index of a new store, for tests of what stands on them.
+#[cfg(test)]
+fn opened(dir: &std::path::Path, segment_size: u64) -> (Arc<Log>, Index, log::Tail) {
+    std::fs::create_dir(dir.join("log")).unwrap();
+    let log = Arc::new(Log::open(&dir.join("log"), [7; 16], segment_size).unwrap());
+    let (index, tail) = Index::open(&dir.join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+    (log, index, tail)
+}

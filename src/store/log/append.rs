@@ -22,7 +22,8 @@ const SMALL_GROUP: usize = 1 << 16;
 /// Groups of so many bytes, so many a record, are written past the page cache.
 const DIRECT_GROUP: usize = 1 << 17;
 const DIRECT_RECORD: usize = 1 << 12;
-/// The same of so many bytes, whatever the records: what is loaded in bulk had better not drive out of memory what is read.
+/// The same of so many bytes, whatever the records: what is loaded in bulk had better not drive out of memory what is
+/// read.
 const DIRECT_BULK: usize = 1 << 19;
 
 /// Appends to the last segment. There is one, and one thread at a time has it.
