@@ -5,10 +5,12 @@ use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -31,7 +33,7 @@ pub(super) struct AccessLog {
     format: Format,
     /// `None`: on stderr.
     path: Option<PathBuf>,
-    file: Mutex<Option<File>>,
+    file: Mutex<Option<Arc<File>>>,
 }
 
 /// Whose request it was.
@@ -87,7 +89,7 @@ const COMBINED_TIME: &[BorrowedFormatItem<'_>] =
 impl AccessLog {
     /// Opens the file, or stderr if there is none.
     pub(super) fn open(path: Option<PathBuf>, format: Format) -> io::Result<Self> {
-        let file = path.as_deref().map(append_to).transpose()?;
+        let file = path.as_deref().map(append_to).transpose()?.map(Arc::new);
         Ok(Self { format, path, file: Mutex::new(file) })
     }
 
@@ -95,20 +97,42 @@ impl AccessLog {
     pub(super) fn reopen(&self) {
         let Some(path) = &self.path else { return };
         match append_to(path) {
-            Ok(file) => *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file),
+            Ok(file) => *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(file)),
             Err(error) => note(format_args!("the log file stays as it was: {}: {error}", path.display())),
         }
     }
 
     /// Writes a line. A log that cannot be written is no reason not to serve.
-    pub(super) fn write(&self, entry: &Entry) {
+    ///
+    /// If whoever reads it is behind, that is waited for after `before_wait`, and without the file in hand: nobody waits
+    /// for the line of another.
+    pub(super) fn write(&self, entry: &Entry, before_wait: impl FnOnce()) {
         let line = line(self.format, entry, OffsetDateTime::now_utc());
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = match &mut *file {
-            Some(file) => file.write_all(line.as_bytes()),
-            None => io::stderr().write_all(line.as_bytes()),
-        };
+        let mut before_wait = Some(before_wait);
+        loop {
+            let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let stderr = io::stderr();
+            let fd = file.as_deref().map_or(stderr.as_fd(), AsFd::as_fd);
+            if takes_a_line(fd, Some(&Timespec::default())) {
+                let _ = match file.as_deref() {
+                    Some(mut file) => file.write_all(line.as_bytes()),
+                    None => io::stderr().write_all(line.as_bytes()),
+                };
+                return;
+            }
+            let waited_for = file.clone();
+            drop(file);
+            if let Some(before_wait) = before_wait.take() {
+                before_wait();
+            }
+            takes_a_line(waited_for.as_deref().map_or(stderr.as_fd(), AsFd::as_fd), None);
+        }
     }
+}
+
+/// Whether a line can be written to `fd` at once (a pipe then has room for 4 KiB), or would fail; waits so long for it.
+fn takes_a_line(fd: BorrowedFd<'_>, time: Option<&Timespec>) -> bool {
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], time).is_ok_and(|ready| ready > 0)
 }
 
 fn append_to(path: &std::path::Path) -> io::Result<File> {

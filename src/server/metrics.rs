@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::messages::Stats;
@@ -29,9 +29,9 @@ pub(super) struct Metrics {
 }
 
 /// One connection, counted until this goes.
-pub(super) struct Present<'a>(&'a Metrics);
+pub(super) struct Present(Arc<Metrics>);
 
-impl Drop for Present<'_> {
+impl Drop for Present {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }
@@ -55,10 +55,10 @@ impl Metrics {
     }
 
     /// A connection is let in.
-    pub(super) fn connection(&self) -> Present<'_> {
+    pub(super) fn connection(self: &Arc<Self>) -> Present {
         self.connections.fetch_add(1, Relaxed);
         self.accepted.fetch_add(1, Relaxed);
-        Present(self)
+        Present(Arc::clone(self))
     }
 
     /// A connection is turned away.
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_in_the_text() {
-        let metrics = Metrics::default();
+        let metrics = Arc::<Metrics>::default();
         metrics.request("/messages", "POST", 200, Duration::from_millis(3));
         metrics.request("/messages", "POST", 200, Duration::from_secs(60));
         let present = metrics.connection();

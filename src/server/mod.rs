@@ -93,8 +93,8 @@ pub fn run(
     };
     let public = open_door(listeners, &options.limits, tls, Side::Public)?;
     let open_metrics = |listener| open_door(vec![listener], &options.limits, None, Side::Metrics);
-    let metrics_door = metrics_listener.map(open_metrics).transpose()?;
     let mut doors = vec![public];
+    doors.extend(metrics_listener.map(open_metrics).transpose()?);
     let mut scrub = None;
 
     open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
@@ -123,8 +123,6 @@ pub fn run(
     systemd::notify("STOPPING=1");
     service.drain();
     drop(scrub);
-    // Who watches may see the end coming; nobody waits for who watches.
-    drop(metrics_door);
     for door in &mut doors {
         let events = events.clone();
         door.close(move || drop(events.send(Event::Empty)));

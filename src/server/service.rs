@@ -35,7 +35,7 @@ pub(super) struct Service {
     cache: Cache,
     budget: Budget,
     rights: Rights,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     /// Whether the metrics are shown at an address of their own, thus nowhere else.
     metrics_apart: bool,
     /// Whether there is a page for people.
@@ -84,7 +84,7 @@ impl Service {
             cache: Cache::new(cache_size),
             budget,
             rights,
-            metrics: Metrics::default(),
+            metrics: Arc::default(),
             metrics_apart: apart,
             has_page: false,
             log,
@@ -101,7 +101,7 @@ impl Service {
     }
 
     /// What is counted.
-    pub(super) const fn metrics(&self) -> &Metrics {
+    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
@@ -170,22 +170,22 @@ impl Service {
         catch_unwind(AssertUnwindSafe(known)).ok().flatten()
     }
 
-    /// The reply to `request`.
+    /// The reply to `request` if it is in the hot cache: nothing is waited for.
+    pub(super) fn at_hand(&self, request: &Request) -> Option<Answer> {
+        // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
+        let kept = self.cache.find(&api::subject(request)?);
+        self.metrics.cache(kept.is_some());
+        kept.map(|reply| Answer { reply, _held: None })
+    }
+
+    /// The reply to `request`, if it is not [at hand](Self::at_hand).
     pub(super) fn answer(&self, request: Request) -> Answer {
         // Probes do not wait for an engine that may be busy: that would have a healthy server restarted.
         if let Some(own) = api::own(&request) {
             return api::own_answer(own, || self.health(), || self.metrics_text()).into();
         }
         let Some(open) = self.open.get() else { return api::not_yet().into() };
-        // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
         let subject = api::subject(&request);
-        let kept = subject.as_ref().and_then(|subject| self.cache.find(subject));
-        if subject.is_some() {
-            self.metrics.cache(kept.is_some());
-        }
-        if let Some(reply) = kept {
-            return Answer { reply, _held: None };
-        }
         if let Some(line) = api::share::line(&request) {
             return self.put(request, &line, open);
         }

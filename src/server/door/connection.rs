@@ -1,33 +1,47 @@
-//! One connection: its requests, one after the other, each within its time. After a request that was not understood
-//! nothing more is read as one.
+//! One client: its requests, one after the other, each within its time, and its rest between them. After a request that
+//! was not understood nothing more is read as one.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::body::Body;
+use super::house::{Duty, House};
 use super::pace::{Pace, after};
 use super::reply::Writer;
 use super::request::{Framing, Head, Refusal, Scan};
 use super::roster::Guest;
 use super::stream::Stream;
-use crate::server::Limits;
 use crate::server::api::{Method, Reply, Request};
 use crate::server::budget::Reservation;
 use crate::server::log::Peer;
-use crate::server::service::{Answer, Service, Side, Trace, busy};
+use crate::server::metrics::Present;
+use crate::server::service::{Answer, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const GRAIN: u64 = 64 << 10;
 
-/// A client at the door.
-pub(super) struct Connection<'a> {
+/// A client at the door: what is kept of it while it rests.
+pub(super) struct Client {
     stream: Stream,
+    /// Requests that it may still make.
+    left: u64,
+    _present: Present,
+    guest: Guest,
+}
+
+/// What a thread has for whichever client it serves.
+#[derive(Default)]
+pub(super) struct Desk {
     inbox: Vec<u8>,
     writer: Writer,
-    guest: &'a Guest,
-    limits: &'a Limits,
-    service: &'a Service,
-    side: Side,
+}
+
+/// A client that is served.
+struct Connection<'a> {
+    client: &'a mut Client,
+    desk: &'a mut Desk,
+    house: &'a House,
 }
 
 /// How a connection ends.
@@ -43,7 +57,7 @@ enum Received {
     Request {
         request: Request,
         keep_alive: bool,
-        _held: Reservation,
+        _held: Option<Reservation>,
     },
     /// `keep`: the body, if there is one, does not stand in the way of another request.
     Refused {
@@ -65,62 +79,101 @@ impl From<io::Error> for End {
     }
 }
 
-impl<'a> Connection<'a> {
-    pub(super) fn new(stream: Stream, guest: &'a Guest, limits: &'a Limits, service: &'a Service, side: Side) -> Self {
-        Self { stream, inbox: Vec::new(), writer: Writer::default(), guest, limits, service, side }
+impl Client {
+    /// One that was let in as `guest`.
+    pub(super) fn new(stream: Stream, guest: Guest, house: &House) -> Self {
+        Self { stream, left: house.limits.requests, _present: house.service.metrics().connection(), guest }
     }
 
-    /// Serves until either side has enough.
-    pub(super) fn serve(mut self) {
-        if self.stream.shake_hands(after(Instant::now(), self.limits.handshake)).is_err() {
-            return;
-        }
-        match self.requests() {
-            End::Silent => self.stream.leave(),
-            End::Said => self.stream.part(),
-        }
+    /// What it is called while it is here.
+    pub(super) const fn name(&self) -> u64 {
+        self.guest.name()
     }
 
-    fn requests(&mut self) -> End {
-        for left in (0..self.limits.requests).rev() {
-            match self.request(left > 0) {
-                Ok(true) => {}
-                Ok(false) => return End::Said,
-                Err(end) => return end,
+    /// Shakes hands. It is back if it rests now.
+    pub(super) fn welcome(mut self: Box<Self>, house: &House, desk: &mut Desk) -> Option<Box<Self>> {
+        self.stream.shake_hands(after(Instant::now(), house.limits.handshake)).ok()?;
+        if self.stream.has_more() { self.serve(None, house, desk).0 } else { Some(self) }
+    }
+
+    /// Serves what it asks. It is back if it rests now, and the duty if nothing had to be waited for.
+    pub(super) fn serve(
+        mut self: Box<Self>,
+        duty: Option<Duty>,
+        house: &House,
+        desk: &mut Desk,
+    ) -> (Option<Box<Self>>, Option<Duty>) {
+        self.stream.set_duty(duty);
+        desk.inbox.clear();
+        let end = Connection { client: &mut self, desk, house }.requests();
+        match end {
+            Ok(()) => {}
+            Err(End::Silent) => self.stream.leave(),
+            Err(End::Said) => self.stream.part(),
+        }
+        let duty = self.stream.take_duty();
+        (end.is_ok().then_some(self), duty)
+    }
+
+    /// Ends it, without waiting.
+    pub(super) fn leave(&mut self) {
+        self.stream.leave();
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Connection<'_> {
+    /// Serves until the client rests, or either side has enough.
+    fn requests(&mut self) -> Result<(), End> {
+        loop {
+            self.request()?;
+            if self.desk.inbox.is_empty() {
+                if !self.client.guest.rests() {
+                    return Err(End::Silent);
+                }
+                if !self.client.stream.has_more() {
+                    return Ok(());
+                }
             }
+            // Who sends on without a rest is not to be served before others.
+            self.client.stream.may_wait();
         }
-        End::Said
     }
 
-    /// Serves one request and tells whether there may be another.
-    fn request(&mut self, may_keep: bool) -> Result<bool, End> {
-        self.wait()?;
-        let mut trace = Trace::new(self.service, self.guest.peer().map_or(Peer::Local, Peer::Address));
+    /// Serves one request, after which there may be another.
+    fn request(&mut self) -> Result<(), End> {
+        if self.desk.inbox.is_empty() {
+            self.more(after(Instant::now(), self.house.limits.idle))?;
+        }
+        self.client.guest.works();
+        self.client.left = self.client.left.saturating_sub(1);
+        let service = &self.house.service;
+        let mut trace = Trace::new(service, self.client.guest.peer().map_or(Peer::Local, Peer::Address));
         let (answer, method, keep) = match self.receive(&mut trace)? {
             Received::Request { request, keep_alive, _held } => {
                 let method = request.method;
-                (self.service.answer(request), method, keep_alive)
+                (self.answer(request), method, keep_alive)
             }
             Received::Refused { reply, method, keep } => (reply.into(), method, keep),
         };
-        let keep = keep && may_keep && !self.guest.is_last_call();
+        let keep = keep && self.client.left > 0 && !self.client.guest.is_last_call();
         let sent = self.reply(&answer, method, keep, &trace.id);
         let bytes = if method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
-        self.service.observe(&trace, answer.reply.status, bytes);
+        service.observe(&trace, answer.reply.status, bytes, || self.client.stream.may_wait());
         sent?;
-        Ok(keep)
+        if keep { Ok(()) } else { Err(End::Said) }
     }
 
-    /// Waits for the first byte of a request.
-    fn wait(&mut self) -> Result<(), End> {
-        if self.inbox.is_empty() {
-            if !self.guest.rests() {
-                return Err(End::Silent);
-            }
-            self.more(after(Instant::now(), self.limits.idle))?;
-        }
-        self.guest.works();
-        Ok(())
+    fn answer(&mut self, request: Request) -> Answer {
+        self.house.service.at_hand(&request).unwrap_or_else(|| {
+            self.client.stream.may_wait();
+            self.house.service.answer(request)
+        })
     }
 
     fn receive(&mut self, trace: &mut Trace) -> Result<Received, End> {
@@ -131,10 +184,10 @@ impl<'a> Connection<'a> {
         };
         let method = head.request.method;
         trace.asks(&head.request, head.id.take());
-        if let (Some(peer), Some(forwarded)) = (self.guest.peer(), &head.forwarded) {
-            trace.peer = Peer::Address(self.limits.trusted_proxies.client(peer, forwarded));
+        if let (Some(peer), Some(forwarded)) = (self.client.guest.peer(), &head.forwarded) {
+            trace.peer = Peer::Address(self.house.limits.trusted_proxies.client(peer, forwarded));
         }
-        match self.service.decide(&head.request, head.token, self.side) {
+        match self.house.service.decide(&head.request, head.token, self.house.side) {
             Ok(user) => trace.user = user,
             Err(reply) => {
                 let keep = head.keep_alive && head.framing == Framing::Length(0);
@@ -142,31 +195,32 @@ impl<'a> Connection<'a> {
             }
         }
         let refused = |reply| Ok(Received::refused(reply, method));
-        let mut body = match Body::new(head.framing, self.limits.body) {
+        let mut body = match Body::new(head.framing, self.house.limits.body) {
             Ok(body) => body,
             Err(refusal) => return refused(refusal.into()),
         };
-        if head.expects_continue && !body.is_whole() && self.inbox.is_empty() {
+        if head.expects_continue && !body.is_whole() && self.desk.inbox.is_empty() {
             let length = match head.framing {
                 Framing::Length(length) => Some(length),
                 Framing::Chunked => None,
             };
-            if let Some(reply) = self.service.settle(&head.request, length) {
+            self.client.stream.may_wait();
+            if let Some(reply) = self.house.service.settle(&head.request, length) {
                 return refused(reply);
             }
-            self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_pace())?;
+            self.client.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_pace())?;
         }
         self.body(head, &mut body)
     }
 
     /// Reads a head off the stream, within its time.
     fn head(&mut self) -> io::Result<Result<Head, Refusal>> {
-        let deadline = after(Instant::now(), self.limits.head);
+        let deadline = after(Instant::now(), self.house.limits.head);
         let mut scan = Scan::default();
         loop {
-            match scan.head(&self.inbox) {
+            match scan.head(&self.desk.inbox) {
                 Ok(Some((head, end))) => {
-                    self.inbox.drain(..end);
+                    self.desk.inbox.drain(..end);
                     return Ok(Ok(head));
                 }
                 Ok(None) => {}
@@ -179,15 +233,18 @@ impl<'a> Connection<'a> {
     /// Reads a body off the stream, within its time and the memory that there is.
     fn body(&mut self, head: Head, body: &mut Body) -> Result<Received, End> {
         let mut request = head.request;
+        if body.is_whole() {
+            return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: None });
+        }
         let refused = |reply| Ok(Received::refused(reply, request.method));
-        let mut memory = self.service.budget().nothing();
+        let mut memory = self.house.service.budget().nothing();
         let mut accounted = 0;
         if let Framing::Length(length) = head.framing {
             request.body.reserve_exact(usize::try_from(length.min(GRAIN)).unwrap_or_default());
         }
-        let mut pace = Pace::new(self.limits.body_time, self.limits.min_rate);
+        let mut pace = Pace::new(self.house.limits.body_time, self.house.limits.min_rate);
         loop {
-            let expected = body.received() + self.inbox.len() as u64;
+            let expected = body.received() + self.desk.inbox.len() as u64;
             if expected > accounted {
                 let more = (expected - accounted).next_multiple_of(GRAIN);
                 if !memory.grow(more) {
@@ -195,36 +252,36 @@ impl<'a> Connection<'a> {
                 }
                 accounted += more;
             }
-            match body.push(&self.inbox, &mut request.body) {
-                Ok(count) => drop(self.inbox.drain(..count)),
+            match body.push(&self.desk.inbox, &mut request.body) {
+                Ok(count) => drop(self.desk.inbox.drain(..count)),
                 Err(refusal) => return refused(refusal.into()),
             }
             if body.is_whole() {
-                return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: memory });
+                return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: Some(memory) });
             }
             if let Err(error) = self.more(pace.deadline()) {
                 return timed_out(error, "Request body took too long");
             }
-            pace.moved(self.inbox.len());
+            pace.moved(self.desk.inbox.len());
         }
     }
 
     fn reply(&mut self, answer: &Answer, method: Method, keep: bool, id: &str) -> io::Result<()> {
         let pace = self.write_pace();
-        let (head, body) = self.writer.bytes(&answer.reply, method != Method::Head, keep, id);
-        self.stream.write(head, body, pace)
+        let (head, body) = self.desk.writer.bytes(&answer.reply, method != Method::Head, keep, id);
+        self.client.stream.write(head, body, pace)
     }
 
     /// Reads on; an error if nothing more comes.
     fn more(&mut self, deadline: Instant) -> io::Result<()> {
-        match self.stream.read(&mut self.inbox, deadline)? {
+        match self.client.stream.read(&mut self.desk.inbox, deadline)? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
     }
 
     fn write_pace(&self) -> Pace {
-        Pace::new(self.limits.write, self.limits.min_rate)
+        Pace::new(self.house.limits.write, self.house.limits.min_rate)
     }
 }
 

@@ -3,9 +3,12 @@
 
 mod body;
 mod connection;
+mod crew;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
+mod house;
 mod line;
+mod lounge;
 mod pace;
 mod reply;
 mod request;
@@ -26,16 +29,15 @@ use rustls::ServerConfig;
 
 use super::service::{Service, Side};
 use super::{Limits, note};
-use connection::Connection;
+use connection::Client;
 #[cfg(fuzzing)]
 pub use fuzz::check_parser;
-use roster::{Guest, Roster};
+use house::House;
+use roster::Guest;
 pub(super) use socket::Listener;
 use socket::Socket;
 use stream::Stream;
 
-/// Of a connection's thread. Handlers run on it too; what they nest is bounded (see `api::json`).
-const STACK: usize = 512 << 10;
 /// After an error of `accept`, doubled up to the second.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Connections that were turned away and are kept open a moment, so that they see why.
@@ -44,25 +46,20 @@ const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
     Content-Length: 35\r\nConnection: close\r\n\r\n{\"err_msg\": \"Too many connections\"}";
 
+/// How often at the most it is looked who has rested for too long, as a part of the time that is allowed, and in all.
+const LOOKS: u32 = 16;
+const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
 /// An open door.
 pub(super) struct Door {
-    roster: Arc<Roster>,
+    house: Option<Arc<House>>,
     /// Closing this end stops the accepting.
     waker: Option<UnixStream>,
     acceptor: Option<thread::JoinHandle<()>>,
 }
 
-/// What every connection's thread needs.
-struct House {
-    limits: Limits,
-    service: Arc<Service>,
-    tls: Option<Arc<ServerConfig>>,
-    roster: Arc<Roster>,
-    side: Side,
-}
-
 impl Door {
-    /// Lets in who comes to `listeners`, each connection on a thread of its own.
+    /// Lets in who comes to `listeners`.
     pub(super) fn open(
         listeners: Vec<Listener>,
         limits: Limits,
@@ -70,19 +67,21 @@ impl Door {
         service: Arc<Service>,
         side: Side,
     ) -> io::Result<Self> {
-        let roster = Arc::new(Roster::new(&limits));
-        let house = Arc::new(House { limits, service, tls, roster: Arc::clone(&roster), side });
+        let house = House::open(limits, service, tls, side)?;
         let (waker, wakened) = UnixStream::pair()?;
-        let accept =
-            move || Acceptor { listeners, wakened, house, back_off: BACK_OFF.0, leaving: VecDeque::new() }.run();
-        let acceptor = thread::Builder::new().name("door".into()).stack_size(STACK).spawn(accept)?;
-        Ok(Self { roster, waker: Some(waker), acceptor: Some(acceptor) })
+        let acceptor = Acceptor::new(listeners, wakened, Arc::clone(&house));
+        let thread = thread::Builder::new().name("door".into()).stack_size(house::STACK);
+        let acceptor = thread.spawn(move || acceptor.run())?;
+        Ok(Self { house: Some(house), waker: Some(waker), acceptor: Some(acceptor) })
     }
 
-    /// Lets nobody in any more, ends idle connections, and calls `when_empty` when all others have ended.
+    /// Lets nobody in any more, ends idle connections, and calls `when_empty` when all others have ended: nothing here
+    /// holds the store any more then.
     pub(super) fn close(&mut self, when_empty: impl FnOnce() + Send + 'static) {
         self.stop_accepting();
-        self.roster.drain(Box::new(when_empty));
+        if let Some(house) = self.house.take() {
+            house.close(Box::new(when_empty));
+        }
     }
 
     fn stop_accepting(&mut self) {
@@ -106,12 +105,19 @@ struct Acceptor {
     house: Arc<House>,
     back_off: Duration,
     leaving: VecDeque<(Instant, Arc<Socket>)>,
+    /// When to look next who has rested for too long. `None`: nobody is there.
+    look: Option<Instant>,
 }
 
 impl Acceptor {
+    const fn new(listeners: Vec<Listener>, wakened: UnixStream, house: Arc<House>) -> Self {
+        Self { listeners, wakened, house, back_off: BACK_OFF.0, leaving: VecDeque::new(), look: None }
+    }
+
     fn run(mut self) {
         while let Some(ready) = self.ready() {
             self.forget_the_gone();
+            self.end_the_idle();
             for index in ready {
                 match self.listeners[index].accept() {
                     Ok(socket) => {
@@ -129,7 +135,8 @@ impl Acceptor {
     fn ready(&self) -> Option<Vec<usize>> {
         let mut polled = vec![PollFd::new(&self.wakened, PollFlags::IN)];
         polled.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-        let timeout = self.leaving.front().map(|(until, _)| timespec(until.saturating_duration_since(Instant::now())));
+        let next = self.leaving.front().map(|(until, _)| *until).into_iter().chain(self.look).min();
+        let timeout = next.map(|next| timespec(next.saturating_duration_since(Instant::now())));
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) if !polled[0].revents().is_empty() => None,
             Ok(_) => Some((1..polled.len()).filter(|&at| !polled[at].revents().is_empty()).map(|at| at - 1).collect()),
@@ -148,9 +155,10 @@ impl Acceptor {
             self.turn_away(socket);
             return;
         };
-        let house = Arc::clone(&self.house);
-        let builder = thread::Builder::new().name("connection".into()).stack_size(STACK);
-        if let Err(error) = builder.spawn(move || attend(house, socket, guest)) {
+        self.look = self.look.or_else(|| Some(self.next_look()));
+        // A configuration of TLS that cannot be used was refused at the start.
+        let Ok(stream) = Stream::new(socket, self.house.tls.as_ref()) else { return };
+        if let Err(error) = self.house.welcome(Box::new(Client::new(stream, guest, &self.house))) {
             self.pause(&error);
         }
     }
@@ -183,6 +191,19 @@ impl Acceptor {
         }
     }
 
+    fn end_the_idle(&mut self) {
+        let now = Instant::now();
+        if self.look.is_some_and(|look| look <= now) {
+            self.house.lounge.overdue(now).iter_mut().for_each(|client| client.leave());
+            self.look = (!self.house.roster.is_empty()).then(|| self.next_look());
+        }
+    }
+
+    /// In time enough for nobody to rest much longer than allowed.
+    fn next_look(&self) -> Instant {
+        Instant::now() + (self.house.limits.idle / LOOKS).clamp(LOOK.0, LOOK.1)
+    }
+
     /// Waits for what is short (descriptors, memory, threads) to come back.
     fn pause(&mut self, error: &io::Error) {
         if self.back_off == BACK_OFF.0 {
@@ -197,17 +218,6 @@ impl Acceptor {
         let waker = &mut [PollFd::new(&self.wakened, PollFlags::IN)];
         poll(waker, Some(&timespec(time))).is_ok_and(|woken| woken > 0)
     }
-}
-
-/// A connection's thread.
-fn attend(house: Arc<House>, socket: Arc<Socket>, guest: Guest) {
-    if let Ok(stream) = Stream::new(socket, house.tls.as_ref()) {
-        let _present = house.service.metrics().connection();
-        Connection::new(stream, &guest, &house.limits, &house.service, house.side).serve();
-    }
-    // The guest leaves last: when the roster is empty, nobody holds the store any more.
-    drop(house);
-    drop(guest);
 }
 
 /// Whether `accept` failed only for one connection that is gone again.

@@ -1,5 +1,5 @@
 //! Who is inside: how many connections there are, in all and from each address, and which of them are idle.
-//! A guest is counted from before its thread is started until after all that the thread held is gone.
+//! A guest is counted from before anything is spent on it until after all that it held is gone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -74,6 +74,11 @@ impl Roster {
         Some(Guest { roster: Arc::clone(self), name, address, seat })
     }
 
+    /// Whether nobody is inside.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().guests.is_empty()
+    }
+
     /// Whether connections are to end with the request in hand.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
@@ -108,6 +113,11 @@ impl Seat {
 }
 
 impl Guest {
+    /// What no other is called.
+    pub(super) const fn name(&self) -> u64 {
+        self.name
+    }
+
     /// Whose connection it is.
     pub(super) fn peer(&self) -> Option<IpAddr> {
         self.seat.socket.peer()

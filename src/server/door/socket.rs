@@ -9,7 +9,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::buffer::Buffer;
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType};
+use rustix::net::{recv, send, sendmsg};
 
 use crate::socket;
 
@@ -32,6 +34,12 @@ pub(in crate::server) struct Named {
 pub(super) enum Socket {
     Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
+}
+
+/// How a socket is read and written.
+pub(super) struct Access<'a> {
+    socket: &'a Socket,
+    waits: bool,
 }
 
 impl Listener {
@@ -138,15 +146,16 @@ impl Socket {
         self.shut(Shutdown::Write);
     }
 
+    /// For reading and writing: waiting as long as the time-outs say, or not at all.
+    pub(super) const fn access(&self, waits: bool) -> Access<'_> {
+        Access { socket: self, waits }
+    }
+
     /// Writes what can be written at once, and throws away what has come.
     pub(super) fn dismiss(&self, words: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream, _) => stream.set_nonblocking(true)?,
-            Self::Unix(stream) => stream.set_nonblocking(true)?,
-        }
-        let mut socket = self;
-        let _ = socket.read(&mut [0; 4096]);
-        if socket.write(words)? < words.len() {
+        let mut access = self.access(false);
+        let _ = access.read(&mut [0; 4096]);
+        if access.write(words)? < words.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.stop_writing();
@@ -162,28 +171,43 @@ impl Socket {
     }
 }
 
-impl Read for &Socket {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Socket::Tcp(stream, _) => (&mut &*stream).read(buf),
-            Socket::Unix(stream) => (&mut &*stream).read(buf),
+            Self::Tcp(stream, _) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }
 
-impl Write for &Socket {
+impl Access<'_> {
+    /// Reads into `buf`: a slice, or the room that a vector has left.
+    pub(super) fn receive<B: Buffer<u8>>(&self, buf: B) -> io::Result<B::Output> {
+        let flags = if self.waits { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        Ok(recv(self.socket, buf, flags)?.0)
+    }
+
+    const fn send_flags(&self) -> SendFlags {
+        if self.waits { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT) }
+    }
+}
+
+impl Read for Access<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.receive(buf)
+    }
+}
+
+impl Write for Access<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream, _) => (&mut &*stream).write(buf),
-            Socket::Unix(stream) => (&mut &*stream).write(buf),
-        }
+        Ok(send(self.socket, buf, self.send_flags())?)
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream, _) => (&mut &*stream).write_vectored(bufs),
-            Socket::Unix(stream) => (&mut &*stream).write_vectored(bufs),
+        if let [buf] = bufs {
+            return self.write(buf);
         }
+        Ok(sendmsg(self.socket, bufs, &mut SendAncillaryBuffer::default(), self.send_flags())?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

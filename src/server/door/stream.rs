@@ -1,12 +1,16 @@
-//! A client's bytes, in the clear, every wait bounded by a deadline: over plain TCP or TLS.
-//! The system is asked for a new time-out only when the one that is set is too long or much too short.
+//! A client's bytes, in the clear, over plain TCP or TLS. A thread on duty takes and gives what can be moved at once, and
+//! is relieved before it waits; every wait is bounded by a deadline. The system is asked for a new time-out only when
+//! the one that is set is too long or much too short.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::house::Duty;
 use super::pace::{Pace, after};
 use super::socket::Socket;
 
@@ -22,9 +26,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct Stream {
     socket: Arc<Socket>,
     tls: Option<Box<ServerConnection>>,
-    step: Box<[u8]>,
     read_timeout: Duration,
     write_timeout: Duration,
+    /// Of the thread that is at it. Without one, it may wait.
+    duty: Option<Duty>,
 }
 
 impl Stream {
@@ -34,8 +39,22 @@ impl Stream {
             Some(config) => Some(Box::new(ServerConnection::new(Arc::clone(config))?)),
             None => None,
         };
-        let step = vec![0; STEP].into_boxed_slice();
-        Ok(Self { socket, tls, step, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO })
+        Ok(Self { socket, tls, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO, duty: None })
+    }
+
+    /// Who is at it from now on is on duty, or not.
+    pub(super) fn set_duty(&mut self, duty: Option<Duty>) {
+        self.duty = duty;
+    }
+
+    /// The duty, if it was kept.
+    pub(super) const fn take_duty(&mut self) -> Option<Duty> {
+        self.duty.take()
+    }
+
+    /// From now on, who is at it may wait: for this stream or for anything else.
+    pub(super) fn may_wait(&mut self) {
+        self.duty = None;
     }
 
     /// Agrees on TLS, if that is spoken.
@@ -52,14 +71,12 @@ impl Stream {
     /// Adds what comes next to `inbox` and says how much it was. 0 is the end.
     pub(super) fn read(&mut self, inbox: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
         loop {
-            let Some(tls) = &mut self.tls else {
-                let count = self.read_socket(deadline)?;
-                inbox.extend_from_slice(&self.step[..count]);
-                return Ok(count);
-            };
-            match tls.reader().read(&mut self.step) {
-                Ok(count) => {
-                    inbox.extend_from_slice(&self.step[..count]);
+            let Some(tls) = &mut self.tls else { return self.read_socket(inbox, deadline) };
+            match tls.reader().fill_buf() {
+                Ok(bytes) => {
+                    let count = bytes.len();
+                    inbox.extend_from_slice(bytes);
+                    tls.reader().consume(count);
                     return Ok(count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -72,6 +89,14 @@ impl Stream {
                 return Ok(0);
             }
         }
+    }
+
+    /// Whether [`Stream::read`] has something to say that the socket does not tell.
+    pub(super) fn has_more(&mut self) -> bool {
+        self.tls.as_mut().is_some_and(|tls| match tls.reader().fill_buf() {
+            Ok(_) => true,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        })
     }
 
     /// Writes both parts, one after the other. The reader must keep the pace.
@@ -101,7 +126,7 @@ impl Stream {
 
     /// Says that no more comes, and waits a little for the client to have seen it: closing while it still sends
     /// would have its system throw away what it has not read yet.
-    pub(super) fn part(mut self) {
+    pub(super) fn part(&mut self) {
         let now = Instant::now();
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
@@ -110,8 +135,9 @@ impl Stream {
             }
         }
         self.socket.stop_writing();
-        let mut left = LINGER_BYTES;
-        while let Ok(count @ 1..) = self.read_socket(after(now, LINGER)) {
+        let (mut left, mut waste) = (LINGER_BYTES, Vec::new());
+        while let Ok(count @ 1..) = self.read_socket(&mut waste, after(now, LINGER)) {
+            waste.clear();
             left = left.saturating_sub(count as u64);
             if left == 0 {
                 return;
@@ -119,11 +145,11 @@ impl Stream {
         }
     }
 
-    /// Says that no more comes, and does not wait.
-    pub(super) fn leave(mut self) {
+    /// Says that no more comes, if that can be said at once.
+    pub(super) fn leave(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            let _ = self.flush(after(Instant::now(), FAREWELL));
+            let _ = tls.write_tls(&mut self.socket.access(false));
         }
     }
 
@@ -135,13 +161,12 @@ impl Stream {
     /// Writes the TLS records that are ready. `moved` is told what went, and tells the next deadline.
     fn flush_paced(&mut self, mut deadline: Instant, mut moved: impl FnMut(usize) -> Instant) -> io::Result<()> {
         while self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
-            self.arm_write(deadline)?;
+            let waits = self.arm_write(deadline)?;
             let Some(tls) = &mut self.tls else { break };
-            match tls.write_tls(&mut &*self.socket) {
+            match tls.write_tls(&mut self.socket.access(waits)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => deadline = moved(count),
-                Err(error) if is_wait(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) => self.pass(error)?,
             }
         }
         Ok(())
@@ -150,13 +175,12 @@ impl Stream {
     /// Reads TLS records. `false` is the end.
     fn read_records(&mut self, deadline: Instant) -> io::Result<bool> {
         loop {
-            self.arm_read(deadline)?;
+            let waits = self.arm_read(deadline)?;
             let Some(tls) = &mut self.tls else { return Ok(false) };
-            match tls.read_tls(&mut &*self.socket) {
+            match tls.read_tls(&mut self.socket.access(waits)) {
                 Ok(0) => return Ok(false),
                 Ok(_) => break,
-                Err(error) if is_wait(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) => self.pass(error)?,
             }
         }
         let Some(tls) = &mut self.tls else { return Ok(false) };
@@ -168,43 +192,70 @@ impl Stream {
         Ok(true)
     }
 
-    fn read_socket(&mut self, deadline: Instant) -> io::Result<usize> {
+    fn read_socket(&mut self, inbox: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
+        inbox.reserve(STEP);
         loop {
-            self.arm_read(deadline)?;
-            match (&mut &*self.socket).read(&mut self.step) {
-                Err(error) if is_wait(&error) => {}
-                other => return other,
+            let waits = self.arm_read(deadline)?;
+            match self.socket.access(waits).receive(spare_capacity(inbox)) {
+                Ok(count) => return Ok(count),
+                Err(error) => self.pass(error)?,
             }
         }
     }
 
     fn write_socket(&mut self, parts: &[&[u8]; 2], deadline: Instant) -> io::Result<usize> {
         loop {
-            self.arm_write(deadline)?;
-            match (&mut &*self.socket).write_vectored(&parts.map(IoSlice::new)) {
+            let waits = self.arm_write(deadline)?;
+            match self.socket.access(waits).write_vectored(&parts.map(IoSlice::new)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Err(error) if is_wait(&error) => {}
-                other => return other,
+                Ok(count) => return Ok(count),
+                Err(error) => self.pass(error)?,
             }
         }
     }
 
-    fn arm_read(&mut self, deadline: Instant) -> io::Result<()> {
+    /// Whether to wait for the socket; if so, it is no longer than until `deadline`.
+    fn arm_read(&mut self, deadline: Instant) -> io::Result<bool> {
+        if self.duty.is_some() {
+            return Ok(false);
+        }
         let timeout = timeout_until(deadline)?;
         if timeout != self.read_timeout {
             self.socket.set_read_timeout(timeout)?;
             self.read_timeout = timeout;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn arm_write(&mut self, deadline: Instant) -> io::Result<()> {
+    /// The same for writing.
+    fn arm_write(&mut self, deadline: Instant) -> io::Result<bool> {
+        if self.duty.is_some() {
+            return Ok(false);
+        }
         let timeout = timeout_until(deadline)?;
         if timeout != self.write_timeout {
             self.socket.set_write_timeout(timeout)?;
             self.write_timeout = timeout;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Passes over an error after which the same is tried again: nothing moved yet, so from now on it is waited for.
+    fn pass(&mut self, error: io::Error) -> io::Result<()> {
+        match error.kind() {
+            ErrorKind::Interrupted => Ok(()),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                self.may_wait();
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -216,11 +267,6 @@ fn timeout_until(deadline: Instant) -> io::Result<Duration> {
     }
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
     Ok(Duration::from_millis(1 << millis.ilog2()))
-}
-
-/// Whether to look at the clock and try again.
-fn is_wait(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

@@ -41,14 +41,14 @@ impl Trace {
 }
 
 impl Service {
-    /// A request is over: it is counted and written down.
-    pub(in crate::server) fn observe(&self, trace: &Trace, status: u16, bytes: u64) {
+    /// A request is over: it is counted and written down. If the log has to be waited for, `before_wait` comes first.
+    pub(in crate::server) fn observe(&self, trace: &Trace, status: u16, bytes: u64, before_wait: impl FnOnce()) {
         let &Trace { ref id, ref user, peer, began, method, route, ref path, .. } = trace;
         let time = began.elapsed();
         self.metrics.request(route, method, status, time);
         if let Some(log) = &self.log {
             let (path, user) = (path.as_deref().unwrap_or("-"), user.as_deref());
-            log.write(&Entry { peer, user, method, path, status, bytes, time, id });
+            log.write(&Entry { peer, user, method, path, status, bytes, time, id }, before_wait);
         }
     }
 }

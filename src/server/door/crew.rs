@@ -1,0 +1,199 @@
+//! Which threads there are, and what there is for them to do. A few are on duty; whoever is about to wait hands its duty
+//! to a free one. No task is lost: one that nobody is free for goes back to who brought it, who starts a thread for it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a thread may be called for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Task<T> {
+    /// Be on duty.
+    Duty,
+    /// See to someone who is new.
+    Newcomer(T),
+}
+
+/// What is to be done when the last thread has left.
+pub(super) type Last = Box<dyn FnOnce() + Send>;
+
+/// The threads.
+pub(super) struct Crew<T> {
+    /// How long a free thread stays.
+    patience: Duration,
+    state: Mutex<State<T>>,
+    called: Condvar,
+}
+
+struct State<T> {
+    threads: usize,
+    /// Of these, who waits to be called. There are never more tasks than that.
+    free: usize,
+    tasks: VecDeque<Task<T>>,
+    /// Duties that nobody has, since no thread could be started.
+    vacant: usize,
+    dismissed: bool,
+    last: Option<Last>,
+}
+
+impl<T> Crew<T> {
+    /// Nobody yet.
+    pub(super) fn new(patience: Duration) -> Self {
+        let tasks = VecDeque::new();
+        let state = State { threads: 0, free: 0, tasks, vacant: 0, dismissed: false, last: None };
+        Self { patience, state: Mutex::new(state), called: Condvar::new() }
+    }
+
+    /// A thread is about to start.
+    pub(super) fn joins(&self) {
+        self.lock().threads += 1;
+    }
+
+    /// A thread is gone, or did not start. Answers with what is to be done if it was the last.
+    pub(super) fn leaves(&self) -> Option<Last> {
+        let mut state = self.lock();
+        state.threads -= 1;
+        if state.threads == 0 { state.last.take() } else { None }
+    }
+
+    /// Calls a free thread for `task`, which comes back if there is none. Who was dismissed is not called any more.
+    pub(super) fn call(&self, task: Task<T>) -> Result<(), Task<T>> {
+        let mut state = self.lock();
+        if state.dismissed {
+            return Ok(());
+        }
+        if state.tasks.len() == state.free {
+            return Err(task);
+        }
+        state.tasks.push_back(task);
+        drop(state);
+        self.called.notify_one();
+        Ok(())
+    }
+
+    /// A duty that nobody could be found for: the next who has nothing else to do takes it.
+    pub(super) fn vacate(&self) {
+        self.lock().vacant += 1;
+    }
+
+    /// What a thread that has nothing to do is to do next. `None`: leave.
+    pub(super) fn next(&self) -> Option<Task<T>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(task) = state.tasks.pop_front() {
+                return Some(task);
+            }
+            if state.dismissed {
+                return None;
+            }
+            if state.vacant > 0 {
+                state.vacant -= 1;
+                return Some(Task::Duty);
+            }
+            state.free += 1;
+            let (again, waited) =
+                self.called.wait_timeout(state, self.patience).unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            state.free -= 1;
+            if waited.timed_out() && state.tasks.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    /// Sends all away once they have done what they are at. `last` comes back if nobody is there, else from
+    /// [`Crew::leaves`].
+    pub(super) fn dismiss(&self, last: Last) -> Option<Last> {
+        let mut state = self.lock();
+        state.dismissed = true;
+        if state.threads == 0 {
+            return Some(last);
+        }
+        state.last = Some(last);
+        drop(state);
+        self.called.notify_all();
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A thread that does what it is called for as long as anything comes, and what that was.
+    fn employ(crew: &Arc<Crew<u32>>) -> thread::JoinHandle<Vec<Task<u32>>> {
+        crew.joins();
+        let crew = Arc::clone(crew);
+        thread::spawn(move || {
+            let done = std::iter::from_fn(|| crew.next()).collect();
+            crew.leaves();
+            done
+        })
+    }
+
+    #[test]
+    fn a_task_goes_to_who_is_free_or_comes_back() {
+        let crew = Arc::new(Crew::new(LONG));
+        assert_eq!(crew.call(Task::Newcomer(1)), Err(Task::Newcomer(1)));
+        let thread = employ(&crew);
+        while crew.call(Task::Newcomer(2)).is_err() {
+            thread::yield_now();
+        }
+        while !crew.lock().tasks.is_empty() {
+            thread::yield_now();
+        }
+        crew.dismiss(Box::new(|| ()));
+        assert_eq!(thread.join().unwrap(), [Task::Newcomer(2)]);
+    }
+
+    #[test]
+    fn no_task_is_lost_to_who_is_about_to_leave_and_none_waits_for_who_is_not_free() {
+        let crew = Arc::new(Crew::new(Duration::from_micros(50)));
+        let (mut threads, mut accepted) = (Vec::new(), 0_usize);
+        for number in 0..2000 {
+            if crew.call(Task::Newcomer(number)).is_ok() {
+                accepted += 1;
+            } else if threads.len() < 200 {
+                threads.push(employ(&crew));
+            }
+            let state = crew.lock();
+            assert!(state.tasks.len() <= state.free);
+        }
+        let done: usize = threads.into_iter().map(|thread| thread.join().unwrap().len()).sum();
+        assert_eq!(done, accepted);
+        assert_eq!(crew.lock().threads, 0);
+    }
+
+    #[test]
+    fn a_vacant_duty_is_taken_by_the_next_who_has_nothing_to_do() {
+        let crew = Crew::<()>::new(Duration::ZERO);
+        crew.vacate();
+        assert_eq!(crew.next(), Some(Task::Duty));
+        assert_eq!(crew.next(), None);
+    }
+
+    #[test]
+    fn the_last_who_leaves_hears_what_is_to_be_done_then() {
+        let crew = Crew::<()>::new(LONG);
+        let (sent, came) = mpsc::channel();
+        crew.joins();
+        crew.joins();
+        let last = Box::new(move || sent.send(()).unwrap());
+        assert!(crew.dismiss(last).is_none() && crew.next().is_none());
+        assert!(crew.leaves().is_none());
+        crew.leaves().unwrap()();
+        came.recv().unwrap();
+        assert_eq!(crew.call(Task::Duty), Ok(()));
+        assert!(crew.dismiss(Box::new(|| ())).is_some());
+    }
+}
