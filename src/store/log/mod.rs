@@ -117,7 +117,8 @@ impl Log {
         let Some(file) = self.segment(number) else { return Ok(None) };
         let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; length.min(left)];
-        file.read_exact_at(&mut bytes, offset)?;
+        let count = scan::read_up_to(&file, &mut bytes, offset)?;
+        bytes.truncate(count);
         Ok(Some(bytes))
     }
 

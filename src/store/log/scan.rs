@@ -64,6 +64,20 @@ pub fn scan<E: From<io::Error>>(
     Ok(End { offset: end, torn, clean })
 }
 
+/// Fills `bytes` from `offset` on and says how many there were: fewer at the end of the file.
+pub fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut count = 0;
+    while count < bytes.len() {
+        match file.read_at(&mut bytes[count..], offset + count as u64) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
 /// Whether `bytes`, which stand behind `header`, are what it says.
 pub fn is_whole(header: &Header, bytes: &[u8]) -> bool {
     let names = |message: &[u8]| header.digest.names(message);
@@ -120,7 +134,12 @@ impl<'a> Window<'a> {
         let held = self.start..=self.start + self.bytes.len() as u64;
         if !held.contains(&offset) || !held.contains(&(offset + length as u64)) {
             self.bytes.resize(length.max(Self::AHEAD).min(available), 0);
-            self.file.read_exact_at(&mut self.bytes, offset)?;
+            let count = read_up_to(self.file, &mut self.bytes, offset)?;
+            // It has become shorter meanwhile. What was cut off is no record: zeros, or a group that failed.
+            if count < self.bytes.len() {
+                self.bytes.truncate(count);
+                self.length = offset + count as u64;
+            }
             self.start = offset;
         }
         let from = usize::try_from(offset - self.start).expect("it fits in the window");
@@ -138,5 +157,30 @@ impl<'a> Window<'a> {
             }
             offset += bytes.len() as u64;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::store::log::{Appender, FIRST_RECORD, Log, Point, path};
+
+    #[test]
+    fn zeros_that_are_cut_off_meanwhile_are_the_end_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = std::sync::Arc::new(Log::open(dir.path(), [7; 16], 1 << 30).unwrap());
+        let tail = log.replay(Point::START, |_, _| io::Result::Ok(())).unwrap();
+        let mut appender = Appender::new(log, &tail).unwrap();
+        appender.append_one(Kind::Message, Digest::of(b"foo"), b"foo");
+        let end = appender.end().offset;
+        let file = File::options().read(true).write(true).open(path(dir.path(), 1)).unwrap();
+        file.set_len(2 * Window::AHEAD as u64).unwrap();
+        let mut found = 0;
+        let scanned = scan(&file, 1, &[7; 16], FIRST_RECORD, |_| {
+            found += 1;
+            file.set_len(end)
+        });
+        assert_eq!((scanned.unwrap(), found), (End { offset: end, torn: Vec::new(), clean: true }, 1));
     }
 }
