@@ -186,9 +186,6 @@ impl Service {
         }
         let Some(open) = self.open.get() else { return api::not_yet().into() };
         let subject = api::subject(&request);
-        if let Some(line) = api::share::line(&request) {
-            return self.put(request, &line, open);
-        }
         let asked = self.cache.now();
         let removals = api::removals(&request);
         let is_get = request.method == Method::Get;
@@ -203,6 +200,11 @@ impl Service {
         }
         answer
     }
+}
+
+/// The reply to a put that went together with others, and is stored.
+pub(super) fn stored(digest: Digest) -> Answer {
+    api::share::reply(digest).into()
 }
 
 /// What a request gets that there is no room for now.

@@ -1,8 +1,9 @@
 //! Small puts that come while others are on their way gather, and go together as one request: who is there first asks
 //! for all. Nobody gets another answer for it than alone: what does not come back as stored is for each to ask for.
 
+use std::iter;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::turns::{Turn, Turns};
@@ -21,29 +22,34 @@ pub(super) struct Together {
     turns: Turns,
 }
 
-/// Lines that go together.
+/// How it goes on with one who came, once it is known what is stored. `None`: the message has to be asked for alone.
+/// It is called by who asked, who does not wait: neither may this.
+pub(super) type Then = Box<dyn FnOnce(Option<Digest>) + Send>;
+
+/// Lines that go together, and whose they are.
 #[derive(Default)]
 struct Group {
     lines: Vec<u8>,
-    count: usize,
-    outcome: Outcome,
+    members: Vec<Then>,
 }
 
-/// What is stored, by the places in the group. One for all who wait for it, so that one call wakes them.
-type Outcome = Arc<OnceLock<Vec<Option<Digest>>>>;
-
-/// How it goes on for one who came.
-pub(super) enum Part<'a> {
-    /// It asks, for all that gathered.
+/// What came of joining.
+pub(super) enum Joined<'a> {
+    /// Whoever joined is the first: to lead is up to this thread.
     First(Lead<'a>),
-    /// Another asked: the message is stored, or has to be asked for alone.
-    Other(Option<Digest>),
+    /// Another asks for all.
+    Later,
+    /// There is no room.
+    Full(Then),
 }
 
 /// Who asks for a group. If it goes without a word, each asks alone.
 pub(super) struct Lead<'a> {
+    together: &'a Together,
+    /// Nobody yet, while it gathers.
     group: Group,
-    _turn: Option<Turn<'a>>,
+    gathers: bool,
+    turn: Option<Turn<'a>>,
 }
 
 impl Default for Together {
@@ -58,23 +64,19 @@ impl Together {
         Self { gathering: Mutex::default(), turns: Turns::new(AT_A_TIME, patience) }
     }
 
-    /// Joins those who gather with `line`, and waits until it is time to ask for all, or another has done so.
-    pub(super) fn join(&self, line: &[u8]) -> Part<'_> {
+    /// Joins those who gather with `line`; `then` is called when it is known what is stored.
+    pub(super) fn join(&self, line: &[u8], then: Then) -> Joined<'_> {
         let mut gathering = self.gathering();
-        let place = gathering.count;
-        if place > 0 && gathering.lines.len() + line.len() > FULL {
-            return Part::Other(None);
+        let is_first = gathering.members.is_empty();
+        if !is_first && gathering.lines.len() + line.len() > FULL {
+            return Joined::Full(then);
         }
         gathering.lines.extend_from_slice(line);
-        gathering.count += 1;
-        if place > 0 {
-            let outcome = Arc::clone(&gathering.outcome);
-            drop(gathering);
-            return Part::Other(outcome.wait().get(place).copied().flatten());
+        gathering.members.push(then);
+        match is_first {
+            true => Joined::First(Lead { together: self, group: Group::default(), gathers: true, turn: None }),
+            false => Joined::Later,
         }
-        drop(gathering);
-        let turn = self.turns.take();
-        Part::First(Lead { group: mem::take(&mut *self.gathering()), _turn: turn })
     }
 
     fn gathering(&self) -> MutexGuard<'_, Group> {
@@ -83,28 +85,36 @@ impl Together {
 }
 
 impl Lead<'_> {
-    /// Whether nobody else came.
-    pub(super) const fn is_alone(&self) -> bool {
-        self.group.count == 1
+    /// Waits until it is time to ask, and answers with what to ask for; `None` if nobody else came.
+    pub(super) fn gather(&mut self) -> Option<Vec<u8>> {
+        self.turn = self.together.turns.take();
+        self.close();
+        (self.group.members.len() > 1).then(|| mem::take(&mut self.group.lines))
     }
 
-    /// What to ask for, once.
-    pub(super) fn lines(&mut self) -> Vec<u8> {
-        mem::take(&mut self.group.lines)
+    /// Tells each what is stored, by their places.
+    pub(super) fn tell(mut self, stored: Vec<Option<Digest>>) {
+        let stored = stored.into_iter().chain(iter::repeat(None));
+        for (then, stored) in mem::take(&mut self.group.members).into_iter().zip(stored) {
+            then(stored);
+        }
     }
 
-    /// Tells all what is stored; answers with what that is for the first.
-    pub(super) fn tell(self, stored: Vec<Option<Digest>>) -> Option<Digest> {
-        let first = stored.first().copied().flatten();
-        // It was empty: nothing else is ever told.
-        let _ = self.group.outcome.set(stored);
-        first
+    /// Nobody joins any more.
+    fn close(&mut self) {
+        if mem::take(&mut self.gathers) {
+            self.group = mem::take(&mut *self.together.gathering());
+        }
     }
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        let _ = self.group.outcome.set(Vec::new());
+        self.close();
+        for then in mem::take(&mut self.group.members) {
+            then(None);
+        }
+        self.turn = None;
     }
 }
 

@@ -2,6 +2,7 @@
 //! was not understood nothing more is read as one.
 
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
@@ -12,11 +13,12 @@ use super::reply::Writer;
 use super::request::{Framing, Head, Refusal, Scan};
 use super::roster::Guest;
 use super::stream::Stream;
+use crate::digest::Digest;
 use crate::server::api::{Method, Reply, Request};
 use crate::server::budget::Reservation;
 use crate::server::log::Peer;
 use crate::server::metrics::Present;
-use crate::server::service::{Answer, Trace, busy};
+use crate::server::service::{self, Answer, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const GRAIN: u64 = 64 << 10;
@@ -39,9 +41,39 @@ pub(super) struct Desk {
 
 /// A client that is served.
 struct Connection<'a> {
-    client: &'a mut Client,
+    client: Box<Client>,
     desk: &'a mut Desk,
     house: &'a House,
+}
+
+/// How a thread leaves a client.
+pub(super) enum Left {
+    Resting(Box<Client>),
+    /// Its put goes together with others.
+    Joining(Joint),
+    Over,
+}
+
+/// A client whose put goes together with others.
+pub(super) struct Joint {
+    client: Box<Client>,
+    put: Box<Put>,
+    inbox: Vec<u8>,
+}
+
+/// A put, and what it is among others.
+struct Put {
+    request: Request,
+    line: Vec<u8>,
+    asked: Asked,
+}
+
+/// What is known of a request beside what it asks.
+struct Asked {
+    trace: Trace,
+    method: Method,
+    keep_alive: bool,
+    _held: Option<Reservation>,
 }
 
 /// How a connection ends.
@@ -57,7 +89,7 @@ enum Received {
     Request {
         request: Request,
         keep_alive: bool,
-        _held: Option<Reservation>,
+        held: Option<Reservation>,
     },
     /// `keep`: the body, if there is one, does not stand in the way of another request.
     Refused {
@@ -65,6 +97,12 @@ enum Received {
         method: Method,
         keep: bool,
     },
+}
+
+/// What a client does next.
+enum Next {
+    Rest,
+    Join(Box<Put>),
 }
 
 impl Received {
@@ -90,29 +128,27 @@ impl Client {
         self.guest.name()
     }
 
-    /// Shakes hands. It is back if it rests now.
-    pub(super) fn welcome(mut self: Box<Self>, house: &House, desk: &mut Desk) -> Option<Box<Self>> {
-        self.stream.shake_hands(after(Instant::now(), house.limits.handshake)).ok()?;
-        if self.stream.has_more() { self.serve(None, house, desk).0 } else { Some(self) }
+    /// Shakes hands.
+    pub(super) fn welcome(mut self: Box<Self>, house: &House, desk: &mut Desk) -> Left {
+        match self.stream.shake_hands(after(Instant::now(), house.limits.handshake)) {
+            Ok(()) if self.stream.has_more() => self.serve(None, house, desk).0,
+            Ok(()) => Left::Resting(self),
+            Err(_) => Left::Over,
+        }
     }
 
-    /// Serves what it asks. It is back if it rests now, and the duty if nothing had to be waited for.
+    /// Serves what it asks. The duty is back if nothing had to be waited for.
     pub(super) fn serve(
         mut self: Box<Self>,
         duty: Option<Duty>,
         house: &House,
         desk: &mut Desk,
-    ) -> (Option<Box<Self>>, Option<Duty>) {
+    ) -> (Left, Option<Duty>) {
         self.stream.set_duty(duty);
-        desk.inbox.clear();
-        let end = Connection { client: &mut self, desk, house }.requests();
-        match end {
-            Ok(()) => {}
-            Err(End::Silent) => self.stream.leave(),
-            Err(End::Said) => self.stream.part(),
-        }
-        let duty = self.stream.take_duty();
-        (end.is_ok().then_some(self), duty)
+        desk.take_up(Vec::new());
+        let mut connection = Connection { client: self, desk, house };
+        let next = connection.requests();
+        connection.leave(next)
     }
 
     /// Ends it, without waiting.
@@ -127,26 +163,92 @@ impl AsFd for Client {
     }
 }
 
+impl Desk {
+    /// What has come and is still to be read.
+    fn put_away(&mut self) -> Vec<u8> {
+        if self.inbox.is_empty() { Vec::new() } else { mem::take(&mut self.inbox) }
+    }
+
+    /// Goes on with what was put away, or with nothing.
+    fn take_up(&mut self, inbox: Vec<u8>) {
+        self.inbox.clear();
+        if !inbox.is_empty() {
+            self.inbox = inbox;
+        }
+    }
+}
+
+impl Joint {
+    /// What its put is among others.
+    pub(super) fn line(&mut self) -> Vec<u8> {
+        mem::take(&mut self.put.line)
+    }
+
+    /// Answers with what is stored, or asks alone, and goes on.
+    pub(super) fn go_on(
+        self,
+        stored: Option<Digest>,
+        duty: Duty,
+        house: &House,
+        desk: &mut Desk,
+    ) -> (Left, Option<Duty>) {
+        let Self { mut client, put, inbox } = self;
+        let Put { request, asked, .. } = *put;
+        client.stream.set_duty(Some(duty));
+        desk.take_up(inbox);
+        let mut connection = Connection { client, desk, house };
+        let answer = stored.map_or_else(|| connection.answer(request), service::stored);
+        let next = connection.conclude(&answer, &asked).and_then(|()| connection.more_requests());
+        connection.leave(next)
+    }
+}
+
 impl Connection<'_> {
-    /// Serves until the client rests, or either side has enough.
-    fn requests(&mut self) -> Result<(), End> {
+    /// How the client is left, and the duty if nothing had to be waited for.
+    fn leave(mut self, next: Result<Next, End>) -> (Left, Option<Duty>) {
+        match next {
+            Err(End::Silent) => self.client.stream.leave(),
+            Err(End::Said) => self.client.stream.part(),
+            Ok(_) => {}
+        }
+        let duty = self.client.stream.take_duty();
+        let left = match next {
+            Ok(Next::Rest) => Left::Resting(self.client),
+            Ok(Next::Join(put)) => Left::Joining(Joint { client: self.client, put, inbox: self.desk.put_away() }),
+            Err(_) => Left::Over,
+        };
+        (left, duty)
+    }
+
+    /// Serves one request and all that follow without a rest.
+    fn requests(&mut self) -> Result<Next, End> {
+        match self.request()? {
+            None => self.more_requests(),
+            Some(join) => Ok(join),
+        }
+    }
+
+    /// Serves what has come already.
+    fn more_requests(&mut self) -> Result<Next, End> {
         loop {
-            self.request()?;
             if self.desk.inbox.is_empty() {
                 if !self.client.guest.rests() {
                     return Err(End::Silent);
                 }
                 if !self.client.stream.has_more() {
-                    return Ok(());
+                    return Ok(Next::Rest);
                 }
             }
             // Who sends on without a rest is not to be served before others.
             self.client.stream.may_wait();
+            if let Some(join) = self.request()? {
+                return Ok(join);
+            }
         }
     }
 
-    /// Serves one request, after which there may be another.
-    fn request(&mut self) -> Result<(), End> {
+    /// Reads one request. It is served, and there may be another; or it goes together with others.
+    fn request(&mut self) -> Result<Option<Next>, End> {
         if self.desk.inbox.is_empty() {
             self.more(after(Instant::now(), self.house.limits.idle))?;
         }
@@ -154,26 +256,39 @@ impl Connection<'_> {
         self.client.left = self.client.left.saturating_sub(1);
         let service = &self.house.service;
         let mut trace = Trace::new(service, self.client.guest.peer().map_or(Peer::Local, Peer::Address));
-        let (answer, method, keep) = match self.receive(&mut trace)? {
-            Received::Request { request, keep_alive, _held } => {
-                let method = request.method;
-                (self.answer(request), method, keep_alive)
+        let (answer, asked) = match self.receive(&mut trace)? {
+            Received::Refused { reply, method, keep } => {
+                (reply.into(), Asked { trace, method, keep_alive: keep, _held: None })
             }
-            Received::Refused { reply, method, keep } => (reply.into(), method, keep),
+            Received::Request { request, keep_alive, held } => {
+                let asked = Asked { trace, method: request.method, keep_alive, _held: held };
+                if let Some(answer) = service.at_hand(&request) {
+                    (answer, asked)
+                } else if let Some(line) = service.line(&request) {
+                    return Ok(Some(Next::Join(Box::new(Put { request, line, asked }))));
+                } else {
+                    (self.answer(request), asked)
+                }
+            }
         };
-        let keep = keep && self.client.left > 0 && !self.client.guest.is_last_call();
-        let sent = self.reply(&answer, method, keep, &trace.id);
-        let bytes = if method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
-        service.observe(&trace, answer.reply.status, bytes, || self.client.stream.may_wait());
-        sent?;
-        if keep { Ok(()) } else { Err(End::Said) }
+        self.conclude(&answer, &asked).map(|()| None)
     }
 
+    /// The service's answer, which has to be waited for.
     fn answer(&mut self, request: Request) -> Answer {
-        self.house.service.at_hand(&request).unwrap_or_else(|| {
-            self.client.stream.may_wait();
-            self.house.service.answer(request)
-        })
+        self.client.stream.may_wait();
+        self.house.service.answer(request)
+    }
+
+    /// Sends the reply, after which there may be another request.
+    fn conclude(&mut self, answer: &Answer, asked: &Asked) -> Result<(), End> {
+        let Asked { trace, method, .. } = asked;
+        let keep = asked.keep_alive && self.client.left > 0 && !self.client.guest.is_last_call();
+        let sent = self.reply(answer, *method, keep, &trace.id);
+        let bytes = if *method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
+        self.house.service.observe(trace, answer.reply.status, bytes, || self.client.stream.may_wait());
+        sent?;
+        if keep { Ok(()) } else { Err(End::Said) }
     }
 
     fn receive(&mut self, trace: &mut Trace) -> Result<Received, End> {
@@ -234,7 +349,7 @@ impl Connection<'_> {
     fn body(&mut self, head: Head, body: &mut Body) -> Result<Received, End> {
         let mut request = head.request;
         if body.is_whole() {
-            return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: None });
+            return Ok(Received::Request { request, keep_alive: head.keep_alive, held: None });
         }
         let refused = |reply| Ok(Received::refused(reply, request.method));
         let mut memory = self.house.service.budget().nothing();
@@ -257,7 +372,7 @@ impl Connection<'_> {
                 Err(refusal) => return refused(refusal.into()),
             }
             if body.is_whole() {
-                return Ok(Received::Request { request, keep_alive: head.keep_alive, _held: Some(memory) });
+                return Ok(Received::Request { request, keep_alive: head.keep_alive, held: Some(memory) });
             }
             if let Err(error) = self.more(pace.deadline()) {
                 return timed_out(error, "Request body took too long");

@@ -1,5 +1,5 @@
-//! Which threads there are, and what there is for them to do. A few are on duty; whoever is about to wait hands its duty
-//! to a free one. No task is lost: one that nobody is free for goes back to who brought it, who starts a thread for it.
+//! Which threads there are, and what there is for them to do. No task is lost: one that nobody is free for goes back to
+//! who brought it, who starts a thread for it, or leaves it to the next who has nothing else to do.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,12 @@ use std::time::Duration;
 /// What a thread may be called for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task<T> {
-    /// Be on duty.
-    Duty,
+    /// Serve those who wake up.
+    Serve,
+    /// Go on with those who have been waited for.
+    GoOn,
     /// See to someone who is new.
-    Newcomer(T),
+    Welcome(T),
 }
 
 /// What is to be done when the last thread has left.
@@ -30,8 +32,8 @@ struct State<T> {
     /// Of these, who waits to be called. There are never more tasks than that.
     free: usize,
     tasks: VecDeque<Task<T>>,
-    /// Duties that nobody has, since no thread could be started.
-    vacant: usize,
+    /// What nobody does, since no thread could be started.
+    left: Vec<Task<T>>,
     dismissed: bool,
     last: Option<Last>,
 }
@@ -40,7 +42,7 @@ impl<T> Crew<T> {
     /// Nobody yet.
     pub(super) fn new(patience: Duration) -> Self {
         let tasks = VecDeque::new();
-        let state = State { threads: 0, free: 0, tasks, vacant: 0, dismissed: false, last: None };
+        let state = State { threads: 0, free: 0, tasks, left: Vec::new(), dismissed: false, last: None };
         Self { patience, state: Mutex::new(state), called: Condvar::new() }
     }
 
@@ -71,9 +73,9 @@ impl<T> Crew<T> {
         Ok(())
     }
 
-    /// A duty that nobody could be found for: the next who has nothing else to do takes it.
-    pub(super) fn vacate(&self) {
-        self.lock().vacant += 1;
+    /// Leaves `task`, for which nobody could be found, to the next who has nothing else to do.
+    pub(super) fn leave(&self, task: Task<T>) {
+        self.lock().left.push(task);
     }
 
     /// What a thread that has nothing to do is to do next. `None`: leave.
@@ -86,9 +88,8 @@ impl<T> Crew<T> {
             if state.dismissed {
                 return None;
             }
-            if state.vacant > 0 {
-                state.vacant -= 1;
-                return Some(Task::Duty);
+            if let Some(task) = state.left.pop() {
+                return Some(task);
             }
             state.free += 1;
             let (again, waited) =
@@ -144,16 +145,16 @@ mod tests {
     #[test]
     fn a_task_goes_to_who_is_free_or_comes_back() {
         let crew = Arc::new(Crew::new(LONG));
-        assert_eq!(crew.call(Task::Newcomer(1)), Err(Task::Newcomer(1)));
+        assert_eq!(crew.call(Task::Welcome(1)), Err(Task::Welcome(1)));
         let thread = employ(&crew);
-        while crew.call(Task::Newcomer(2)).is_err() {
+        while crew.call(Task::Welcome(2)).is_err() {
             thread::yield_now();
         }
         while !crew.lock().tasks.is_empty() {
             thread::yield_now();
         }
         crew.dismiss(Box::new(|| ()));
-        assert_eq!(thread.join().unwrap(), [Task::Newcomer(2)]);
+        assert_eq!(thread.join().unwrap(), [Task::Welcome(2)]);
     }
 
     #[test]
@@ -161,7 +162,7 @@ mod tests {
         let crew = Arc::new(Crew::new(Duration::from_micros(50)));
         let (mut threads, mut accepted) = (Vec::new(), 0_usize);
         for number in 0..2000 {
-            if crew.call(Task::Newcomer(number)).is_ok() {
+            if crew.call(Task::Welcome(number)).is_ok() {
                 accepted += 1;
             } else if threads.len() < 200 {
                 threads.push(employ(&crew));
@@ -175,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn a_vacant_duty_is_taken_by_the_next_who_has_nothing_to_do() {
+    fn what_was_left_is_done_by_the_next_who_has_nothing_to_do() {
         let crew = Crew::<()>::new(Duration::ZERO);
-        crew.vacate();
-        assert_eq!(crew.next(), Some(Task::Duty));
+        crew.leave(Task::Serve);
+        assert_eq!(crew.next(), Some(Task::Serve));
         assert_eq!(crew.next(), None);
     }
 
@@ -193,7 +194,7 @@ mod tests {
         assert!(crew.leaves().is_none());
         crew.leaves().unwrap()();
         came.recv().unwrap();
-        assert_eq!(crew.call(Task::Duty), Ok(()));
+        assert_eq!(crew.call(Task::Serve), Ok(()));
         assert!(crew.dismiss(Box::new(|| ())).is_some());
     }
 }

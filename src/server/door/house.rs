@@ -1,26 +1,30 @@
 //! What is behind one door, and who works there. A few threads are on duty: they serve clients that wake up, as long as
 //! nothing has to be waited for. Who would have to wait is relieved first, so a slow client holds up nobody else.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-use super::connection::{Client, Desk};
+use super::connection::{Client, Desk, Joint, Left};
 use super::crew::{Crew, Last, Task};
 use super::lounge::Lounge;
+use super::pace::after;
 use super::roster::Roster;
+use crate::digest::Digest;
 use crate::server::Limits;
 use crate::server::service::{Service, Side};
+use crate::server::together::Joined;
 
 /// Of a thread. Handlers run on it too; what they nest is bounded (see `api::json`).
 pub(super) const STACK: usize = 512 << 10;
 /// How long a thread with nothing to do stays.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// On duty at the least, whatever the machine: a second pair of eyes.
-const ON_DUTY: usize = 2;
+/// Who serves at the least, whatever the machine: one cannot be everywhere.
+const SERVING: usize = 2;
 
 /// What every thread at a door works with.
 pub(super) struct House {
@@ -30,14 +34,28 @@ pub(super) struct House {
     pub(super) side: Side,
     pub(super) roster: Arc<Roster>,
     pub(super) lounge: Lounge<Box<Client>>,
+    /// Who went together with others, and what is stored of it.
+    told: Mutex<VecDeque<(Joint, Option<Digest>)>>,
     crew: Crew<Box<Client>>,
 }
 
-/// A thread's duty not to wait. Another takes it over when this goes.
-pub(super) struct Duty(Arc<House>);
+/// A thread's duty not to wait while others want the same of it. Another takes it over when this goes.
+pub(super) struct Duty {
+    house: Arc<House>,
+    to: To,
+}
+
+/// What a thread is on duty for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// Serve clients that wake up, always.
+    Serve,
+    /// Go on with those who are told what is stored, while there are any.
+    GoOn,
+}
 
 impl House {
-    /// With as many threads on duty as there are processors.
+    /// With as many threads that serve as there are processors.
     pub(super) fn open(
         limits: Limits,
         service: Arc<Service>,
@@ -45,17 +63,17 @@ impl House {
         side: Side,
     ) -> io::Result<Arc<Self>> {
         let roster = Arc::new(Roster::new(&limits));
-        let (lounge, crew) = (Lounge::new()?, Crew::new(PATIENCE));
-        let house = Arc::new(Self { limits, service, tls, side, roster, lounge, crew });
-        for _ in 0..thread::available_parallelism().map_or(ON_DUTY, usize::from).max(ON_DUTY) {
-            house.hire(Task::Duty)?;
+        let (lounge, told, crew) = (Lounge::new()?, Mutex::default(), Crew::new(PATIENCE));
+        let house = Arc::new(Self { limits, service, tls, side, roster, lounge, told, crew });
+        for _ in 0..thread::available_parallelism().map_or(SERVING, usize::from).max(SERVING) {
+            house.hire(Task::Serve)?;
         }
         Ok(house)
     }
 
     /// Sees to a client that is new, on a thread that may wait.
     pub(super) fn welcome(self: &Arc<Self>, client: Box<Client>) -> io::Result<()> {
-        self.hire(Task::Newcomer(client))
+        self.hire(Task::Welcome(client))
     }
 
     /// Ends all connections, the idle at once, the others after their request; and calls `last` when they are gone, and
@@ -81,30 +99,76 @@ impl House {
         thread.spawn(move || employed.work(task)).map(drop)
     }
 
-    /// Be on duty until something has to be waited for.
+    /// Serves until something had to be waited for.
     fn serve(self: &Arc<Self>, desk: &mut Desk) {
-        let mut duty = Some(Duty(Arc::clone(self)));
+        let mut duty = Some(Duty { house: Arc::clone(self), to: To::Serve });
         while let Some(held) = duty.take() {
             let Some(client) = self.lounge.next() else { return };
-            let (client, kept) = client.serve(Some(held), self, desk);
-            duty = kept;
-            self.rest(client);
+            let (left, kept) = client.serve(Some(held), self, desk);
+            duty = self.leave(left, kept);
         }
     }
 
-    fn rest(&self, client: Option<Box<Client>>) {
-        if let Some(client) = client {
-            let until = super::pace::after(Instant::now(), self.limits.idle);
-            // If it cannot be watched, the connection is over: it goes with the error.
-            let _ = self.lounge.rest(client.name(), client, until);
+    /// Goes on with all who are told what is stored.
+    fn go_on(self: &Arc<Self>, desk: &mut Desk) {
+        let mut duty = None;
+        while let Some((joint, stored)) = self.next_told() {
+            let held = duty.take().unwrap_or_else(|| Duty { house: Arc::clone(self), to: To::GoOn });
+            let (left, kept) = joint.go_on(stored, held, self, desk);
+            duty = self.leave(left, kept);
         }
+    }
+
+    /// Sees to a client as it was left, and answers with the duty if it is kept.
+    fn leave(self: &Arc<Self>, left: Left, duty: Option<Duty>) -> Option<Duty> {
+        match left {
+            Left::Over => duty,
+            Left::Resting(client) => {
+                let until = after(Instant::now(), self.limits.idle);
+                // If it cannot be watched, the connection is over: it goes with the error.
+                let _ = self.lounge.rest(client.name(), client, until);
+                duty
+            }
+            Left::Joining(joint) => self.join(joint, duty),
+        }
+    }
+
+    /// Lets a put go together with others. Who is the first waits until it is time, and asks for all.
+    fn join(self: &Arc<Self>, mut joint: Joint, duty: Option<Duty>) -> Option<Duty> {
+        let (house, line) = (Arc::clone(self), joint.line());
+        let then = move |stored| house.told().push_back((joint, stored));
+        match self.service.join(&line, Box::new(then)) {
+            Joined::Later => duty,
+            Joined::First(lead) => {
+                drop(duty);
+                self.service.lead(lead);
+                None
+            }
+            Joined::Full(then) => {
+                then(None);
+                None
+            }
+        }
+    }
+
+    fn next_told(&self) -> Option<(Joint, Option<Digest>)> {
+        self.told().pop_front()
+    }
+
+    fn told(&self) -> MutexGuard<'_, VecDeque<(Joint, Option<Digest>)>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        if self.0.hire(Task::Duty).is_err() {
-            self.0.crew.vacate();
+        let task = || match self.to {
+            To::Serve => Task::Serve,
+            To::GoOn => Task::GoOn,
+        };
+        let is_over = self.to == To::GoOn && self.house.told().is_empty();
+        if !is_over && self.house.hire(task()).is_err() {
+            self.house.crew.leave(task());
         }
     }
 }
@@ -119,9 +183,15 @@ impl Employed {
         let mut next = Some(task);
         while let Some(task) = next {
             match task {
-                Task::Duty => house.serve(&mut desk),
-                Task::Newcomer(client) => house.rest(client.welcome(house, &mut desk)),
+                Task::Serve => house.serve(&mut desk),
+                Task::GoOn => {}
+                Task::Welcome(client) => {
+                    let left = client.welcome(house, &mut desk);
+                    house.leave(left, None);
+                }
             }
+            // Others may have gone together with the last one.
+            house.go_on(&mut desk);
             next = house.crew.next();
         }
     }

@@ -7,7 +7,7 @@ use super::{Answer, Open, Service, busy};
 use crate::server::api::{self, Reply, Request};
 use crate::server::engine;
 use crate::server::note;
-use crate::server::together::Part;
+use crate::server::together::{Joined, Lead, Then};
 use crate::server::turns::Turn;
 
 /// Reads longer than this go on a few at a time: what a reader takes beside its reply is not in the budget, and may be
@@ -18,17 +18,24 @@ pub(super) const LONG_AT_A_TIME: usize = 4;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// The reply to a put that may go together with others, as `line`.
-    pub(super) fn put(&self, request: Request, line: &[u8], open: &Open) -> Answer {
-        let stored = match self.together.join(line) {
-            Part::Other(stored) => stored,
-            Part::First(lead) if lead.is_alone() => return self.ask(request, open),
-            Part::First(mut lead) => {
-                let answer = self.ask(api::share::request(lead.lines()), open);
-                lead.tell(api::share::stored(&answer.reply))
-            }
-        };
-        stored.map_or_else(|| self.ask(request, open), |digest| api::share::reply(digest).into())
+    /// The line that `request` is among others, if it is a put that can go together with them.
+    pub(in crate::server) fn line(&self, request: &Request) -> Option<Vec<u8>> {
+        self.open.get().and_then(|_| api::share::line(request))
+    }
+
+    /// Joins those who go together.
+    pub(in crate::server) fn join(&self, line: &[u8], then: Then) -> Joined<'_> {
+        self.together.join(line, then)
+    }
+
+    /// Asks for all who gathered, once it is time, and tells them.
+    pub(in crate::server) fn lead(&self, mut lead: Lead<'_>) {
+        if let Some(lines) = lead.gather()
+            && let Some(open) = self.open.get()
+        {
+            let answer = self.ask(api::share::request(lines), open);
+            lead.tell(api::share::stored(&answer.reply));
+        }
     }
 
     /// The engine's reply to `request`.

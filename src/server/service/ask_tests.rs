@@ -1,8 +1,8 @@
 //! That who goes together with others cannot tell.
 
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, mpsc};
 
+use super::super::stored as stored_reply;
 use super::*;
 use crate::server::api::Method;
 use crate::server::budget::Budget;
@@ -27,14 +27,22 @@ fn put(message: &str) -> Request {
 
 /// The replies to puts of `messages` that go together, in one group.
 fn together(service: &Service, messages: &[&str]) -> Vec<Arc<Reply>> {
-    let Part::First(on_its_way) = service.together.join(b"") else { panic!("nothing is on its way yet") };
-    thread::scope(|scope| {
-        let ask = |message| scope.spawn(move || service.answer(put(message)).reply);
-        let asked: Vec<_> = messages.iter().map(|message| ask(*message)).collect();
-        together::tests::until(&service.together, messages.len());
-        drop(on_its_way);
-        asked.into_iter().map(|one| one.join().unwrap()).collect()
-    })
+    let (told, stored) = mpsc::channel();
+    let mut lead = None;
+    for (number, message) in messages.iter().enumerate() {
+        let (told, line) = (told.clone(), service.line(&put(message)).unwrap());
+        match service.join(&line, Box::new(move |stored| told.send((number, stored)).unwrap())) {
+            Joined::First(first) => assert!(lead.replace(first).is_none()),
+            Joined::Later => {}
+            Joined::Full(_) => panic!("no room"),
+        }
+    }
+    service.lead(lead.unwrap());
+    drop(told);
+    let mut all: Vec<_> = stored.iter().collect();
+    all.sort_unstable();
+    let alone = |number: usize| service.answer(put(messages[number]));
+    all.into_iter().map(|(number, known)| known.map_or_else(|| alone(number), stored_reply).reply).collect()
 }
 
 /// The replies to the same, one after the other, in a store of their own.
