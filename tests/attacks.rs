@@ -1,15 +1,18 @@
 //! Attacks that take their time, or stop half-way: others are answered meanwhile, nothing half is stored, and when they
 //! are over the server is as it was before.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 
-use crate::common::digest;
 use crate::common::server::{Client, Server, hello, post, trusting, until};
+use crate::common::{Sandbox, digest};
 
 const ASK: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -60,6 +63,138 @@ fn slow_clients_of_every_kind_keep_nobody_else_waiting() {
         server.is_well();
         drop((held, silent));
     }
+}
+
+#[test]
+fn clients_at_rest_take_no_thread() {
+    for server in both(&["--max-connections-per-address", "300"]) {
+        let (threads, files) = server.weight();
+        let mut resting: Vec<_> = (0..200).map(|_| server.client()).collect();
+        for client in &mut resting {
+            assert_eq!(client.ask(ASK).status, 200);
+        }
+        server.is_back_at((threads, files + resting.len()));
+        // All wake up at once, and again.
+        for _ in 0..3 {
+            for client in &mut resting {
+                client.send(ASK);
+            }
+            assert!(resting.iter_mut().all(|client| client.reply().status == 200));
+        }
+    }
+}
+
+#[test]
+fn who_asks_without_a_pause_keeps_nobody_else_waiting() {
+    for server in both(&["--max-requests", "1000000000"]) {
+        let path = server.put("hot");
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (is_over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = server.client();
+                    // There are always some that it has not read yet.
+                    client.send(ask.repeat(20));
+                    while !is_over.load(Ordering::Relaxed) {
+                        client.send(ask.repeat(20));
+                        assert!((0..20).all(|_| client.reply().status == 200));
+                        asked.fetch_add(20, Ordering::Relaxed);
+                    }
+                });
+            }
+            until("all are at it", || asked.load(Ordering::Relaxed) > 1000);
+            for _ in 0..20 {
+                answers_soon(&server);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn puts_in_one_breath_are_answered_in_their_order() {
+    for server in both(&[]) {
+        thread::scope(|scope| {
+            for name in 0..8 {
+                let server = &server;
+                scope.spawn(move || {
+                    let messages: Vec<_> = (0..50).map(|number| format!("{name} {number}")).collect();
+                    let mut client = server.client();
+                    client.send(messages.iter().map(|message| post(message, "")).collect::<String>());
+                    for message in &messages {
+                        let reply = client.reply().text().to_owned();
+                        assert_eq!(reply, format!("{{\"digest\": \"{}\"}}", digest(message.as_bytes())));
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn who_puts_and_reads_nothing_keeps_no_other_put_waiting() {
+    for server in both(&["--max-requests", "1000000000", "--write-timeout", "20s"]) {
+        let flooded = AtomicUsize::new(0);
+        let sockets: Vec<_> = (0..4).map(|_| server.tcp()).collect();
+        thread::scope(|scope| {
+            for (name, socket) in sockets.iter().enumerate() {
+                set_socket_recv_buffer_size(socket, 4096).unwrap();
+                let (server, flooded) = (&server, &flooded);
+                scope.spawn(move || {
+                    let mut client = server.over(socket.try_clone().unwrap());
+                    // Until it is cut off.
+                    for number in 0.. {
+                        let puts: String = (0..50).map(|more| post(&format!("{name} {number} {more}"), "")).collect();
+                        if !client.try_send(puts) {
+                            return;
+                        }
+                        flooded.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let (mut before, mut still) = (0, 0);
+            // The last of it is when nothing more is taken from any of them.
+            while still < 20 {
+                let start = Instant::now();
+                server.put(&format!("{start:?}"));
+                assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+                thread::sleep(Duration::from_millis(20));
+                let now = flooded.load(Ordering::Relaxed);
+                still = if now == before { still + 1 } else { 0 };
+                before = now;
+            }
+            for socket in &sockets {
+                socket.shutdown(Shutdown::Both).unwrap();
+            }
+        });
+        server.is_well();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_nobody_waiting_and_gets_every_line() {
+    let sandbox = Sandbox::new();
+    let fifo = sandbox.dir().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut log = File::from(rustix::fs::open(&fifo, flags, Mode::empty()).unwrap());
+    let flags = ["--http", "--max-connections-per-address", "1000", "--log-file", fifo.to_str().unwrap()];
+    let server = Server::start(sandbox, &flags);
+    let before = server.weight();
+    // A pipe holds 64 KiB, and a line has more than 90 bytes.
+    for _ in 0..800 {
+        answers_soon(&server);
+    }
+    assert!(server.weight().0 > before.0, "some wait for the log");
+    let mut lines = 0;
+    until("all is written down", || {
+        let mut text = String::new();
+        let _ = log.read_to_string(&mut text);
+        lines += text.lines().count();
+        lines >= 800
+    });
+    server.is_back_at(before);
 }
 
 #[test]
@@ -235,8 +370,14 @@ fn a_disk_that_failed_is_told_by_readyz_and_reads_go_on() {
 
 #[test]
 fn running_out_of_threads_passes() {
-    let server = Server::http(&[]);
+    let server = Server::http(&["--head-timeout", "1s"]);
     let path = server.put("before");
+    let before = server.weight();
+    let mut resting: Vec<_> = (0..12).map(|_| server.client()).collect();
+    for client in &mut resting {
+        assert_eq!(client.ask(ASK).status, 200);
+    }
+    server.is_back_at((before.0, before.1 + resting.len()));
     let Some(broken) = Broken::system(&server, "clone3:error=EAGAIN") else { return };
     for _ in 0..8 {
         // Whatever it says, if it says anything, it does not serve: there is no thread for that.
@@ -244,6 +385,15 @@ fn running_out_of_threads_passes() {
         let _ = std::io::Read::read_to_end(&mut server.tcp(), &mut heard);
         assert!(!heard.starts_with(b"HTTP/1.1 2"));
     }
+    // Who is there already is served when those are through who have to be waited for, and each has a thread.
+    let (slow, others) = resting.split_at_mut(6);
+    for client in slow {
+        client.send("GET /livez HTTP/1.1\r\nHost");
+    }
+    for client in &mut *others {
+        client.send(post("meanwhile", ""));
+    }
+    assert!(others.iter_mut().all(|client| client.reply().status == 200));
     drop(broken);
     assert_eq!(server.get(&path).status, 200);
     server.is_well();

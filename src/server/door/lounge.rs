@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// What stands for the end, where others have their names.
@@ -68,9 +69,14 @@ impl<T: AsFd> Lounge<T> {
         }
     }
 
-    /// Takes out who has rested for too long at `now`.
+    /// Takes out who has rested for too long at `now`. Who has woken up and is not served yet does not rest.
     pub(super) fn overdue(&self, now: Instant) -> Vec<T> {
-        self.lock().extract_if(|_, (until, _)| *until <= now).map(|(_, (_, client))| client).collect()
+        let rests = |client: &T| {
+            let woken = poll(&mut [PollFd::new(client, PollFlags::IN)], Some(&Timespec::default()));
+            woken == Ok(0)
+        };
+        let overdue = |(until, client): &mut (Instant, T)| *until <= now && rests(client);
+        self.lock().extract_if(|_, entry| overdue(entry)).map(|(_, (_, client))| client).collect()
     }
 
     /// Sends away who waits for clients, now and later.
@@ -129,10 +135,11 @@ mod tests {
             lounge.rest(name, ours, now + LONG * u32::try_from(name).unwrap()).unwrap();
             theirs.push(other);
         }
-        assert_eq!(lounge.overdue(now + LONG).len(), 2);
+        theirs[1].write_all(b"in time, and not served yet").unwrap();
+        assert_eq!(lounge.overdue(now + 2 * LONG).len(), 2);
         theirs[0].write_all(b"late").unwrap_err();
-        theirs[3].write_all(b"in time").unwrap();
+        theirs[2].write_all(b"late").unwrap_err();
         assert!(lounge.next().is_some());
-        assert_eq!(lounge.lock().len(), 1);
+        assert!(lounge.lock().keys().eq(&[3]));
     }
 }
