@@ -228,7 +228,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Serves what has come already.
+    /// Serves what has come already: as much as is read at a time, so that others have their turn soon.
     fn more_requests(&mut self) -> Result<Next, End> {
         loop {
             if self.desk.inbox.is_empty() {
@@ -239,8 +239,6 @@ impl Connection<'_> {
                     return Ok(Next::Rest);
                 }
             }
-            // Who sends on without a rest is not to be served before others.
-            self.client.stream.may_wait();
             if let Some(join) = self.request()? {
                 return Ok(join);
             }

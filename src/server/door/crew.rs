@@ -123,8 +123,9 @@ impl<T> Crew<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::mpsc;
+    use std::iter;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::sync::{Arc, mpsc};
     use std::thread;
 
     use super::*;
@@ -136,7 +137,7 @@ mod tests {
         crew.joins();
         let crew = Arc::clone(crew);
         thread::spawn(move || {
-            let done = std::iter::from_fn(|| crew.next()).collect();
+            let done = iter::from_fn(|| crew.next()).collect();
             crew.leaves();
             done
         })
@@ -159,20 +160,29 @@ mod tests {
 
     #[test]
     fn no_task_is_lost_to_who_is_about_to_leave_and_none_waits_for_who_is_not_free() {
-        let crew = Arc::new(Crew::new(Duration::from_micros(50)));
-        let (mut threads, mut accepted) = (Vec::new(), 0_usize);
-        for number in 0..2000 {
-            if crew.call(Task::Welcome(number)).is_ok() {
-                accepted += 1;
-            } else if threads.len() < 200 {
-                threads.push(employ(&crew));
-            }
-            let state = crew.lock();
-            assert!(state.tasks.len() <= state.free);
-        }
-        let done: usize = threads.into_iter().map(|thread| thread.join().unwrap().len()).sum();
-        assert_eq!(done, accepted);
-        assert_eq!(crew.lock().threads, 0);
+        let crew = Crew::new(Duration::from_micros(20));
+        let in_order = |state: &State<u32>| assert!(state.tasks.len() <= state.free, "a task for nobody");
+        let (is_over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let accepted = thread::scope(|scope| {
+            // It leaves, and comes again.
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    done.fetch_add(iter::from_fn(|| crew.next()).count(), SeqCst);
+                    in_order(&crew.lock());
+                }
+            });
+            let accepted = (0..500_000).filter(|number| {
+                let accepted = crew.call(Task::Welcome(*number)).is_ok();
+                in_order(&crew.lock());
+                thread::yield_now();
+                accepted
+            });
+            let accepted = accepted.count();
+            is_over.store(true, SeqCst);
+            accepted
+        });
+        assert_eq!(done.into_inner(), accepted);
+        assert!(crew.lock().tasks.is_empty() && accepted > 0);
     }
 
     #[test]
