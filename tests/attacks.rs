@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::common::server::{Client, Server, hello, post, trusting, until};
 use crate::common::{Sandbox, digest};
@@ -127,6 +127,7 @@ fn requests_in_records_that_come_together_are_all_answered() {
         let (mut replies, mut bytes) = (Vec::new(), [0; 1 << 10]);
         while String::from_utf8_lossy(&replies).matches("HTTP/1.1 200 ").count() < 5 {
             let count = stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&replies));
             replies.extend_from_slice(&bytes[..count]);
         }
     }
@@ -149,45 +150,6 @@ fn puts_in_one_breath_are_answered_in_their_order() {
                 });
             }
         });
-    }
-}
-
-#[test]
-fn who_puts_and_reads_nothing_keeps_no_other_put_waiting() {
-    for server in both(&["--max-requests", "1000000000", "--write-timeout", "30s"]) {
-        // Each is held up once, amid a group or not.
-        for name in 0..12 {
-            let (socket, flooded) = (server.tcp(), AtomicUsize::new(0));
-            set_socket_recv_buffer_size(&socket, 4096).unwrap();
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    let mut client = server.over(socket.try_clone().unwrap());
-                    // Until it is cut off.
-                    for number in 0.. {
-                        let puts: String = (0..50).map(|more| post(&format!("{name} {number} {more}"), "")).collect();
-                        if !client.try_send(puts) {
-                            return;
-                        }
-                        flooded.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-                let mut client = server.client();
-                let (mut before, mut since) = (0, Instant::now());
-                for number in 0.. {
-                    let start = Instant::now();
-                    assert_eq!(client.ask(&post(&format!("{name} {number}"), "")).status, 200);
-                    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-                    let now = flooded.load(Ordering::Relaxed);
-                    if now != before {
-                        (before, since) = (now, Instant::now());
-                    } else if since.elapsed() > Duration::from_millis(200) {
-                        break;
-                    }
-                }
-                socket.shutdown(Shutdown::Both).unwrap();
-            });
-        }
-        server.is_well();
     }
 }
 

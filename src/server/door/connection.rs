@@ -179,6 +179,15 @@ impl Desk {
 }
 
 impl Joint {
+    /// A client whose put is nothing but told.
+    #[cfg(test)]
+    pub(super) fn of(client: Box<Client>, service: &service::Service) -> Self {
+        let asked =
+            Asked { trace: Trace::new(service, Peer::Local), method: Method::Post, keep_alive: true, _held: None };
+        let request = Request::new(Method::Post, "/messages");
+        Self { client, put: Box::new(Put { request, line: Vec::new(), asked }), inbox: Vec::new() }
+    }
+
     /// What its put is among others.
     pub(super) fn line(&mut self) -> Vec<u8> {
         mem::take(&mut self.put.line)

@@ -207,3 +207,84 @@ impl Drop for Employed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::super::socket::Socket;
+    use super::super::stream::Stream;
+    use super::*;
+    use crate::server::Proxies;
+    use crate::server::budget::Budget;
+    use crate::server::rights::{Rights, Scopes};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn house() -> Arc<House> {
+        let limits = Limits {
+            body: 1 << 20,
+            connections: 10,
+            connections_per_address: 10,
+            trusted_proxies: Proxies::default(),
+            requests: 10,
+            handshake: LONG,
+            head: LONG,
+            body_time: LONG,
+            write: LONG,
+            min_rate: 1,
+            idle: LONG,
+        };
+        let service = Service::new(0, Budget::new(1 << 20), Rights::new(Scopes::ALL, None), None, false);
+        House::open(limits, Arc::new(service), None, Side::Local).unwrap()
+    }
+
+    /// Someone who went together with others, its other end, and a third hand at its own.
+    fn joint(house: &Arc<House>) -> (Joint, UnixStream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let third = ours.try_clone().unwrap();
+        let socket = Arc::new(Socket::Unix(ours));
+        let guest = house.roster.admit(&socket).unwrap();
+        let client = Client::new(Stream::new(socket, None).unwrap(), guest, house);
+        theirs.set_read_timeout(Some(LONG)).unwrap();
+        (Joint::of(Box::new(client), &house.service), theirs, third)
+    }
+
+    fn reply(stream: &mut UnixStream) -> String {
+        let (mut text, mut bytes) = (String::new(), [0; 1 << 12]);
+        while !text.ends_with('}') {
+            let count = stream.read(&mut bytes).unwrap();
+            text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        text
+    }
+
+    #[test]
+    fn who_does_not_read_holds_up_none_of_those_it_went_together_with() {
+        let house = house();
+        let (first, mut slow, mut full) = joint(&house);
+        let (second, mut quick, _) = joint(&house);
+        full.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        let error = loop {
+            match full.write(b" ") {
+                Ok(count) => sent += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        full.set_nonblocking(false).unwrap();
+        let digest = Digest::of(b"");
+        house.told().extend([(first, Some(digest)), (second, Some(digest))]);
+        thread::scope(|scope| {
+            scope.spawn(|| house.go_on(&mut Desk::default()));
+            assert!(reply(&mut quick).ends_with(&format!("{{\"digest\": \"{digest}\"}}")));
+            slow.read_exact(&mut vec![0; sent]).unwrap();
+            assert!(reply(&mut slow).ends_with(&format!("{{\"digest\": \"{digest}\"}}")));
+        });
+        let (closed, waited) = std::sync::mpsc::channel();
+        house.close(Box::new(move || closed.send(()).unwrap()));
+        waited.recv_timeout(LONG).unwrap();
+    }
+}
