@@ -22,6 +22,10 @@ use crate::server::service::{self, Answer, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const GRAIN: u64 = 64 << 10;
+/// Who is on duty moves no longer body than this, in bytes, and serves no more requests of a client in a row: others want
+/// to be served as well.
+const LONG: u64 = 256 << 10;
+const IN_A_ROW: usize = 32;
 
 /// A client at the door: what is kept of it while it rests.
 pub(super) struct Client {
@@ -237,8 +241,9 @@ impl Connection<'_> {
         }
     }
 
-    /// Serves what has come already: as much as is read at a time, so that others have their turn soon.
+    /// Serves what has come already.
     fn more_requests(&mut self) -> Result<Next, End> {
+        let mut served = 0;
         loop {
             if self.desk.inbox.is_empty() {
                 if !self.client.guest.rests() {
@@ -247,6 +252,10 @@ impl Connection<'_> {
                 if !self.client.stream.has_more() {
                     return Ok(Next::Rest);
                 }
+            }
+            served += 1;
+            if served == IN_A_ROW {
+                self.client.stream.may_wait();
             }
             if let Some(join) = self.request()? {
                 return Ok(join);
@@ -373,6 +382,9 @@ impl Connection<'_> {
                     return refused(busy());
                 }
                 accounted += more;
+                if accounted > LONG {
+                    self.client.stream.may_wait();
+                }
             }
             match body.push(&self.desk.inbox, &mut request.body) {
                 Ok(count) => drop(self.desk.inbox.drain(..count)),
@@ -389,6 +401,9 @@ impl Connection<'_> {
     }
 
     fn reply(&mut self, answer: &Answer, method: Method, keep: bool, id: &str) -> io::Result<()> {
+        if answer.reply.body.len() as u64 > LONG {
+            self.client.stream.may_wait();
+        }
         let pace = self.write_pace();
         let (head, body) = self.desk.writer.bytes(&answer.reply, method != Method::Head, keep, id);
         self.client.stream.write(head, body, pace)

@@ -16,6 +16,8 @@ use super::socket::Socket;
 
 /// Read at a time.
 const STEP: usize = 16 << 10;
+/// How often TLS records are read at once for something in the clear: the longest one comes in fewer pieces.
+const AT_ONCE: usize = 8;
 /// How much of what a client still sends is thrown away so that it sees the reply, and for how long.
 const LINGER_BYTES: u64 = 4 << 20;
 const LINGER: Duration = Duration::from_secs(2);
@@ -70,7 +72,10 @@ impl Stream {
 
     /// Adds what comes next to `inbox` and says how much it was. 0 is the end.
     pub(super) fn read(&mut self, inbox: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
-        loop {
+        for times in 0_usize.. {
+            if times == AT_ONCE {
+                self.may_wait();
+            }
             let Some(tls) = &mut self.tls else { return self.read_socket(inbox, deadline) };
             match tls.reader().fill_buf() {
                 Ok(bytes) => {
@@ -86,9 +91,10 @@ impl Stream {
             }
             self.flush(deadline)?;
             if !self.read_records(deadline)? {
-                return Ok(0);
+                break;
             }
         }
+        Ok(0)
     }
 
     /// Whether [`Stream::read`] has something to say that the socket does not tell.
