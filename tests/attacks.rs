@@ -362,7 +362,7 @@ fn a_disk_that_failed_is_told_by_readyz_and_reads_go_on() {
 
 #[test]
 fn running_out_of_threads_passes() {
-    let server = Server::http(&["--head-timeout", "1s"]);
+    let server = Server::http(&["--head-timeout", "1s", "--idle-timeout", "120s"]);
     let path = server.put("before");
     let before = server.weight();
     let mut resting: Vec<_> = (0..12).map(|_| server.client()).collect();

@@ -76,6 +76,8 @@ impl<T> Crew<T> {
     /// Leaves `task`, for which nobody could be found, to the next who has nothing else to do.
     pub(super) fn leave(&self, task: Task<T>) {
         self.lock().left.push(task);
+        // Somebody may have become free meanwhile.
+        self.called.notify_one();
     }
 
     /// What a thread that has nothing to do is to do next. `None`: leave.
@@ -96,7 +98,7 @@ impl<T> Crew<T> {
                 self.called.wait_timeout(state, self.patience).unwrap_or_else(PoisonError::into_inner);
             state = again;
             state.free -= 1;
-            if waited.timed_out() && state.tasks.is_empty() {
+            if waited.timed_out() && state.tasks.is_empty() && state.left.is_empty() {
                 return None;
             }
         }
@@ -187,10 +189,17 @@ mod tests {
 
     #[test]
     fn what_was_left_is_done_by_the_next_who_has_nothing_to_do() {
-        let crew = Crew::<()>::new(Duration::ZERO);
+        let crew = Crew::<()>::new(LONG);
         crew.leave(Task::Serve);
         assert_eq!(crew.next(), Some(Task::Serve));
-        assert_eq!(crew.next(), None);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| crew.next());
+            while crew.lock().free == 0 {
+                thread::yield_now();
+            }
+            crew.leave(Task::GoOn);
+            assert_eq!(waits.join().unwrap(), Some(Task::GoOn));
+        });
     }
 
     #[test]
