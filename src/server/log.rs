@@ -5,12 +5,12 @@ use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -18,6 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::note;
+use super::ready::is_ready;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,35 +105,42 @@ impl AccessLog {
 
     /// Writes a line. A log that cannot be written is no reason not to serve.
     ///
-    /// If whoever reads it is behind, that is waited for after `before_wait`, and without the file in hand: nobody waits
-    /// for the line of another.
+    /// If whoever reads it is behind, that is waited for after `before_wait`, and without the file in hand: nobody
+    /// waits for the line of another.
     pub(super) fn write(&self, entry: &Entry, before_wait: impl FnOnce()) {
         let line = line(self.format, entry, OffsetDateTime::now_utc());
-        let mut before_wait = Some(before_wait);
-        loop {
-            let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            let stderr = io::stderr();
-            let fd = file.as_deref().map_or(stderr.as_fd(), AsFd::as_fd);
-            if takes_a_line(fd, Some(&Timespec::default())) {
-                let _ = match file.as_deref() {
-                    Some(mut file) => file.write_all(line.as_bytes()),
-                    None => io::stderr().write_all(line.as_bytes()),
-                };
-                return;
-            }
-            let waited_for = file.clone();
-            drop(file);
-            if let Some(before_wait) = before_wait.take() {
-                before_wait();
-            }
-            takes_a_line(waited_for.as_deref().map_or(stderr.as_fd(), AsFd::as_fd), None);
+        let mut outcome = self.write_at_once(&line);
+        if outcome.is_err() {
+            before_wait();
         }
+        while let Err(Behind(file)) = outcome {
+            let _ = takes_a_line(file.as_deref(), None);
+            outcome = self.write_at_once(&line);
+        }
+    }
+
+    /// Writes `line`, or says who is behind.
+    fn write_at_once(&self, line: &str) -> Result<(), Behind> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if !takes_a_line(file.as_deref(), Some(Duration::ZERO)) {
+            return Err(Behind(file.clone()));
+        }
+        let _ = match file.as_deref() {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            None => io::stderr().write_all(line.as_bytes()),
+        };
+        Ok(())
     }
 }
 
-/// Whether a line can be written to `fd` at once (a pipe then has room for 4 KiB), or would fail; waits so long for it.
-fn takes_a_line(fd: BorrowedFd<'_>, time: Option<&Timespec>) -> bool {
-    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], time).is_ok_and(|ready| ready > 0)
+/// Where a line does not fit now.
+struct Behind(Option<Arc<File>>);
+
+/// Whether a line can be written to `file` (`None`: stderr) without waiting, or would fail: a pipe then has room for
+/// 4 KiB. It is waited for so long.
+fn takes_a_line(file: Option<&File>, time: Option<Duration>) -> bool {
+    let stderr = io::stderr();
+    is_ready(file.map_or(stderr.as_fd(), AsFd::as_fd), PollFlags::OUT, time).unwrap_or(false)
 }
 
 fn append_to(path: &std::path::Path) -> io::Result<File> {

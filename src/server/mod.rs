@@ -12,6 +12,7 @@ mod log;
 mod metrics;
 mod options;
 mod proxies;
+mod ready;
 mod rights;
 mod scrub;
 mod service;

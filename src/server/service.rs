@@ -172,6 +172,7 @@ impl Service {
 
     /// The reply to `request` if it is in the hot cache: nothing is waited for.
     pub(super) fn at_hand(&self, request: &Request) -> Option<Answer> {
+        self.open.get()?;
         // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
         let kept = self.cache.find(&api::subject(request)?);
         self.metrics.cache(kept.is_some());

@@ -94,6 +94,10 @@ impl Lead<'_> {
 
     /// Tells each what is stored, by their places.
     pub(super) fn tell(mut self, stored: Vec<Option<Digest>>) {
+        self.tell_all(stored);
+    }
+
+    fn tell_all(&mut self, stored: Vec<Option<Digest>>) {
         let stored = stored.into_iter().chain(iter::repeat(None));
         for (then, stored) in mem::take(&mut self.group.members).into_iter().zip(stored) {
             then(stored);
@@ -111,9 +115,7 @@ impl Lead<'_> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         self.close();
-        for then in mem::take(&mut self.group.members) {
-            then(None);
-        }
+        self.tell_all(Vec::new());
         self.turn = None;
     }
 }

@@ -35,7 +35,7 @@ fn answers(lines: &[u8]) -> Vec<Option<Digest>> {
 
 /// Takes the only turn.
 fn on_its_way(together: &Together) -> Lead<'_> {
-    let mut lead = first(together, 0, &channel().0.clone());
+    let mut lead = first(together, 0, &channel().0);
     mem::take(&mut together.gathering().members);
     assert_eq!(lead.gather(), None);
     lead

@@ -1,87 +1,33 @@
-//! One client: its requests, one after the other, each within its time, and its rest between them. After a request that
-//! was not understood nothing more is read as one.
+//! A client that is served: its requests, one after the other, each within its time, until it rests. After a request
+//! that was not understood nothing more is read as one.
 
 use std::io::{self, ErrorKind};
-use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::body::Body;
+use super::client::{Asked, Client, Desk, Joint, Left, Put};
 use super::house::{Duty, House};
 use super::pace::{Pace, after};
-use super::reply::Writer;
 use super::request::{Framing, Head, Refusal, Scan};
-use super::roster::Guest;
-use super::stream::Stream;
-use crate::digest::Digest;
 use crate::server::api::{Method, Reply, Request};
 use crate::server::budget::Reservation;
 use crate::server::log::Peer;
-use crate::server::metrics::Present;
-use crate::server::service::{self, Answer, Trace, busy};
+use crate::server::service::{Answer, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const GRAIN: u64 = 64 << 10;
-/// Who is on duty moves no longer body than this, in bytes, and serves no more requests of a client in a row: others want
-/// to be served as well.
-const LONG: u64 = 256 << 10;
-const IN_A_ROW: usize = 32;
-
-/// A client at the door: what is kept of it while it rests.
-pub(super) struct Client {
-    stream: Stream,
-    /// Requests that it may still make.
-    left: u64,
-    _present: Present,
-    guest: Guest,
-}
-
-/// What a thread has for whichever client it serves.
-#[derive(Default)]
-pub(super) struct Desk {
-    inbox: Vec<u8>,
-    writer: Writer,
-}
+/// The longest body, in bytes, that a thread on duty sends: others want to be served as well.
+const LONG: usize = 256 << 10;
 
 /// A client that is served.
-struct Connection<'a> {
-    client: Box<Client>,
-    desk: &'a mut Desk,
-    house: &'a House,
-}
-
-/// How a thread leaves a client.
-pub(super) enum Left {
-    Resting(Box<Client>),
-    /// Its put goes together with others.
-    Joining(Joint),
-    Over,
-}
-
-/// A client whose put goes together with others.
-pub(super) struct Joint {
-    client: Box<Client>,
-    put: Box<Put>,
-    inbox: Vec<u8>,
-}
-
-/// A put, and what it is among others.
-struct Put {
-    request: Request,
-    line: Vec<u8>,
-    asked: Asked,
-}
-
-/// What is known of a request beside what it asks.
-struct Asked {
-    trace: Trace,
-    method: Method,
-    keep_alive: bool,
-    _held: Option<Reservation>,
+pub(super) struct Connection<'a> {
+    pub(super) client: Box<Client>,
+    pub(super) desk: &'a mut Desk,
+    pub(super) house: &'a House,
 }
 
 /// How a connection ends.
-enum End {
+pub(super) enum End {
     /// The client went away, or was silent for too long: nobody reads what would be said.
     Silent,
     /// Something was said last; the client may still be sending.
@@ -104,9 +50,9 @@ enum Received {
 }
 
 /// What a client does next.
-enum Next {
+pub(super) enum Next {
     Rest,
-    Join(Box<Put>),
+    Join(Box<Put>, Vec<u8>),
 }
 
 impl Received {
@@ -121,104 +67,9 @@ impl From<io::Error> for End {
     }
 }
 
-impl Client {
-    /// One that was let in as `guest`.
-    pub(super) fn new(stream: Stream, guest: Guest, house: &House) -> Self {
-        Self { stream, left: house.limits.requests, _present: house.service.metrics().connection(), guest }
-    }
-
-    /// What it is called while it is here.
-    pub(super) const fn name(&self) -> u64 {
-        self.guest.name()
-    }
-
-    /// Shakes hands.
-    pub(super) fn welcome(mut self: Box<Self>, house: &House, desk: &mut Desk) -> Left {
-        match self.stream.shake_hands(after(Instant::now(), house.limits.handshake)) {
-            Ok(()) if self.stream.has_more() => self.serve(None, house, desk).0,
-            Ok(()) => Left::Resting(self),
-            Err(_) => Left::Over,
-        }
-    }
-
-    /// Serves what it asks. The duty is back if nothing had to be waited for.
-    pub(super) fn serve(
-        mut self: Box<Self>,
-        duty: Option<Duty>,
-        house: &House,
-        desk: &mut Desk,
-    ) -> (Left, Option<Duty>) {
-        self.stream.set_duty(duty);
-        desk.take_up(Vec::new());
-        let mut connection = Connection { client: self, desk, house };
-        let next = connection.requests();
-        connection.leave(next)
-    }
-
-    /// Ends it, without waiting.
-    pub(super) fn leave(&mut self) {
-        self.stream.leave();
-    }
-}
-
-impl AsFd for Client {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-}
-
-impl Desk {
-    /// What has come and is still to be read.
-    fn put_away(&mut self) -> Vec<u8> {
-        if self.inbox.is_empty() { Vec::new() } else { mem::take(&mut self.inbox) }
-    }
-
-    /// Goes on with what was put away, or with nothing.
-    fn take_up(&mut self, inbox: Vec<u8>) {
-        self.inbox.clear();
-        if !inbox.is_empty() {
-            self.inbox = inbox;
-        }
-    }
-}
-
-impl Joint {
-    /// A client whose put is nothing but told.
-    #[cfg(test)]
-    pub(super) fn of(client: Box<Client>, service: &service::Service) -> Self {
-        let asked =
-            Asked { trace: Trace::new(service, Peer::Local), method: Method::Post, keep_alive: true, _held: None };
-        let request = Request::new(Method::Post, "/messages");
-        Self { client, put: Box::new(Put { request, line: Vec::new(), asked }), inbox: Vec::new() }
-    }
-
-    /// What its put is among others.
-    pub(super) fn line(&mut self) -> Vec<u8> {
-        mem::take(&mut self.put.line)
-    }
-
-    /// Answers with what is stored, or asks alone, and goes on.
-    pub(super) fn go_on(
-        self,
-        stored: Option<Digest>,
-        duty: Duty,
-        house: &House,
-        desk: &mut Desk,
-    ) -> (Left, Option<Duty>) {
-        let Self { mut client, put, inbox } = self;
-        let Put { request, asked, .. } = *put;
-        client.stream.set_duty(Some(duty));
-        desk.take_up(inbox);
-        let mut connection = Connection { client, desk, house };
-        let answer = stored.map_or_else(|| connection.answer(request), service::stored);
-        let next = connection.conclude(&answer, &asked).and_then(|()| connection.more_requests());
-        connection.leave(next)
-    }
-}
-
 impl Connection<'_> {
     /// How the client is left, and the duty if nothing had to be waited for.
-    fn leave(mut self, next: Result<Next, End>) -> (Left, Option<Duty>) {
+    pub(super) fn leave(mut self, next: Result<Next, End>) -> (Left, Option<Duty>) {
         match next {
             Err(End::Silent) => self.client.stream.leave(),
             Err(End::Said) => self.client.stream.part(),
@@ -227,14 +78,16 @@ impl Connection<'_> {
         let duty = self.client.stream.take_duty();
         let left = match next {
             Ok(Next::Rest) => Left::Resting(self.client),
-            Ok(Next::Join(put)) => Left::Joining(Joint { client: self.client, put, inbox: self.desk.put_away() }),
+            Ok(Next::Join(put, line)) => {
+                Left::Joining(Joint { client: self.client, put, inbox: self.desk.put_away() }, line)
+            }
             Err(_) => Left::Over,
         };
         (left, duty)
     }
 
     /// Serves one request and all that follow without a rest.
-    fn requests(&mut self) -> Result<Next, End> {
+    pub(super) fn requests(&mut self) -> Result<Next, End> {
         match self.request()? {
             None => self.more_requests(),
             Some(join) => Ok(join),
@@ -242,8 +95,7 @@ impl Connection<'_> {
     }
 
     /// Serves what has come already.
-    fn more_requests(&mut self) -> Result<Next, End> {
-        let mut served = 0;
+    pub(super) fn more_requests(&mut self) -> Result<Next, End> {
         loop {
             if self.desk.inbox.is_empty() {
                 if !self.client.guest.rests() {
@@ -252,10 +104,6 @@ impl Connection<'_> {
                 if !self.client.stream.has_more() {
                     return Ok(Next::Rest);
                 }
-            }
-            served += 1;
-            if served == IN_A_ROW {
-                self.client.stream.may_wait();
             }
             if let Some(join) = self.request()? {
                 return Ok(join);
@@ -281,7 +129,7 @@ impl Connection<'_> {
                 if let Some(answer) = service.at_hand(&request) {
                     (answer, asked)
                 } else if let Some(line) = service.line(&request) {
-                    return Ok(Some(Next::Join(Box::new(Put { request, line, asked }))));
+                    return Ok(Some(Next::Join(Box::new(Put { request, asked }), line)));
                 } else {
                     (self.answer(request), asked)
                 }
@@ -291,13 +139,13 @@ impl Connection<'_> {
     }
 
     /// The service's answer, which has to be waited for.
-    fn answer(&mut self, request: Request) -> Answer {
+    pub(super) fn answer(&mut self, request: Request) -> Answer {
         self.client.stream.may_wait();
         self.house.service.answer(request)
     }
 
     /// Sends the reply, after which there may be another request.
-    fn conclude(&mut self, answer: &Answer, asked: &Asked) -> Result<(), End> {
+    pub(super) fn conclude(&mut self, answer: &Answer, asked: &Asked) -> Result<(), End> {
         let Asked { trace, method, .. } = asked;
         let keep = asked.keep_alive && self.client.left > 0 && !self.client.guest.is_last_call();
         let sent = self.reply(answer, *method, keep, &trace.id);
@@ -382,9 +230,6 @@ impl Connection<'_> {
                     return refused(busy());
                 }
                 accounted += more;
-                if accounted > LONG {
-                    self.client.stream.may_wait();
-                }
             }
             match body.push(&self.desk.inbox, &mut request.body) {
                 Ok(count) => drop(self.desk.inbox.drain(..count)),
@@ -401,7 +246,7 @@ impl Connection<'_> {
     }
 
     fn reply(&mut self, answer: &Answer, method: Method, keep: bool, id: &str) -> io::Result<()> {
-        if answer.reply.body.len() as u64 > LONG {
+        if answer.reply.body.len() > LONG {
             self.client.stream.may_wait();
         }
         let pace = self.write_pace();

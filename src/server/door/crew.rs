@@ -1,5 +1,5 @@
 //! Which threads there are, and what there is for them to do. No task is lost: one that nobody is free for goes back to
-//! who brought it, who starts a thread for it, or leaves it to the next who has nothing else to do.
+//! who brought it, who starts a thread for it; a duty, for which none can be started, to the next who is free.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,12 +8,19 @@ use std::time::Duration;
 /// What a thread may be called for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task<T> {
-    /// Serve those who wake up.
-    Serve,
-    /// Go on with those who have been waited for.
-    GoOn,
+    /// Take over a duty.
+    Duty(To),
     /// See to someone who is new.
     Welcome(T),
+}
+
+/// What a thread is on duty for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    /// Serve clients that wake up, always.
+    Serve,
+    /// Go on with those who are told what is stored, while there are any.
+    GoOn,
 }
 
 /// What is to be done when the last thread has left.
@@ -32,8 +39,8 @@ struct State<T> {
     /// Of these, who waits to be called. There are never more tasks than that.
     free: usize,
     tasks: VecDeque<Task<T>>,
-    /// What nobody does, since no thread could be started.
-    left: Vec<Task<T>>,
+    /// Duties that nobody has, since no thread could be started.
+    vacant: Vec<To>,
     dismissed: bool,
     last: Option<Last>,
 }
@@ -42,7 +49,7 @@ impl<T> Crew<T> {
     /// Nobody yet.
     pub(super) fn new(patience: Duration) -> Self {
         let tasks = VecDeque::new();
-        let state = State { threads: 0, free: 0, tasks, left: Vec::new(), dismissed: false, last: None };
+        let state = State { threads: 0, free: 0, tasks, vacant: Vec::new(), dismissed: false, last: None };
         Self { patience, state: Mutex::new(state), called: Condvar::new() }
     }
 
@@ -73,9 +80,9 @@ impl<T> Crew<T> {
         Ok(())
     }
 
-    /// Leaves `task`, for which nobody could be found, to the next who has nothing else to do.
-    pub(super) fn leave(&self, task: Task<T>) {
-        self.lock().left.push(task);
+    /// A duty that nobody could be found for: the next who has nothing else to do takes it over.
+    pub(super) fn vacate(&self, duty: To) {
+        self.lock().vacant.push(duty);
         // Somebody may have become free meanwhile.
         self.called.notify_one();
     }
@@ -90,15 +97,15 @@ impl<T> Crew<T> {
             if state.dismissed {
                 return None;
             }
-            if let Some(task) = state.left.pop() {
-                return Some(task);
+            if let Some(duty) = state.vacant.pop() {
+                return Some(Task::Duty(duty));
             }
             state.free += 1;
             let (again, waited) =
                 self.called.wait_timeout(state, self.patience).unwrap_or_else(PoisonError::into_inner);
             state = again;
             state.free -= 1;
-            if waited.timed_out() && state.tasks.is_empty() && state.left.is_empty() {
+            if waited.timed_out() && state.tasks.is_empty() && state.vacant.is_empty() {
                 return None;
             }
         }
@@ -188,17 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_done_by_the_next_who_has_nothing_to_do() {
+    fn a_vacant_duty_is_taken_over_by_the_next_who_has_nothing_to_do() {
         let crew = Crew::<()>::new(LONG);
-        crew.leave(Task::Serve);
-        assert_eq!(crew.next(), Some(Task::Serve));
+        crew.vacate(To::Serve);
+        assert_eq!(crew.next(), Some(Task::Duty(To::Serve)));
         thread::scope(|scope| {
             let waits = scope.spawn(|| crew.next());
             while crew.lock().free == 0 {
                 thread::yield_now();
             }
-            crew.leave(Task::GoOn);
-            assert_eq!(waits.join().unwrap(), Some(Task::GoOn));
+            crew.vacate(To::GoOn);
+            assert_eq!(waits.join().unwrap(), Some(Task::Duty(To::GoOn)));
         });
     }
 
@@ -213,7 +220,7 @@ mod tests {
         assert!(crew.leaves().is_none());
         crew.leaves().unwrap()();
         came.recv().unwrap();
-        assert_eq!(crew.call(Task::Serve), Ok(()));
+        assert_eq!(crew.call(Task::Duty(To::Serve)), Ok(()));
         assert!(crew.dismiss(Box::new(|| ())).is_some());
     }
 }

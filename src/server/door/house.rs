@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-use super::connection::{Client, Desk, Joint, Left};
-use super::crew::{Crew, Last, Task};
+use super::client::{Client, Desk, Joint, Left};
+use super::crew::{Crew, Last, Task, To};
 use super::lounge::Lounge;
 use super::pace::after;
 use super::roster::Roster;
@@ -45,15 +45,6 @@ pub(super) struct Duty {
     to: To,
 }
 
-/// What a thread is on duty for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum To {
-    /// Serve clients that wake up, always.
-    Serve,
-    /// Go on with those who are told what is stored, while there are any.
-    GoOn,
-}
-
 impl House {
     /// With as many threads that serve as there are processors.
     pub(super) fn open(
@@ -66,7 +57,7 @@ impl House {
         let (lounge, told, crew) = (Lounge::new()?, Mutex::default(), Crew::new(PATIENCE));
         let house = Arc::new(Self { limits, service, tls, side, roster, lounge, told, crew });
         for _ in 0..thread::available_parallelism().map_or(SERVING, usize::from).max(SERVING) {
-            house.hire(Task::Serve)?;
+            house.hire(Task::Duty(To::Serve))?;
         }
         Ok(house)
     }
@@ -129,15 +120,15 @@ impl House {
                 let _ = self.lounge.rest(client.name(), client, until);
                 duty
             }
-            Left::Joining(joint) => self.join(joint, duty),
+            Left::Joining(joint, line) => self.join(joint, &line, duty),
         }
     }
 
     /// Lets a put go together with others. Who is the first waits until it is time, and asks for all.
-    fn join(self: &Arc<Self>, mut joint: Joint, duty: Option<Duty>) -> Option<Duty> {
-        let (house, line) = (Arc::clone(self), joint.line());
+    fn join(self: &Arc<Self>, joint: Joint, line: &[u8], duty: Option<Duty>) -> Option<Duty> {
+        let house = Arc::clone(self);
         let then = move |stored| house.told().push_back((joint, stored));
-        match self.service.join(&line, Box::new(then)) {
+        match self.service.join(line, Box::new(then)) {
             Joined::Later => duty,
             Joined::First(lead) => {
                 drop(duty);
@@ -162,13 +153,9 @@ impl House {
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        let task = || match self.to {
-            To::Serve => Task::Serve,
-            To::GoOn => Task::GoOn,
-        };
         let is_over = self.to == To::GoOn && self.house.told().is_empty();
-        if !is_over && self.house.hire(task()).is_err() {
-            self.house.crew.leave(task());
+        if !is_over && self.house.hire(Task::Duty(self.to)).is_err() {
+            self.house.crew.vacate(self.to);
         }
     }
 }
@@ -183,8 +170,8 @@ impl Employed {
         let mut next = Some(task);
         while let Some(task) = next {
             match task {
-                Task::Serve => house.serve(&mut desk),
-                Task::GoOn => {}
+                Task::Duty(To::Serve) => house.serve(&mut desk),
+                Task::Duty(To::GoOn) => {}
                 Task::Welcome(client) => {
                     let left = client.welcome(house, &mut desk);
                     house.leave(left, None);

@@ -9,9 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use crate::server::ready::is_ready;
 
 /// What stands for the end, where others have their names.
 const END: u64 = u64::MAX;
@@ -71,10 +73,7 @@ impl<T: AsFd> Lounge<T> {
 
     /// Takes out who has rested for too long at `now`. Who has woken up and is not served yet does not rest.
     pub(super) fn overdue(&self, now: Instant) -> Vec<T> {
-        let rests = |client: &T| {
-            let woken = poll(&mut [PollFd::new(client, PollFlags::IN)], Some(&Timespec::default()));
-            woken == Ok(0)
-        };
+        let rests = |client: &T| matches!(is_ready(client, PollFlags::IN, Some(Duration::ZERO)), Ok(false));
         let overdue = |(until, client): &mut (Instant, T)| *until <= now && rests(client);
         self.lock().extract_if(|_, entry| overdue(entry)).map(|(_, (_, client))| client).collect()
     }

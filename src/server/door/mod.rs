@@ -2,6 +2,7 @@
 //! Whatever comes, it goes on accepting: connections are counted before they cost anything, and errors pass.
 
 mod body;
+mod client;
 mod connection;
 mod crew;
 #[cfg(any(test, fuzzing))]
@@ -24,12 +25,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ServerConfig;
 
+use super::ready::{is_ready, timespec};
 use super::service::{Service, Side};
 use super::{Limits, note};
-use connection::Client;
+use client::Client;
 #[cfg(fuzzing)]
 pub use fuzz::check_parser;
 use house::House;
@@ -215,8 +217,7 @@ impl Acceptor {
 
     /// Waits for so long, or until it is time to stop, and tells whether it is.
     fn is_woken_within(&self, time: Duration) -> bool {
-        let waker = &mut [PollFd::new(&self.wakened, PollFlags::IN)];
-        poll(waker, Some(&timespec(time))).is_ok_and(|woken| woken > 0)
+        is_ready(&self.wakened, PollFlags::IN, Some(time)).unwrap_or(false)
     }
 }
 
@@ -226,10 +227,6 @@ fn is_passing(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
     )
-}
-
-fn timespec(time: Duration) -> Timespec {
-    Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! A client's bytes, in the clear, over plain TCP or TLS. A thread on duty takes and gives what can be moved at once, and
-//! is relieved before it waits; every wait is bounded by a deadline. The system is asked for a new time-out only when
-//! the one that is set is too long or much too short.
+//! A client's bytes, in the clear, over plain TCP or TLS. A thread on duty takes and gives what can be moved at once,
+//! and is relieved before it waits; every wait is bounded by a deadline. The system is asked for a new time-out only
+//! when the one that is set is too long or much too short.
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,7 +16,8 @@ use super::socket::Socket;
 
 /// Read at a time.
 const STEP: usize = 16 << 10;
-/// How often TLS records are read at once for something in the clear: the longest one comes in fewer pieces.
+/// How often a thread on duty reads and writes for one client: then it is relieved, since others want to be served,
+/// however fast this one asks, sends and takes.
 const AT_ONCE: usize = 8;
 /// How much of what a client still sends is thrown away so that it sees the reply, and for how long.
 const LINGER_BYTES: u64 = 4 << 20;
@@ -32,6 +33,8 @@ pub(super) struct Stream {
     write_timeout: Duration,
     /// Of the thread that is at it. Without one, it may wait.
     duty: Option<Duty>,
+    /// How often that may still read and write.
+    at_once: usize,
 }
 
 impl Stream {
@@ -41,12 +44,12 @@ impl Stream {
             Some(config) => Some(Box::new(ServerConnection::new(Arc::clone(config))?)),
             None => None,
         };
-        Ok(Self { socket, tls, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO, duty: None })
+        Ok(Self { socket, tls, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO, duty: None, at_once: 0 })
     }
 
     /// Who is at it from now on is on duty, or not.
     pub(super) fn set_duty(&mut self, duty: Option<Duty>) {
-        self.duty = duty;
+        (self.duty, self.at_once) = (duty, AT_ONCE);
     }
 
     /// The duty, if it was kept.
@@ -72,10 +75,7 @@ impl Stream {
 
     /// Adds what comes next to `inbox` and says how much it was. 0 is the end.
     pub(super) fn read(&mut self, inbox: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
-        for times in 0_usize.. {
-            if times == AT_ONCE {
-                self.may_wait();
-            }
+        loop {
             let Some(tls) = &mut self.tls else { return self.read_socket(inbox, deadline) };
             match tls.reader().fill_buf() {
                 Ok(bytes) => {
@@ -91,10 +91,9 @@ impl Stream {
             }
             self.flush(deadline)?;
             if !self.read_records(deadline)? {
-                break;
+                return Ok(0);
             }
         }
-        Ok(0)
     }
 
     /// Whether [`Stream::read`] has something to say that the socket does not tell.
@@ -220,9 +219,18 @@ impl Stream {
         }
     }
 
+    /// Whether a thread on duty is to read or write once more.
+    fn is_on_duty(&mut self) -> bool {
+        match self.at_once.checked_sub(1) {
+            Some(left) => self.at_once = left,
+            None => self.may_wait(),
+        }
+        self.duty.is_some()
+    }
+
     /// Whether to wait for the socket; if so, it is no longer than until `deadline`.
     fn arm_read(&mut self, deadline: Instant) -> io::Result<bool> {
-        if self.duty.is_some() {
+        if self.is_on_duty() {
             return Ok(false);
         }
         let timeout = timeout_until(deadline)?;
@@ -235,7 +243,7 @@ impl Stream {
 
     /// The same for writing.
     fn arm_write(&mut self, deadline: Instant) -> io::Result<bool> {
-        if self.duty.is_some() {
+        if self.is_on_duty() {
             return Ok(false);
         }
         let timeout = timeout_until(deadline)?;

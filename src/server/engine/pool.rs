@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::server::note;
@@ -146,15 +145,5 @@ impl Drop for Lease<'_> {
             drop(state);
             self.pool.free.notify_one();
         }
-    }
-}
-
-/// Whether something can be read now, be it the end.
-pub(super) fn is_readable(line: &UnixStream) -> io::Result<bool> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut [PollFd::new(line, PollFlags::IN)], Some(&now)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }
