@@ -68,8 +68,6 @@ fn slow_clients_of_every_kind_keep_nobody_else_waiting() {
 #[test]
 fn clients_at_rest_take_no_thread() {
     for server in both(&["--max-connections-per-address", "300"]) {
-        server.socket();
-        server.is_well();
         let (threads, files) = server.weight();
         let mut resting: Vec<_> = (0..200).map(|_| server.client()).collect();
         for client in &mut resting {

@@ -118,6 +118,8 @@ pub fn run(
         }
         let start = |interval| service.scrub(interval).map_err(|error| Error::Io("starting to verify".into(), error));
         scrub = options.scrub_interval.map(start).transpose()?.flatten();
+        systemd::notify("READY=1");
+        service.complete();
         Ok(())
     })?;
 
@@ -146,7 +148,6 @@ fn wait(
             Ok(Event::Opened(outcome)) => {
                 outcome?;
                 opened()?;
-                systemd::notify("READY=1");
             }
             Ok(Event::Signal(SIGHUP)) => refresh(true),
             Ok(Event::Signal(_) | Event::Empty) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),

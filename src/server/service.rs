@@ -29,6 +29,8 @@ pub(super) use trace::Trace;
 /// Everything behind the door.
 pub(super) struct Service {
     open: OnceLock<Open>,
+    /// Whether every door is open, too.
+    complete: AtomicBool,
     draining: AtomicBool,
     /// How much damage the last verification found.
     damaged: Arc<AtomicU64>,
@@ -79,6 +81,7 @@ impl Service {
         let first = RandomState::new().build_hasher().finish() << 32;
         Self {
             open: OnceLock::new(),
+            complete: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             damaged: Arc::default(),
             cache: Cache::new(cache_size),
@@ -222,12 +225,25 @@ mod tests {
     use crate::testing::Memory;
 
     #[test]
+    fn it_is_ready_once_the_store_and_all_doors_are_open() {
+        let service = Service::new(0, Budget::new(1 << 20), Rights::new(Scopes::ALL, None), None, false);
+        assert_eq!(service.health(), Health::Opening);
+        service.open(Arc::new(Memory::default())).unwrap();
+        assert_eq!(service.health(), Health::Opening, "there is the local door still");
+        service.complete();
+        assert_eq!(service.health(), Health::Ready);
+        service.drain();
+        assert_eq!(service.health(), Health::Draining);
+    }
+
+    #[test]
     fn an_engine_that_ended_is_replaced_by_the_request_that_finds_it() {
         let rights = Rights::new(Scopes::ALL, None);
         let service = Service::new(0, Budget::new(1 << 20), rights, None, false);
         let engine = RwLock::new(Arc::new(engine::tests::ended()));
         assert!(service.open.set(Open { engine, messages: Arc::new(Memory::default()) }).is_ok());
         let ask = || service.answer(Request::new(Method::Get, &format!("/messages/{}", Digest::of(b"")))).reply.status;
+        service.complete();
         assert_eq!(service.health(), Health::Failed);
         assert_eq!(ask(), 503);
         assert_eq!((ask(), service.health()), (404, Health::Ready));

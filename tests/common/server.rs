@@ -76,7 +76,7 @@ impl Server {
         Self { address: address.parse().unwrap(), https: scheme == "https", child, sandbox }
     }
 
-    /// Waits until the store is open.
+    /// Waits until the store and all doors are open.
     pub fn is_ready(&self) {
         until("the server is ready", || self.get("/readyz").status == 200);
     }

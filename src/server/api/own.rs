@@ -9,7 +9,7 @@ pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
 /// What the server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Health {
-    /// The store is being opened.
+    /// The store or a door is being opened.
     Opening,
     /// Everything works.
     Ready,

@@ -17,6 +17,11 @@ impl Service {
         self.not_after.store(not_after, Ordering::Relaxed);
     }
 
+    /// From now on, the server says that it is ready: every door is open, and whoever waited for that finds them all.
+    pub(in crate::server) fn complete(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
     /// From now on, the server says that it is not ready.
     pub(in crate::server) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -43,7 +48,8 @@ impl Service {
         if self.draining.load(Ordering::Relaxed) {
             return Health::Draining;
         }
-        let Some(open) = self.open.get() else { return Health::Opening };
+        let is_complete = self.complete.load(Ordering::Relaxed);
+        let Some(open) = self.open.get().filter(|_| is_complete) else { return Health::Opening };
         if !open.engine().is_sound() {
             return Health::Failed;
         }
