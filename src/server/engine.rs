@@ -17,7 +17,7 @@ use tiny_http::{Header, Response, Server};
 use super::api::{self, Method, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::note;
-use super::ready::is_ready;
+use super::poll::poll_fd;
 use crate::messages::Messages;
 use pool::{Lease, Pool, Way};
 
@@ -120,7 +120,7 @@ impl Engine {
     ) -> io::Result<Option<(Reply, Reservation)>> {
         let mut incoming = wire::Incoming::new(request.method == Method::Head, budget);
         send(line, request)?;
-        while !self.serve_one(PATIENCE) && !is_ready(line, PollFlags::IN, Some(Duration::ZERO))? {}
+        while !self.serve_one(PATIENCE) && !poll_fd(line, PollFlags::IN, Some(Duration::ZERO))? {}
         loop {
             match incoming.read_from(&**line) {
                 Ok(wire::Progress::Whole(reply)) => return Ok(Some(reply)),

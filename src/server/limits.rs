@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Error, Proxies, door, engine};
+use super::{Error, Proxies, engine, http};
 
 /// The bounds of what a client may ask for.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Limits {
 pub(super) fn raise_descriptors(connections: usize, listeners: usize) -> Result<(), Error> {
     let needed = connections
         .saturating_add(listeners)
-        .saturating_add(LOCAL_CONNECTIONS + engine::DESCRIPTORS + door::TURNED_AWAY + OTHER_FILES);
+        .saturating_add(LOCAL_CONNECTIONS + engine::DESCRIPTORS + http::MAX_REJECTED + OTHER_FILES);
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {

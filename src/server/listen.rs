@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::door::Listener;
+use super::http::Listener;
 use super::{Error, Options, Scopes, Tls, note, systemd};
 
 /// Binds all, then says so.
@@ -18,9 +18,11 @@ pub(super) fn all(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener
     let bind = |address: &String| Listener::bind(address).map_err(failed(address));
     let bound: Vec<_> = match handed.is_empty() {
         true => options.listen.iter().map(bind).collect::<Result<_, _>>()?,
-        false => {
-            handed.into_iter().map(Listener::of).collect::<Result<_, _>>().map_err(failed("a socket of systemd"))?
-        }
+        false => handed
+            .into_iter()
+            .map(Listener::from_tcp)
+            .collect::<Result<_, _>>()
+            .map_err(failed("a socket of systemd"))?,
     };
     for listener in bound {
         let bound = listener.address().map_err(failed("a socket"))?;
@@ -40,7 +42,7 @@ pub(super) fn all(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener
 /// Makes the socket of the local door. Without it the server serves all the same, which is noted.
 pub(super) fn locally(path: &Path) -> Option<Listener> {
     let failed = |error| note(format_args!("no commands beside this server: {}: {error}", path.display()));
-    Listener::local(path).map_err(failed).ok()
+    Listener::bind_unix(path).map_err(failed).ok()
 }
 
 /// Binds where the metrics are shown, and says so.

@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::note;
-use super::ready::is_ready;
+use super::poll::poll_fd;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,7 @@ struct Behind(Option<Arc<File>>);
 /// 4 KiB. It is waited for so long.
 fn takes_a_line(file: Option<&File>, time: Option<Duration>) -> bool {
     let stderr = io::stderr();
-    is_ready(file.map_or(stderr.as_fd(), AsFd::as_fd), PollFlags::OUT, time).unwrap_or(false)
+    poll_fd(file.map_or(stderr.as_fd(), AsFd::as_fd), PollFlags::OUT, time).unwrap_or(false)
 }
 
 fn append_to(path: &std::path::Path) -> io::Result<File> {

@@ -3,24 +3,24 @@
 mod api;
 mod budget;
 mod cache;
-mod door;
+mod change_detector;
+mod coalescer;
 mod engine;
 mod error;
+mod http;
 mod limits;
 mod listen;
 mod log;
 mod metrics;
 mod options;
+mod poll;
 mod proxies;
-mod ready;
 mod rights;
 mod scrub;
+mod semaphore;
 mod service;
 mod systemd;
-mod together;
 pub mod tokens;
-mod turns;
-mod watch;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -33,11 +33,11 @@ use signal_hook::iterator::Signals;
 
 use crate::messages::{self, Messages};
 use budget::Budget;
-use door::Door;
-#[cfg(fuzzing)]
-pub use door::check_parser;
-use door::tls::Certificate;
 pub use error::Error;
+use http::Endpoint;
+#[cfg(fuzzing)]
+pub use http::check_parser;
+use http::tls::ReloadableCertificate;
 pub use limits::Limits;
 use log::AccessLog;
 pub use log::Format as LogFormat;
@@ -75,7 +75,7 @@ pub fn run(
     let (events, happens) = mpsc::channel();
     watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
     limits::raise_descriptors(options.limits.connections, options.listen.len())?;
-    let certificate = Certificate::load(&options.tls)?;
+    let certificate = ReloadableCertificate::load(&options.tls)?;
     let tls = certificate.as_ref().map(|own| own.config(options.client_ca.as_deref())).transpose()?;
     let tokens = options.token_file.clone().map(Tokens::load).transpose()?;
     let log = open_log(options)?;
@@ -89,7 +89,7 @@ pub fn run(
         Arc::new(service.with_page(options.page))
     };
     let open_door = |listeners, limits: &Limits, tls, side| {
-        let opened = Door::open(listeners, limits.clone(), tls, Arc::clone(&service), side);
+        let opened = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&service), side);
         opened.map_err(|error| Error::Io("starting to accept connections".into(), error))
     };
     let public = open_door(listeners, &options.limits, tls, Side::Public)?;
@@ -102,10 +102,10 @@ pub fn run(
     let mut warned: Option<Instant> = None;
     let refresh = |always| {
         if let Some(certificate) = &certificate {
-            certificate.refresh(always);
+            certificate.reload(always);
             service.expires(certificate.not_after().unwrap_or(0));
             if warned.is_none_or(|warned| warned.elapsed() > WARN) {
-                certificate.warn();
+                certificate.warn_if_expiring();
                 warned = Some(Instant::now());
             }
         }
@@ -128,7 +128,7 @@ pub fn run(
     drop(scrub);
     for door in &mut doors {
         let events = events.clone();
-        door.close(move || drop(events.send(Event::Empty)));
+        door.shutdown(move || drop(events.send(Event::Empty)));
     }
     drain(&happens, options.drain_timeout, doors.len());
     Ok(())

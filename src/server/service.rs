@@ -15,12 +15,12 @@ use super::Error;
 use super::api::{self, Method, Own, Reply, Request};
 use super::budget::{Budget, Reservation};
 use super::cache::Cache;
+use super::coalescer::PutCoalescer;
 use super::engine::Engine;
 use super::log::AccessLog;
 use super::metrics::Metrics;
 use super::rights::{Rights, Verdict};
-use super::together::Together;
-use super::turns::Turns;
+use super::semaphore::Semaphore;
 use crate::digest::Digest;
 use crate::messages::Messages;
 use open::Open;
@@ -43,8 +43,8 @@ pub(super) struct Service {
     /// Whether there is a page for people.
     has_page: bool,
     log: Option<AccessLog>,
-    turns: Turns,
-    together: Together,
+    turns: Semaphore,
+    together: PutCoalescer,
     /// When the certificate expires, in seconds since 1970.
     not_after: AtomicU64,
     /// What the next request is called.
@@ -65,12 +65,12 @@ pub(super) enum Side {
 /// A reply, and the memory that it takes.
 pub(super) struct Answer {
     pub(super) reply: Arc<Reply>,
-    _held: Option<Reservation>,
+    _reservation: Option<Reservation>,
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Self { reply: Arc::new(reply), _held: None }
+        Self { reply: Arc::new(reply), _reservation: None }
     }
 }
 
@@ -91,8 +91,8 @@ impl Service {
             metrics_apart: apart,
             has_page: false,
             log,
-            turns: Turns::new(ask::LONG_AT_A_TIME, ask::PATIENCE),
-            together: Together::default(),
+            turns: Semaphore::new(ask::LONG_AT_A_TIME, ask::PATIENCE),
+            together: PutCoalescer::default(),
             not_after: AtomicU64::new(0),
             ids: AtomicU64::new(first),
         }
@@ -179,7 +179,7 @@ impl Service {
         // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
         let kept = self.cache.find(&api::subject(request)?);
         self.metrics.cache(kept.is_some());
-        kept.map(|reply| Answer { reply, _held: None })
+        kept.map(|reply| Answer { reply, _reservation: None })
     }
 
     /// The reply to `request`, if it is not [at hand](Self::at_hand).

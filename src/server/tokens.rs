@@ -8,9 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use super::change_detector::ChangeDetector;
 use super::note;
 use super::rights::Scopes;
-use super::watch::Watch;
 use crate::digest::Digest;
 
 /// Who holds a token, and what for.
@@ -50,7 +50,7 @@ pub enum Error {
 pub(super) struct Tokens {
     path: PathBuf,
     holders: RwLock<Arc<Vec<Holder>>>,
-    watch: Watch<1>,
+    watch: ChangeDetector<1>,
 }
 
 impl Holder {
@@ -84,7 +84,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Vec<Holder>, Error> {
 impl Tokens {
     /// Reads the file for the first time.
     pub(super) fn load(path: PathBuf) -> Result<Self, Error> {
-        let watch = Watch::new([&path]);
+        let watch = ChangeDetector::new([&path]);
         let holders = RwLock::new(Arc::new(read(&path)?));
         Ok(Self { path, holders, watch })
     }

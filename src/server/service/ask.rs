@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{Answer, Open, Service, busy};
 use crate::server::api::{self, Reply, Request};
+use crate::server::coalescer::{BatchLeader, Completion, Enqueued};
 use crate::server::engine;
 use crate::server::note;
-use crate::server::together::{Joined, Lead, Then};
-use crate::server::turns::Turn;
+use crate::server::semaphore::Permit;
 
 /// Reads longer than this go on a few at a time: what a reader takes beside its reply is not in the budget, and may be
 /// many times the message.
@@ -24,17 +24,17 @@ impl Service {
     }
 
     /// Joins those who go together.
-    pub(in crate::server) fn join(&self, line: &[u8], then: Then) -> Joined<'_> {
-        self.together.join(line, then)
+    pub(in crate::server) fn join(&self, line: &[u8], then: Completion) -> Enqueued<'_> {
+        self.together.enqueue(line, then)
     }
 
     /// Asks for all who gathered, once it is time, and tells them.
-    pub(in crate::server) fn lead(&self, mut lead: Lead<'_>) {
-        if let Some(lines) = lead.gather()
+    pub(in crate::server) fn lead(&self, mut lead: BatchLeader<'_>) {
+        if let Some(lines) = lead.seal()
             && let Some(open) = self.open.get()
         {
             let answer = self.ask(api::share::request(lines), open);
-            lead.tell(api::share::stored(&answer.reply));
+            lead.complete(api::share::stored(&answer.reply));
         }
     }
 
@@ -46,7 +46,7 @@ impl Service {
             open.replace(&engine);
         }
         match asked_for {
-            Ok((reply, held)) => Answer { reply: Arc::new(reply), _held: Some(held) },
+            Ok((reply, held)) => Answer { reply: Arc::new(reply), _reservation: Some(held) },
             Err(engine::Error::Io(error)) => {
                 note(format_args!("the engine broke off: {error}"));
                 Reply::error(500, "Internal server error").into()
@@ -56,10 +56,10 @@ impl Service {
     }
 
     /// The turn that `request` takes if it reads something long; an error if none came free.
-    pub(super) fn turn(&self, request: &Request, open: &Open) -> Result<Option<Turn<'_>>, ()> {
+    pub(super) fn turn(&self, request: &Request, open: &Open) -> Result<Option<Permit<'_>>, ()> {
         let is_long = |digest| open.length(digest) > LONG;
         match api::is_heavy(request) || api::target(request).is_some_and(is_long) {
-            true => self.turns.take().map(Some).ok_or(()),
+            true => self.turns.acquire().map(Some).ok_or(()),
             false => Ok(None),
         }
     }

@@ -6,13 +6,13 @@ use super::super::stored as stored_reply;
 use super::*;
 use crate::server::api::Method;
 use crate::server::budget::Budget;
+use crate::server::coalescer;
 use crate::server::rights::{Rights, Scopes};
-use crate::server::together;
 use crate::testing::Memory;
 
 fn service(memory: &Arc<Memory>) -> Service {
     let mut service = Service::new(0, Budget::new(1 << 20), Rights::new(Scopes::ALL, None), None, false);
-    service.together = together::tests::patient();
+    service.together = coalescer::tests::coalescer_with_long_wait();
     service.open(Arc::clone(memory) as _).unwrap();
     service
 }
@@ -32,9 +32,9 @@ fn together(service: &Service, messages: &[&str]) -> Vec<Arc<Reply>> {
     for (number, message) in messages.iter().enumerate() {
         let (told, line) = (told.clone(), service.line(&put(message)).unwrap());
         match service.join(&line, Box::new(move |stored| told.send((number, stored)).unwrap())) {
-            Joined::First(first) => assert!(lead.replace(first).is_none()),
-            Joined::Later => {}
-            Joined::Full(_) => panic!("no room"),
+            Enqueued::Leader(first) => assert!(lead.replace(first).is_none()),
+            Enqueued::Follower => {}
+            Enqueued::Rejected(_) => panic!("no room"),
         }
     }
     service.lead(lead.unwrap());

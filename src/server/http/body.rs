@@ -1,28 +1,28 @@
 //! Bytes in, a body out, piece by piece. Pure. Chunk sizes are bare hex; extensions and trailers are checked, bounded
 //! and dropped. Past the last byte of the body nothing is taken.
 
-use super::line;
-use super::request::{Framing, Refusal, parse_fields};
+use super::byte_class;
+use super::request::{Framing, RequestError, parse_field_lines};
 
 /// Hex digits of a chunk's size; leading zeros count.
-const MAX_DIGITS: u32 = 16;
+const MAX_CHUNK_SIZE_DIGITS: u32 = 16;
 /// Of all extensions of a body, in bytes.
-const MAX_EXTENSIONS: usize = 4 << 10;
+const MAX_EXTENSION_BYTES: usize = 4 << 10;
 /// Of the trailers, in bytes.
-const MAX_TRAILERS: usize = 8 << 10;
+const MAX_TRAILER_BYTES: usize = 8 << 10;
 /// Of the fields in the trailers.
-const MAX_FIELDS: usize = 32;
+const MAX_TRAILER_FIELDS: usize = 32;
 
-const TOO_LARGE: Refusal = Refusal::new(413, "Request body too large");
-const BAD_CHUNK: Refusal = Refusal::bad("Invalid chunk");
+const BODY_TOO_LARGE: RequestError = RequestError::new(413, "Request body too large");
+const BAD_CHUNK: RequestError = RequestError::bad_request("Invalid chunk");
 
 /// A body on its way in.
 #[derive(Debug)]
-pub(super) struct Body {
+pub(super) struct BodyDecoder {
     state: State,
     limit: u64,
     received: u64,
-    extensions: usize,
+    extension_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -43,20 +43,20 @@ enum State {
     Done,
 }
 
-impl Body {
+impl BodyDecoder {
     /// A body framed so, of `limit` bytes at most.
-    pub(super) fn new(framing: Framing, limit: u64) -> Result<Self, Refusal> {
+    pub(super) fn new(framing: Framing, limit: u64) -> Result<Self, RequestError> {
         let state = match framing {
-            Framing::Length(length) if length > limit => return Err(TOO_LARGE),
+            Framing::Length(length) if length > limit => return Err(BODY_TOO_LARGE),
             Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Size { digits: 0, value: 0 },
         };
-        Ok(Self { state, limit, received: 0, extensions: 0 })
+        Ok(Self { state, limit, received: 0, extension_bytes: 0 })
     }
 
     /// Whether all of it came.
-    pub(super) const fn is_whole(&self) -> bool {
+    pub(super) const fn is_complete(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
@@ -66,12 +66,12 @@ impl Body {
     }
 
     /// Takes what belongs to the body from `input`, adds its content to `out`, and says how many bytes were taken.
-    pub(super) fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Refusal> {
+    pub(super) fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, RequestError> {
         let mut at = 0;
-        while at < input.len() && !self.is_whole() {
+        while at < input.len() && !self.is_complete() {
             at += match self.state {
                 State::Length(left) | State::Data(left) => self.copy(&input[at..], left, out),
-                _ => self.step(input[at]).map(|()| 1)?,
+                _ => self.feed_byte(input[at]).map(|()| 1)?,
             };
         }
         Ok(at)
@@ -91,24 +91,24 @@ impl Body {
         count
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn feed_byte(&mut self, byte: u8) -> Result<(), RequestError> {
         match &mut self.state {
             State::Size { digits, value } => match char::from(byte).to_digit(16) {
-                Some(_) if *digits == MAX_DIGITS => return Err(BAD_CHUNK),
+                Some(_) if *digits == MAX_CHUNK_SIZE_DIGITS => return Err(BAD_CHUNK),
                 Some(digit) => {
                     *digits += 1;
                     *value = *value << 4 | u64::from(digit);
                 }
                 None if *digits == 0 => return Err(BAD_CHUNK),
-                None => return self.size_ends(byte),
+                None => return self.finish_chunk_size(byte),
             },
-            State::Extension(before, size) => {
+            State::Extension(previous, size) => {
                 let size = *size;
-                if !line::may_follow(*before, byte) || self.extensions == MAX_EXTENSIONS {
+                if !byte_class::is_legal_after(*previous, byte) || self.extension_bytes == MAX_EXTENSION_BYTES {
                     return Err(BAD_CHUNK);
                 }
-                *before = byte;
-                self.extensions += 1;
+                *previous = byte;
+                self.extension_bytes += 1;
                 if byte == b'\r' {
                     self.state = State::SizeEnd(size);
                 }
@@ -122,17 +122,17 @@ impl Body {
             }
             State::DataCr if byte == b'\r' => self.state = State::DataLf,
             State::DataLf if byte == b'\n' => self.state = State::Size { digits: 0, value: 0 },
-            State::Trailers(_) => return self.trailer(byte),
+            State::Trailers(_) => return self.trailer_byte(byte),
             State::DataCr | State::DataLf => return Err(BAD_CHUNK),
             State::Length(_) | State::Data(_) | State::Done => unreachable!("these take bytes by the run, or none"),
         }
         Ok(())
     }
 
-    fn size_ends(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn finish_chunk_size(&mut self, byte: u8) -> Result<(), RequestError> {
         let State::Size { value, .. } = self.state else { return Err(BAD_CHUNK) };
         if value > self.limit - self.received {
-            return Err(TOO_LARGE);
+            return Err(BODY_TOO_LARGE);
         }
         self.state = match byte {
             b'\r' => State::SizeEnd(value),
@@ -142,19 +142,19 @@ impl Body {
         Ok(())
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<(), RequestError> {
         let State::Trailers(bytes) = &mut self.state else { return Err(BAD_CHUNK) };
-        if !line::may_follow(bytes.last().copied().unwrap_or(0), byte) {
-            return Err(Refusal::bad("Control character in the trailers"));
+        if !byte_class::is_legal_after(bytes.last().copied().unwrap_or(0), byte) {
+            return Err(RequestError::bad_request("Control character in the trailers"));
         }
-        if bytes.len() == MAX_TRAILERS {
-            return Err(Refusal::new(431, "Trailers too large"));
+        if bytes.len() == MAX_TRAILER_BYTES {
+            return Err(RequestError::new(431, "Trailers too large"));
         }
         bytes.push(byte);
         if bytes == b"\r\n" {
             self.state = State::Done;
         } else if bytes.ends_with(b"\r\n\r\n") {
-            parse_fields(bytes, &mut [httparse::EMPTY_HEADER; MAX_FIELDS])?;
+            parse_field_lines(bytes, &mut [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS])?;
             self.state = State::Done;
         }
         Ok(())

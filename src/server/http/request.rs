@@ -3,19 +3,19 @@
 
 mod fields;
 
-use super::line::{self, STEP};
+use super::byte_class::{self, SCAN_WIDTH};
 use crate::digest::Digest;
 use crate::server::api::{Method, Reply, Request};
-use fields::fields;
-pub(super) use fields::parse_fields;
+pub(super) use fields::parse_field_lines;
+use fields::parse_headers;
 
 /// Of a request line, in bytes.
-const MAX_LINE: usize = 8 << 10;
+const MAX_REQUEST_LINE: usize = 8 << 10;
 /// Of a head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 /// Why a request is not taken. What follows it on the connection has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RequestError {
     pub(super) status: u16,
     pub(super) message: &'static str,
 }
@@ -48,46 +48,46 @@ pub(super) enum Framing {
 
 /// Finds where a head ends, each byte looked at once however it comes in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub(super) struct HeadParser {
     checked: usize,
     /// What the request line says, and where it ends, before its CR.
-    line: Option<(Request, Minor, usize)>,
+    request_line: Option<(Request, HttpVersion, usize)>,
 }
 
-impl From<Refusal> for Reply {
-    fn from(refusal: Refusal) -> Self {
+impl From<RequestError> for Reply {
+    fn from(refusal: RequestError) -> Self {
         Self::error(refusal.status, refusal.message)
     }
 }
 
-impl Refusal {
+impl RequestError {
     pub(super) const fn new(status: u16, message: &'static str) -> Self {
         Self { status, message }
     }
 
-    pub(super) const fn bad(message: &'static str) -> Self {
+    pub(super) const fn bad_request(message: &'static str) -> Self {
         Self::new(400, message)
     }
 }
 
-impl Scan {
+impl HeadParser {
     /// The head that `bytes` begin with and its length, or `None` while it is not whole.
     ///
     /// To be called again with the same bytes and more.
-    pub(super) fn head(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
-        let Some(end) = self.end(bytes)? else { return Ok(None) };
-        let (request, version, line) = self.line.take().expect("a head that ended has a first line");
-        fields(request, version, &bytes[line + 2..end]).map(|head| Some((head, end)))
+    pub(super) fn parse(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
+        let Some(end) = self.find_end(bytes)? else { return Ok(None) };
+        let (request, version, line) = self.request_line.take().expect("a head that ended has a first line");
+        parse_headers(request, version, &bytes[line + 2..end]).map(|head| Some((head, end)))
     }
 
-    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestError> {
         while self.checked < bytes.len() {
-            let (from, to) = (self.checked, bytes.len().min(self.checked + STEP));
-            let is_plain = bytes[from..].first_chunk().copied().is_some_and(line::is_plain);
+            let (from, to) = (self.checked, bytes.len().min(self.checked + SCAN_WIDTH));
+            let is_plain = bytes[from..].first_chunk().copied().is_some_and(byte_class::has_no_controls);
             // What may end a line or break a limit is looked at byte by byte.
-            if !is_plain || to > MAX_LINE || bytes[..from].ends_with(b"\r") {
+            if !is_plain || to > MAX_REQUEST_LINE || bytes[..from].ends_with(b"\r") {
                 for at in from..to {
-                    if self.is_end(bytes, at)? {
+                    if self.is_end_at(bytes, at)? {
                         return Ok(Some(at + 1));
                     }
                 }
@@ -98,22 +98,22 @@ impl Scan {
     }
 
     /// Looks at one byte, and tells whether the head ends with it.
-    fn is_end(&mut self, bytes: &[u8], at: usize) -> Result<bool, Refusal> {
-        let (before, byte) = (at.checked_sub(1).map_or(0, |before| bytes[before]), bytes[at]);
-        if !line::may_follow(before, byte) {
-            return Err(Refusal::bad("Control character in the head"));
+    fn is_end_at(&mut self, bytes: &[u8], at: usize) -> Result<bool, RequestError> {
+        let (previous, byte) = (at.checked_sub(1).map_or(0, |previous| bytes[previous]), bytes[at]);
+        if !byte_class::is_legal_after(previous, byte) {
+            return Err(RequestError::bad_request("Control character in the head"));
         }
         if at >= MAX_HEAD {
-            return Err(Refusal::new(431, "Request head too large"));
+            return Err(RequestError::new(431, "Request head too large"));
         }
-        match self.line {
+        match self.request_line {
             None if byte == b'\n' => {
                 // Said at once: who speaks another protocol may not send more until it is answered.
-                let (request, version) = request_line(&bytes[..at - 1])?;
-                self.line = Some((request, version, at - 1));
+                let (request, version) = parse_request_line(&bytes[..at - 1])?;
+                self.request_line = Some((request, version, at - 1));
                 Ok(false)
             }
-            None if at > MAX_LINE => Err(Refusal::new(414, "Request line too long")),
+            None if at > MAX_REQUEST_LINE => Err(RequestError::new(414, "Request line too long")),
             Some(_) => Ok(byte == b'\n' && bytes[..at - 1].ends_with(b"\r\n")),
             None => Ok(false),
         }
@@ -121,27 +121,27 @@ impl Scan {
 }
 
 /// The minor version of HTTP/1.
-type Minor = u8;
+type HttpVersion = u8;
 
-fn request_line(line: &[u8]) -> Result<(Request, Minor), Refusal> {
-    const NONE: Refusal = Refusal::bad("Not an HTTP request");
-    let line = std::str::from_utf8(line).map_err(|_| NONE)?;
+fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestError> {
+    const NOT_HTTP: RequestError = RequestError::bad_request("Not an HTTP request");
+    let line = std::str::from_utf8(line).map_err(|_| NOT_HTTP)?;
     let mut parts = line.split(' ');
     let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(NONE);
+        return Err(NOT_HTTP);
     };
     if method.is_empty() || !method.bytes().all(is_token) {
-        return Err(NONE);
+        return Err(NOT_HTTP);
     }
     let minor = match version {
         "HTTP/1.1" => 1,
         "HTTP/1.0" => 0,
-        _ if version.starts_with("HTTP/") => return Err(Refusal::new(505, "HTTP version not supported")),
-        _ => return Err(NONE),
+        _ if version.starts_with("HTTP/") => return Err(RequestError::new(505, "HTTP version not supported")),
+        _ => return Err(NOT_HTTP),
     };
     if !target.starts_with('/') || !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(Refusal::bad("Invalid request target"));
+        return Err(RequestError::bad_request("Invalid request target"));
     }
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),

@@ -7,21 +7,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// What differs when a file was written or another put in its place. `None`: it could not be looked at.
-type Stamp = Option<(SystemTime, u64, u64)>;
+type Fingerprint = Option<(SystemTime, u64, u64)>;
 
 /// Files as they were when last looked at.
 #[derive(Debug)]
-pub(super) struct Watch<const N: usize>(Mutex<[Stamp; N]>);
+pub(super) struct ChangeDetector<const N: usize>(Mutex<[Fingerprint; N]>);
 
-impl<const N: usize> Watch<N> {
+impl<const N: usize> ChangeDetector<N> {
     /// Looks at them for the first time. To be called before they are read.
     pub(super) fn new(paths: [&Path; N]) -> Self {
-        Self(Mutex::new(paths.map(stamp)))
+        Self(Mutex::new(paths.map(file_fingerprint)))
     }
 
     /// Whether any has changed since.
     pub(super) fn has_changed(&self, paths: [&Path; N]) -> bool {
-        let now = paths.map(stamp);
+        let now = paths.map(file_fingerprint);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = *known != now;
         *known = now;
@@ -29,7 +29,7 @@ impl<const N: usize> Watch<N> {
     }
 }
 
-fn stamp(path: &Path) -> Stamp {
+fn file_fingerprint(path: &Path) -> Fingerprint {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }

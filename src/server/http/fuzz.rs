@@ -1,21 +1,21 @@
 //! What holds for any bytes that a client may send: for `cargo fuzz`, and with random changes for every test run.
 
-use super::body::Body;
-use super::request::{Head, Refusal, Scan};
+use super::body::BodyDecoder;
+use super::request::{Head, HeadParser, RequestError};
 
 /// Of a body, in bytes.
-const LIMIT: u64 = 4096;
+const FUZZ_BODY_LIMIT: u64 = 4096;
 
-type Parsed = Result<Option<(Head, Vec<u8>, usize)>, Refusal>;
+type Parsed = Result<Option<(Head, Vec<u8>, usize)>, RequestError>;
 
 /// Reads one request off `bytes` and checks that it is the same in whatever pieces they come, and clean.
 pub fn check_parser(bytes: &[u8]) {
-    let whole = parse(bytes, bytes.len().max(1));
+    let whole = parse_request(bytes, bytes.len().max(1));
     for step in [1, 7] {
-        assert_eq!(parse(bytes, step), whole, "in pieces of {step}");
+        assert_eq!(parse_request(bytes, step), whole, "in pieces of {step}");
     }
     let Ok(Some((mut head, body, taken))) = whole else { return };
-    assert!(taken <= bytes.len() && body.len() as u64 <= LIMIT);
+    assert!(taken <= bytes.len() && body.len() as u64 <= FUZZ_BODY_LIMIT);
     assert!(head.request.path.starts_with('/'));
     let mut texts = vec![Some(head.request.path.clone()), head.request.query.clone()];
     texts.extend(head.request.fields_mut().map(|(_, value)| value.clone()));
@@ -23,27 +23,27 @@ pub fn check_parser(bytes: &[u8]) {
         assert!(text.bytes().all(|byte| (b' '..0x7f).contains(&byte) || byte == b'\t'), "{text:?}");
     }
     // What follows the request does not change it.
-    let alone = parse(&bytes[..taken], taken).map(|parsed| parsed.map(|(head, body, _)| (head, body)));
+    let alone = parse_request(&bytes[..taken], taken).map(|parsed| parsed.map(|(head, body, _)| (head, body)));
     assert_eq!(alone, Ok(Some((head, body))));
 }
 
 /// The request that `bytes` begin with, its body, and how many bytes that took. `None`: it is not whole.
-fn parse(bytes: &[u8], step: usize) -> Parsed {
-    let mut scan = Scan::default();
+fn parse_request(bytes: &[u8], step: usize) -> Parsed {
+    let mut scan = HeadParser::default();
     let mut come = 0;
     let (head, start) = loop {
-        match scan.head(&bytes[..come])? {
+        match scan.parse(&bytes[..come])? {
             Some(found) => break found,
             None if come == bytes.len() => return Ok(None),
             None => come = (come + step).min(bytes.len()),
         }
     };
-    let (mut body, mut out, mut at) = (Body::new(head.framing, LIMIT)?, Vec::new(), start);
-    while !body.is_whole() {
+    let (mut body, mut out, mut at) = (BodyDecoder::new(head.framing, FUZZ_BODY_LIMIT)?, Vec::new(), start);
+    while !body.is_complete() {
         if at == bytes.len() {
             return Ok(None);
         }
-        at += body.push(&bytes[at..(at + step).min(bytes.len())], &mut out)?;
+        at += body.decode(&bytes[at..(at + step).min(bytes.len())], &mut out)?;
     }
     Ok(Some((head, out, at)))
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_with_random_changes_are_taken_or_refused_whatever_the_pieces() {
+    fn mutated_requests_parse_the_same_in_pieces_of_any_size() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/request");
         let Ok(dir) = std::fs::read_dir(corpus) else { return };
         let seeds: Vec<Vec<u8>> = dir.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();

@@ -10,55 +10,55 @@ use super::socket::Socket;
 use crate::server::{Limits, Proxies};
 
 /// All connections.
-pub(super) struct Roster {
+pub(super) struct ConnectionRegistry {
     max: usize,
     max_per_address: usize,
     /// Who is not counted by address.
-    exempt: Proxies,
+    trusted_proxies: Proxies,
     draining: AtomicBool,
-    names: AtomicU64,
-    inside: Mutex<Inside>,
+    next_id: AtomicU64,
+    state: Mutex<RegistryState>,
 }
 
 #[derive(Default)]
-struct Inside {
-    guests: HashMap<u64, Arc<Seat>>,
+struct RegistryState {
+    connections: HashMap<u64, Arc<ConnectionHandle>>,
     addresses: HashMap<IpAddr, usize>,
     /// Called when the last one leaves a roster that drains.
-    when_empty: Option<Box<dyn FnOnce() + Send>>,
+    on_drained: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// What others may do to a connection.
-struct Seat {
+struct ConnectionHandle {
     socket: Arc<Socket>,
     idle: Mutex<bool>,
 }
 
 /// One connection's place. It is free again when this goes.
-pub(super) struct Guest {
-    roster: Arc<Roster>,
-    name: u64,
+pub(super) struct ConnectionPermit {
+    registry: Arc<ConnectionRegistry>,
+    id: u64,
     address: Option<IpAddr>,
-    seat: Arc<Seat>,
+    handle: Arc<ConnectionHandle>,
 }
 
-impl Roster {
+impl ConnectionRegistry {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             max: limits.connections,
             max_per_address: limits.connections_per_address,
-            exempt: limits.trusted_proxies.clone(),
+            trusted_proxies: limits.trusted_proxies.clone(),
             draining: AtomicBool::new(false),
-            names: AtomicU64::new(0),
-            inside: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            state: Mutex::default(),
         }
     }
 
     /// A place for a connection, idle at first; `None` if there is none left, at all or for its address.
-    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<Guest> {
-        let address = socket.peer().filter(|&peer| !self.exempt.trust(peer)).map(household);
+    pub(super) fn try_acquire(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
+        let address = socket.peer().filter(|&peer| !self.trusted_proxies.trust(peer)).map(limit_key);
         let mut inside = self.lock();
-        if inside.guests.len() >= self.max {
+        if inside.connections.len() >= self.max {
             return None;
         }
         if let Some(address) = address {
@@ -68,15 +68,15 @@ impl Roster {
             }
             *count += 1;
         }
-        let name = self.names.fetch_add(1, Ordering::Relaxed);
-        let seat = Arc::new(Seat { socket: Arc::clone(socket), idle: Mutex::new(true) });
-        inside.guests.insert(name, Arc::clone(&seat));
-        Some(Guest { roster: Arc::clone(self), name, address, seat })
+        let name = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let seat = Arc::new(ConnectionHandle { socket: Arc::clone(socket), idle: Mutex::new(true) });
+        inside.connections.insert(name, Arc::clone(&seat));
+        Some(ConnectionPermit { registry: Arc::clone(self), id: name, address, handle: seat })
     }
 
     /// Whether nobody is inside.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().guests.is_empty()
+        self.lock().connections.is_empty()
     }
 
     /// Whether connections are to end with the request in hand.
@@ -85,66 +85,66 @@ impl Roster {
     }
 
     /// Ends all connections: the idle at once, the others after their request. Calls `when_empty` after the last.
-    pub(super) fn drain(&self, when_empty: Box<dyn FnOnce() + Send>) {
+    pub(super) fn drain(&self, on_drained: Box<dyn FnOnce() + Send>) {
         self.draining.store(true, Ordering::SeqCst);
         let mut inside = self.lock();
-        for seat in inside.guests.values() {
+        for seat in inside.connections.values() {
             if *seat.lock() {
-                seat.socket.stop_reading();
+                seat.socket.shutdown_read();
             }
         }
-        if inside.guests.is_empty() {
+        if inside.connections.is_empty() {
             drop(inside);
-            when_empty();
+            on_drained();
         } else {
-            inside.when_empty = Some(when_empty);
+            inside.on_drained = Some(on_drained);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RegistryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seat {
+impl ConnectionHandle {
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Guest {
+impl ConnectionPermit {
     /// What no other is called.
-    pub(super) const fn name(&self) -> u64 {
-        self.name
+    pub(super) const fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whose connection it is.
     pub(super) fn peer(&self) -> Option<IpAddr> {
-        self.seat.socket.peer()
+        self.handle.socket.peer()
     }
 
     /// No request is in hand: the connection may be ended. `false`: it is to end now.
-    pub(super) fn rests(&self) -> bool {
-        *self.seat.lock() = true;
+    pub(super) fn mark_idle(&self) -> bool {
+        *self.handle.lock() = true;
         // After the mark is set: either this sees the drain, or the drain sees the mark.
-        !self.roster.is_draining()
+        !self.registry.is_draining()
     }
 
     /// A request has begun.
-    pub(super) fn works(&self) {
-        *self.seat.lock() = false;
+    pub(super) fn mark_busy(&self) {
+        *self.handle.lock() = false;
     }
 
     /// Whether the connection is to end with the request in hand.
-    pub(super) fn is_last_call(&self) -> bool {
-        self.roster.is_draining()
+    pub(super) fn is_draining(&self) -> bool {
+        self.registry.is_draining()
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut inside = self.roster.lock();
-        inside.guests.remove(&self.name);
+        let mut inside = self.registry.lock();
+        inside.connections.remove(&self.id);
         if let Some(address) = self.address
             && let Some(count) = inside.addresses.get_mut(&address)
         {
@@ -153,7 +153,7 @@ impl Drop for Guest {
                 inside.addresses.remove(&address);
             }
         }
-        let last = if inside.guests.is_empty() { inside.when_empty.take() } else { None };
+        let last = if inside.connections.is_empty() { inside.on_drained.take() } else { None };
         drop(inside);
         if let Some(when_empty) = last {
             when_empty();
@@ -162,7 +162,7 @@ impl Drop for Guest {
 }
 
 /// What counts as one address: of IPv6 the /64, since whoever has one address there has them all.
-fn household(address: IpAddr) -> IpAddr {
+fn limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -177,8 +177,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_one_v4_address_or_one_v6_network_of_64_bits() {
-        let household = |text: &str| household(text.parse().unwrap()).to_string();
+    fn the_limit_key_is_one_ipv4_address_or_one_ipv6_64_bit_prefix() {
+        let household = |text: &str| limit_key(text.parse().unwrap()).to_string();
         assert_eq!(household("192.0.2.1"), "192.0.2.1");
         assert_eq!(household("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(household("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");

@@ -1,31 +1,31 @@
 //! What is taken as a head, what is refused and how, and that it does not matter in which pieces it comes.
 
-use super::fields::MAX_FIELDS;
+use super::fields::MAX_HEADER_FIELDS;
 use super::*;
 
 const HOST: &str = "Host: a\r\n";
 
-fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
-    Scan::default().head(bytes)
+fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
+    HeadParser::default().parse(bytes)
 }
 
-fn head(text: &str) -> Head {
-    parse(text.as_bytes()).unwrap().expect("a whole head").0
+fn expect_head(text: &str) -> Head {
+    parse_head(text.as_bytes()).unwrap().expect("a whole head").0
 }
 
-fn status(bytes: impl AsRef<[u8]>) -> u16 {
-    parse(bytes.as_ref()).expect_err(&String::from_utf8_lossy(bytes.as_ref())).status
+fn error_status(bytes: impl AsRef<[u8]>) -> u16 {
+    parse_head(bytes.as_ref()).expect_err(&String::from_utf8_lossy(bytes.as_ref())).status
 }
 
-fn with(fields: &str) -> String {
+fn request_with(fields: &str) -> String {
     format!("GET / HTTP/1.1\r\n{HOST}{fields}\r\n\r\n")
 }
 
 #[test]
-fn what_is_understood_of_a_head_is_all_that_goes_on() {
+fn only_known_header_fields_are_kept_in_the_head() {
     let text = "POST /messages?a=b&c HTTP/1.1\r\nHost: a.example:8443\r\nAccept: a/b\r\nx: y\r\naccept: c/d\r\n\
         CONTENT-TYPE: application/json\r\nContent-Length: 07\r\nExpect: 100-Continue\r\n\r\n";
-    let head = head(text);
+    let head = expect_head(text);
     let expected = Request {
         query: Some("a=b&c".to_owned()),
         accept: Some("a/b, c/d".to_owned()),
@@ -40,51 +40,51 @@ fn what_is_understood_of_a_head_is_all_that_goes_on() {
 }
 
 #[test]
-fn the_pieces_in_which_a_head_comes_do_not_matter() {
-    let text = with("Accept: */*\r\nContent-Length: 3");
+fn a_head_parses_the_same_in_pieces_of_any_size() {
+    let text = request_with("Accept: */*\r\nContent-Length: 3");
     let bytes = format!("{text}foo");
     for step in 1..text.len() {
-        let mut scan = Scan::default();
+        let mut scan = HeadParser::default();
         let mut end = 0;
         let found = loop {
             end = (end + step).min(bytes.len());
-            if let Some(found) = scan.head(&bytes.as_bytes()[..end]).unwrap() {
+            if let Some(found) = scan.parse(&bytes.as_bytes()[..end]).unwrap() {
                 break found;
             }
         };
-        assert_eq!(found, parse(text.as_bytes()).unwrap().unwrap());
+        assert_eq!(found, parse_head(text.as_bytes()).unwrap().unwrap());
         assert_eq!(found.1, text.len());
     }
 }
 
 #[test]
-fn a_byte_that_may_not_follow_is_refused_wherever_it_stands() {
-    for place in 0..3 * STEP {
+fn an_illegal_control_byte_is_rejected_at_any_position() {
+    for place in 0..3 * SCAN_WIDTH {
         let before = "v".repeat(place);
         for bad in ["\0", "\x1f", "\x7f", "\n", "\rv", "\r\r\n", "\r\0"] {
-            let text = with(&format!("A: {before}{bad}{}", "v".repeat(3 * STEP - place)));
+            let text = request_with(&format!("A: {before}{bad}{}", "v".repeat(3 * SCAN_WIDTH - place)));
             let at = text.find("A: ").unwrap() + 3 + place;
             // As soon as it is there, and not before.
-            assert_eq!(parse(&text.as_bytes()[..at]), Ok(None));
-            assert_eq!(status(&text[..at + bad.len()]), 400, "{bad:?} after {place}");
-            assert_eq!(status(&text), 400, "{bad:?} after {place}");
+            assert_eq!(parse_head(&text.as_bytes()[..at]), Ok(None));
+            assert_eq!(error_status(&text[..at + bad.len()]), 400, "{bad:?} after {place}");
+            assert_eq!(error_status(&text), 400, "{bad:?} after {place}");
         }
-        let head = head(&with(&format!("Accept: v{before}\t~ v")));
+        let head = expect_head(&request_with(&format!("Accept: v{before}\t~ v")));
         assert!(head.request.accept.unwrap().contains("\t~ v"));
     }
 }
 
 #[test]
-fn a_connection_is_kept_in_1_1_unless_told_and_in_1_0_only_if_told() {
-    assert!(head(&with("A: b")).keep_alive);
-    assert!(!head(&with("Connection: foo, CLOSE")).keep_alive);
-    assert!(!head(&with("Connection: keep-alive\r\nConnection: close")).keep_alive);
-    assert!(!head("GET / HTTP/1.0\r\n\r\n").keep_alive);
-    assert!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+fn http_1_1_keeps_alive_by_default_and_http_1_0_only_on_request() {
+    assert!(expect_head(&request_with("A: b")).keep_alive);
+    assert!(!expect_head(&request_with("Connection: foo, CLOSE")).keep_alive);
+    assert!(!expect_head(&request_with("Connection: keep-alive\r\nConnection: close")).keep_alive);
+    assert!(!expect_head("GET / HTTP/1.0\r\n\r\n").keep_alive);
+    assert!(expect_head("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
 }
 
 #[test]
-fn framing_that_could_be_read_in_two_ways_is_refused_with_400() {
+fn ambiguous_framing_is_rejected_with_400() {
     for fields in [
         "Content-Length: 3\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 3",
@@ -108,18 +108,21 @@ fn framing_that_could_be_read_in_two_ways_is_refused_with_400() {
         "Transfer-Encoding:",
         "Transfer-Encoding: identity",
     ] {
-        assert_eq!(status(with(fields)), 400, "{fields}");
+        assert_eq!(error_status(request_with(fields)), 400, "{fields}");
     }
-    assert_eq!(status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+    assert_eq!(error_status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
 }
 
 #[test]
-fn a_length_beyond_all_numbers_is_a_length_that_is_too_large() {
-    assert_eq!(head(&with("Content-Length: 99999999999999999999999999")).framing, Framing::Length(u64::MAX));
+fn an_overflowing_content_length_becomes_the_maximum() {
+    assert_eq!(
+        expect_head(&request_with("Content-Length: 99999999999999999999999999")).framing,
+        Framing::Length(u64::MAX)
+    );
 }
 
 #[test]
-fn fields_that_are_not_clean_are_refused_with_400() {
+fn malformed_header_fields_are_rejected_with_400() {
     for fields in [
         "A: b\r\n c",
         "A: b\r\n\tc",
@@ -134,7 +137,7 @@ fn fields_that_are_not_clean_are_refused_with_400() {
         "Content-Type: caf\u{e9}",
         "Host: b",
     ] {
-        assert_eq!(status(with(fields)), 400, "{fields:?}");
+        assert_eq!(error_status(request_with(fields)), 400, "{fields:?}");
     }
     for bytes in [
         &b"GET / HTTP/1.1\nHost: a\n\n"[..],
@@ -147,24 +150,24 @@ fn fields_that_are_not_clean_are_refused_with_400() {
         b"\x16\x03\x01\x02\0\x01",
         b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
-        assert_eq!(status(bytes), 400, "{:?}", String::from_utf8_lossy(bytes));
+        assert_eq!(error_status(bytes), 400, "{:?}", String::from_utf8_lossy(bytes));
     }
 }
 
 #[test]
-fn one_host_is_needed_in_1_1_and_no_two_ever() {
-    assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
-    assert_eq!(status("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
+fn http_1_1_requires_a_host_and_two_hosts_are_always_rejected() {
+    assert_eq!(error_status("GET / HTTP/1.1\r\n\r\n"), 400);
+    assert_eq!(error_status("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
     for bad in ["a, b", "a/b", "a b", "u@a", "a\\b", "\u{e9}"] {
-        assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n")), 400, "{bad}");
+        assert_eq!(error_status(format!("GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n")), 400, "{bad}");
     }
     for good in ["", "a:8443", "[::1]:8443", "a.example"] {
-        assert!(parse(format!("GET / HTTP/1.1\r\nHost: {good}\r\n\r\n").as_bytes()).is_ok(), "{good}");
+        assert!(parse_head(format!("GET / HTTP/1.1\r\nHost: {good}\r\n\r\n").as_bytes()).is_ok(), "{good}");
     }
 }
 
 #[test]
-fn a_request_line_that_is_none_is_refused_as_soon_as_it_ends() {
+fn an_invalid_request_line_is_rejected_as_soon_as_it_ends() {
     for line in [
         "",
         " ",
@@ -185,60 +188,60 @@ fn a_request_line_that_is_none_is_refused_as_soon_as_it_ends() {
         "GET /\u{e9} HTTP/1.1",
         "GET /a#b HTTP/1.1",
     ] {
-        assert_eq!(status(format!("{line}\r\n")), 400, "{line:?}");
+        assert_eq!(error_status(format!("{line}\r\n")), 400, "{line:?}");
     }
     for line in ["PRI * HTTP/2.0", "GET / HTTP/2", "GET / HTTP/0.9", "GET / HTTP/1.2", "GET / HTTP/1.10", "GET / HTTP/"]
     {
-        assert_eq!(status(format!("{line}\r\n")), 505, "{line:?}");
+        assert_eq!(error_status(format!("{line}\r\n")), 505, "{line:?}");
     }
 }
 
 #[test]
-fn lines_heads_and_fields_are_taken_up_to_the_limit_and_not_beyond() {
+fn request_line_head_and_field_count_are_accepted_up_to_their_limits() {
     let line = |length: usize| format!("GET /{} HTTP/1.1\r\n{HOST}\r\n", "a".repeat(length - 14));
-    assert!(parse(line(MAX_LINE).as_bytes()).unwrap().is_some());
-    assert_eq!(status(line(MAX_LINE + 1)), 414);
-    for more in 2..=2 * STEP {
-        assert_eq!(status("a".repeat(MAX_LINE + more)), 414);
+    assert!(parse_head(line(MAX_REQUEST_LINE).as_bytes()).unwrap().is_some());
+    assert_eq!(error_status(line(MAX_REQUEST_LINE + 1)), 414);
+    for more in 2..=2 * SCAN_WIDTH {
+        assert_eq!(error_status("a".repeat(MAX_REQUEST_LINE + more)), 414);
     }
     let sized = |length: usize| {
-        let rest = with("A: ").len();
-        with(&format!("A: {}", "a".repeat(length - rest)))
+        let rest = request_with("A: ").len();
+        request_with(&format!("A: {}", "a".repeat(length - rest)))
     };
-    assert!(parse(sized(MAX_HEAD).as_bytes()).unwrap().is_some());
-    for more in 1..=2 * STEP {
-        assert_eq!(status(&sized(2 * MAX_HEAD)[..MAX_HEAD + more]), 431);
+    assert!(parse_head(sized(MAX_HEAD).as_bytes()).unwrap().is_some());
+    for more in 1..=2 * SCAN_WIDTH {
+        assert_eq!(error_status(&sized(2 * MAX_HEAD)[..MAX_HEAD + more]), 431);
     }
-    assert_eq!(status(sized(MAX_HEAD + 1)), 431);
-    assert!(parse(with(&vec!["A: b"; MAX_FIELDS - 1].join("\r\n")).as_bytes()).unwrap().is_some());
-    assert_eq!(status(with(&vec!["A: b"; MAX_FIELDS].join("\r\n"))), 431);
+    assert_eq!(error_status(sized(MAX_HEAD + 1)), 431);
+    assert!(parse_head(request_with(&vec!["A: b"; MAX_HEADER_FIELDS - 1].join("\r\n")).as_bytes()).unwrap().is_some());
+    assert_eq!(error_status(request_with(&vec!["A: b"; MAX_HEADER_FIELDS].join("\r\n"))), 431);
 }
 
 #[test]
 fn an_expectation_other_than_100_continue_is_417() {
-    assert_eq!(status(with("Expect: 200-ok")), 417);
-    assert!(head(&with("Expect: 100-continue")).expects_continue);
-    assert!(!head("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").expects_continue);
+    assert_eq!(error_status(request_with("Expect: 200-ok")), 417);
+    assert!(expect_head(&request_with("Expect: 100-continue")).expects_continue);
+    assert!(!expect_head("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").expects_continue);
 }
 
 #[test]
-fn no_bytes_make_it_panic() {
-    let seed = with("Content-Length: 3\r\nTransfer-Encoding: chunked\r\nHost: b").into_bytes();
+fn no_input_byte_makes_the_parser_panic() {
+    let seed = request_with("Content-Length: 3\r\nTransfer-Encoding: chunked\r\nHost: b").into_bytes();
     for at in 0..seed.len() {
         for byte in 0..=255 {
             let mut bytes = seed.clone();
             bytes[at] = byte;
-            let _ = parse(&bytes);
-            let _ = parse(&bytes[at..]);
+            let _ = parse_head(&bytes);
+            let _ = parse_head(&bytes[at..]);
         }
     }
 }
 
 #[test]
-fn a_bearers_token_is_known_by_its_digest_and_two_credentials_are_refused() {
+fn a_bearer_token_is_kept_as_its_digest_and_two_credentials_are_rejected() {
     let token = |value: &str| {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {value}\r\n\r\n");
-        Scan::default().head(bytes.as_bytes()).map(|head| head.unwrap().0.token)
+        HeadParser::default().parse(bytes.as_bytes()).map(|head| head.unwrap().0.token)
     };
     for value in ["Bearer secret", "bearer secret", "BEARER   secret  "] {
         assert_eq!(token(value), Ok(Some(Digest::of(b"secret"))), "{value}");
@@ -250,10 +253,10 @@ fn a_bearers_token_is_known_by_its_digest_and_two_credentials_are_refused() {
 }
 
 #[test]
-fn an_id_is_taken_over_only_if_it_is_short_and_plain() {
+fn a_request_id_is_kept_only_if_it_is_short_and_safe_to_log() {
     let id = |value: &str| {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: {value}\r\n\r\n");
-        Scan::default().head(bytes.as_bytes()).unwrap().unwrap().0.id
+        HeadParser::default().parse(bytes.as_bytes()).unwrap().unwrap().0.id
     };
     assert_eq!(id("a-B_1.c"), Some("a-B_1.c".to_owned()));
     for bad in ["", "a b", "a\"b", "a/b", &"a".repeat(65)] {

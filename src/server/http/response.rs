@@ -9,24 +9,24 @@ use time::macros::format_description;
 use crate::server::api::Reply;
 
 /// An HTTP date (RFC 9110, 5.6.7).
-const DATE: &[BorrowedFormatItem<'_>] =
+const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("Date: [weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT\r\n");
 
 /// Bodies up to this length go out in the same write as the head; longer ones are not copied for that.
-const SHORT: usize = 16 << 10;
+const MAX_INLINE_BODY: usize = 16 << 10;
 
 /// Writes heads, and keeps the date that is good for the whole second.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(super) struct ResponseEncoder {
     second: u64,
     date: String,
     out: Vec<u8>,
 }
 
-impl Writer {
+impl ResponseEncoder {
     /// The bytes of `reply`, in two parts. `keep_alive` tells the client whether it may ask again, `id` which request
     /// this was.
-    pub(super) fn bytes<'a>(
+    pub(super) fn encode<'a>(
         &'a mut self,
         reply: &'a Reply,
         with_body: bool,
@@ -40,7 +40,7 @@ impl Writer {
         add("HTTP/1.1 ");
         add(&reply.status.to_string());
         add(" ");
-        add(reason(reply.status));
+        add(reason_phrase(reply.status));
         add("\r\n");
         add(&self.date);
         add(&reply.fields);
@@ -54,7 +54,7 @@ impl Writer {
         }
         add(if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
         let body = if with_body { reply.body.as_slice() } else { &[] };
-        if body.len() > SHORT {
+        if body.len() > MAX_INLINE_BODY {
             return (out, body);
         }
         out.extend_from_slice(body);
@@ -66,12 +66,12 @@ impl Writer {
         let second = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         if second != self.second || self.date.is_empty() {
             self.second = second;
-            self.date = OffsetDateTime::from(now).format(DATE).unwrap_or_default();
+            self.date = OffsetDateTime::from(now).format(DATE_FORMAT).unwrap_or_default();
         }
     }
 }
 
-const fn reason(status: u16) -> &'static str {
+const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",
@@ -104,14 +104,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_reply_is_one_piece_and_a_long_one_is_not_copied() {
-        let mut writer = Writer::default();
+    fn a_short_response_is_one_slice_and_a_long_body_is_not_copied() {
+        let mut writer = ResponseEncoder::default();
         let short = Reply::json(200, b"{}".to_vec());
-        let (head, body) = writer.bytes(&short, true, true, "a");
+        let (head, body) = writer.encode(&short, true, true, "a");
         assert!(head.ends_with(b"X-Request-Id: a\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"));
         assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nDate: ") && body.is_empty());
-        let long = Reply::json(200, vec![b' '; SHORT + 1]);
-        assert_eq!(writer.bytes(&long, true, false, "a").1, long.body);
-        assert_eq!(writer.bytes(&long, false, false, "a").1, b"");
+        let long = Reply::json(200, vec![b' '; MAX_INLINE_BODY + 1]);
+        assert_eq!(writer.encode(&long, true, false, "a").1, long.body);
+        assert_eq!(writer.encode(&long, false, false, "a").1, b"");
     }
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 /// Whether what `flags` name can be done with `fd` without waiting, be it to see an end or an error. It is waited for
 /// so long, without a `time` for ever; `false` also if a signal came.
-pub(super) fn is_ready(fd: impl AsFd, flags: PollFlags, time: Option<Duration>) -> io::Result<bool> {
+pub(super) fn poll_fd(fd: impl AsFd, flags: PollFlags, time: Option<Duration>) -> io::Result<bool> {
     match poll(&mut [PollFd::new(&fd, flags)], time.map(timespec).as_ref()) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::INTR) => Ok(false),

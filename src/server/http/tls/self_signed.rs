@@ -11,22 +11,22 @@ use crate::durable;
 use crate::server::Error;
 
 /// The certificate and the key in `dir`, made if neither is there.
-pub(super) fn ensure(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
+pub(super) fn ensure_pair(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
     let pair = (dir.join("cert.pem"), dir.join("key.pem"));
     if !pair.0.exists() && !pair.1.exists() {
-        make(dir).map_err(|error| Error::Io(format!("making a certificate in {}", dir.display()), error))?;
+        create_pair(dir).map_err(|error| Error::Io(format!("making a certificate in {}", dir.display()), error))?;
     }
     Ok(pair)
 }
 
-fn make(dir: &Path) -> io::Result<()> {
+fn create_pair(dir: &Path) -> io::Result<()> {
     let parent = durable::parent(dir);
     DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let made =
         tempfile::Builder::new().prefix(".tls-").permissions(PermissionsExt::from_mode(0o700)).tempdir_in(parent)?;
     let (cert, key) = generate().map_err(io::Error::other)?;
-    write(&made.path().join("cert.pem"), 0o644, &cert)?;
-    write(&made.path().join("key.pem"), 0o600, &key)?;
+    write_file(&made.path().join("cert.pem"), 0o644, &cert)?;
+    write_file(&made.path().join("key.pem"), 0o600, &key)?;
     durable::sync_dir(made.path())?;
     match fs::rename(made.path(), dir) {
         Ok(()) => {
@@ -57,7 +57,7 @@ fn generate() -> Result<(String, String), rcgen::Error> {
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+fn write_file(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     // Whatever the umask took away.
     file.set_permissions(PermissionsExt::from_mode(mode))?;

@@ -9,123 +9,130 @@ use std::time::Duration;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Task<T> {
     /// Take over a duty.
-    Duty(To),
+    Lead(Role),
     /// See to someone who is new.
-    Welcome(T),
+    NewConnection(T),
 }
 
 /// What a thread is on duty for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum To {
+pub(super) enum Role {
     /// Serve clients that wake up, always.
-    Serve,
+    Poll,
     /// Go on with those who are told what is stored, while there are any.
-    GoOn,
+    Resume,
 }
 
 /// What is to be done when the last thread has left.
-pub(super) type Last = Box<dyn FnOnce() + Send>;
+pub(super) type OnDrained = Box<dyn FnOnce() + Send>;
 
 /// The threads.
-pub(super) struct Crew<T> {
+pub(super) struct ThreadPool<T> {
     /// How long a free thread stays.
-    patience: Duration,
-    state: Mutex<State<T>>,
-    called: Condvar,
+    keep_alive: Duration,
+    state: Mutex<PoolState<T>>,
+    task_ready: Condvar,
 }
 
-struct State<T> {
+struct PoolState<T> {
     threads: usize,
     /// Of these, who waits to be called. There are never more tasks than that.
-    free: usize,
+    idle: usize,
     tasks: VecDeque<Task<T>>,
     /// Duties that nobody has, since no thread could be started.
-    vacant: Vec<To>,
-    dismissed: bool,
-    last: Option<Last>,
+    unfilled_roles: Vec<Role>,
+    shutting_down: bool,
+    on_drained: Option<OnDrained>,
 }
 
-impl<T> Crew<T> {
+impl<T> ThreadPool<T> {
     /// Nobody yet.
     pub(super) fn new(patience: Duration) -> Self {
         let tasks = VecDeque::new();
-        let state = State { threads: 0, free: 0, tasks, vacant: Vec::new(), dismissed: false, last: None };
-        Self { patience, state: Mutex::new(state), called: Condvar::new() }
+        let state = PoolState {
+            threads: 0,
+            idle: 0,
+            tasks,
+            unfilled_roles: Vec::new(),
+            shutting_down: false,
+            on_drained: None,
+        };
+        Self { keep_alive: patience, state: Mutex::new(state), task_ready: Condvar::new() }
     }
 
     /// A thread is about to start.
-    pub(super) fn joins(&self) {
+    pub(super) fn register_worker(&self) {
         self.lock().threads += 1;
     }
 
     /// A thread is gone, or did not start. Answers with what is to be done if it was the last.
-    pub(super) fn leaves(&self) -> Option<Last> {
+    pub(super) fn unregister_worker(&self) -> Option<OnDrained> {
         let mut state = self.lock();
         state.threads -= 1;
-        if state.threads == 0 { state.last.take() } else { None }
+        if state.threads == 0 { state.on_drained.take() } else { None }
     }
 
     /// Calls a free thread for `task`, which comes back if there is none. Who was dismissed is not called any more.
-    pub(super) fn call(&self, task: Task<T>) -> Result<(), Task<T>> {
+    pub(super) fn try_dispatch(&self, task: Task<T>) -> Result<(), Task<T>> {
         let mut state = self.lock();
-        if state.dismissed {
+        if state.shutting_down {
             return Ok(());
         }
-        if state.tasks.len() == state.free {
+        if state.tasks.len() == state.idle {
             return Err(task);
         }
         state.tasks.push_back(task);
         drop(state);
-        self.called.notify_one();
+        self.task_ready.notify_one();
         Ok(())
     }
 
     /// A duty that nobody could be found for: the next who has nothing else to do takes it over.
-    pub(super) fn vacate(&self, duty: To) {
-        self.lock().vacant.push(duty);
+    pub(super) fn offer_role(&self, duty: Role) {
+        self.lock().unfilled_roles.push(duty);
         // Somebody may have become free meanwhile.
-        self.called.notify_one();
+        self.task_ready.notify_one();
     }
 
     /// What a thread that has nothing to do is to do next. `None`: leave.
-    pub(super) fn next(&self) -> Option<Task<T>> {
+    pub(super) fn next_task(&self) -> Option<Task<T>> {
         let mut state = self.lock();
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 return Some(task);
             }
-            if state.dismissed {
+            if state.shutting_down {
                 return None;
             }
-            if let Some(duty) = state.vacant.pop() {
-                return Some(Task::Duty(duty));
+            if let Some(duty) = state.unfilled_roles.pop() {
+                return Some(Task::Lead(duty));
             }
-            state.free += 1;
+            state.idle += 1;
             let (again, waited) =
-                self.called.wait_timeout(state, self.patience).unwrap_or_else(PoisonError::into_inner);
+                self.task_ready.wait_timeout(state, self.keep_alive).unwrap_or_else(PoisonError::into_inner);
             state = again;
-            state.free -= 1;
-            if waited.timed_out() && state.tasks.is_empty() && state.vacant.is_empty() {
+            state.idle -= 1;
+            if waited.timed_out() && state.tasks.is_empty() && state.unfilled_roles.is_empty() {
                 return None;
             }
         }
     }
 
     /// Sends all away once they have done what they are at. `last` comes back if nobody is there, else from
-    /// [`Crew::leaves`].
-    pub(super) fn dismiss(&self, last: Last) -> Option<Last> {
+    /// [`ThreadPool::unregister_worker`].
+    pub(super) fn shutdown(&self, last: OnDrained) -> Option<OnDrained> {
         let mut state = self.lock();
-        state.dismissed = true;
+        state.shutting_down = true;
         if state.threads == 0 {
             return Some(last);
         }
-        state.last = Some(last);
+        state.on_drained = Some(last);
         drop(state);
-        self.called.notify_all();
+        self.task_ready.notify_all();
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, PoolState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,49 +146,49 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG_KEEP_ALIVE: Duration = Duration::from_secs(60);
 
     /// A thread that does what it is called for as long as anything comes, and what that was.
-    fn employ(crew: &Arc<Crew<u32>>) -> thread::JoinHandle<Vec<Task<u32>>> {
-        crew.joins();
+    fn spawn_worker(crew: &Arc<ThreadPool<u32>>) -> thread::JoinHandle<Vec<Task<u32>>> {
+        crew.register_worker();
         let crew = Arc::clone(crew);
         thread::spawn(move || {
-            let done = iter::from_fn(|| crew.next()).collect();
-            crew.leaves();
+            let done = iter::from_fn(|| crew.next_task()).collect();
+            crew.unregister_worker();
             done
         })
     }
 
     #[test]
-    fn a_task_goes_to_who_is_free_or_comes_back() {
-        let crew = Arc::new(Crew::new(LONG));
-        assert_eq!(crew.call(Task::Welcome(1)), Err(Task::Welcome(1)));
-        let thread = employ(&crew);
-        while crew.call(Task::Welcome(2)).is_err() {
+    fn a_task_goes_to_an_idle_worker_or_is_returned() {
+        let crew = Arc::new(ThreadPool::new(LONG_KEEP_ALIVE));
+        assert_eq!(crew.try_dispatch(Task::NewConnection(1)), Err(Task::NewConnection(1)));
+        let thread = spawn_worker(&crew);
+        while crew.try_dispatch(Task::NewConnection(2)).is_err() {
             thread::yield_now();
         }
         while !crew.lock().tasks.is_empty() {
             thread::yield_now();
         }
-        crew.dismiss(Box::new(|| ()));
-        assert_eq!(thread.join().unwrap(), [Task::Welcome(2)]);
+        crew.shutdown(Box::new(|| ()));
+        assert_eq!(thread.join().unwrap(), [Task::NewConnection(2)]);
     }
 
     #[test]
-    fn no_task_is_lost_to_who_is_about_to_leave_and_none_waits_for_who_is_not_free() {
-        let crew = Crew::new(Duration::from_micros(20));
-        let in_order = |state: &State<u32>| assert!(state.tasks.len() <= state.free, "a task for nobody");
+    fn no_task_is_lost_to_an_expiring_worker_or_waits_without_an_idle_one() {
+        let crew = ThreadPool::new(Duration::from_micros(20));
+        let in_order = |state: &PoolState<u32>| assert!(state.tasks.len() <= state.idle, "a task for nobody");
         let (is_over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
         let accepted = thread::scope(|scope| {
             // It leaves, and comes again.
             scope.spawn(|| {
                 while !is_over.load(SeqCst) {
-                    done.fetch_add(iter::from_fn(|| crew.next()).count(), SeqCst);
+                    done.fetch_add(iter::from_fn(|| crew.next_task()).count(), SeqCst);
                     in_order(&crew.lock());
                 }
             });
             let accepted = (0..500_000).filter(|number| {
-                let accepted = crew.call(Task::Welcome(*number)).is_ok();
+                let accepted = crew.try_dispatch(Task::NewConnection(*number)).is_ok();
                 in_order(&crew.lock());
                 thread::yield_now();
                 accepted
@@ -195,32 +202,32 @@ mod tests {
     }
 
     #[test]
-    fn a_vacant_duty_is_taken_over_by_the_next_who_has_nothing_to_do() {
-        let crew = Crew::<()>::new(LONG);
-        crew.vacate(To::Serve);
-        assert_eq!(crew.next(), Some(Task::Duty(To::Serve)));
+    fn an_unfilled_role_is_taken_by_the_next_idle_worker() {
+        let crew = ThreadPool::<()>::new(LONG_KEEP_ALIVE);
+        crew.offer_role(Role::Poll);
+        assert_eq!(crew.next_task(), Some(Task::Lead(Role::Poll)));
         thread::scope(|scope| {
-            let waits = scope.spawn(|| crew.next());
-            while crew.lock().free == 0 {
+            let waits = scope.spawn(|| crew.next_task());
+            while crew.lock().idle == 0 {
                 thread::yield_now();
             }
-            crew.vacate(To::GoOn);
-            assert_eq!(waits.join().unwrap(), Some(Task::Duty(To::GoOn)));
+            crew.offer_role(Role::Resume);
+            assert_eq!(waits.join().unwrap(), Some(Task::Lead(Role::Resume)));
         });
     }
 
     #[test]
-    fn the_last_who_leaves_hears_what_is_to_be_done_then() {
-        let crew = Crew::<()>::new(LONG);
+    fn the_last_worker_to_exit_gets_the_drained_callback() {
+        let crew = ThreadPool::<()>::new(LONG_KEEP_ALIVE);
         let (sent, came) = mpsc::channel();
-        crew.joins();
-        crew.joins();
+        crew.register_worker();
+        crew.register_worker();
         let last = Box::new(move || sent.send(()).unwrap());
-        assert!(crew.dismiss(last).is_none() && crew.next().is_none());
-        assert!(crew.leaves().is_none());
-        crew.leaves().unwrap()();
+        assert!(crew.shutdown(last).is_none() && crew.next_task().is_none());
+        assert!(crew.unregister_worker().is_none());
+        crew.unregister_worker().unwrap()();
         came.recv().unwrap();
-        assert_eq!(crew.call(Task::Duty(To::Serve)), Ok(()));
-        assert!(crew.dismiss(Box::new(|| ())).is_some());
+        assert_eq!(crew.try_dispatch(Task::Lead(Role::Poll)), Ok(()));
+        assert!(crew.shutdown(Box::new(|| ())).is_some());
     }
 }

@@ -21,11 +21,11 @@ const BACKLOG: i32 = 4096;
 /// What connections come from.
 pub(in crate::server) enum Listener {
     Tcp(TcpListener),
-    Unix(Named),
+    Unix(UnixSocketListener),
 }
 
 /// A listener with a name among the files, which goes with it.
-pub(in crate::server) struct Named {
+pub(in crate::server) struct UnixSocketListener {
     listener: UnixListener,
     path: PathBuf,
 }
@@ -37,25 +37,25 @@ pub(super) enum Socket {
 }
 
 /// How a socket is read and written.
-pub(super) struct Access<'a> {
+pub(super) struct SocketIo<'a> {
     socket: &'a Socket,
-    waits: bool,
+    blocking: bool,
 }
 
 impl Listener {
     /// Listens on `ADDRESS:PORT`.
     pub(in crate::server) fn bind(address: &str) -> io::Result<Self> {
-        Self::of(TcpListener::bind(address.to_socket_addrs()?.collect::<Vec<_>>().as_slice())?)
+        Self::from_tcp(TcpListener::bind(address.to_socket_addrs()?.collect::<Vec<_>>().as_slice())?)
     }
 
     /// Takes over a socket that listens already.
-    pub(in crate::server) fn of(listener: TcpListener) -> io::Result<Self> {
+    pub(in crate::server) fn from_tcp(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self::Tcp(listener))
     }
 
     /// Listens at `path`, for the owner only. What is there is taken away: only who has the store may call this.
-    pub(in crate::server) fn local(path: &Path) -> io::Result<Self> {
+    pub(in crate::server) fn bind_unix(path: &Path) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -66,7 +66,7 @@ impl Listener {
         // Nobody gets in before this: it does not listen yet.
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self::Unix(Named { listener: UnixListener::from(socket), path: path.to_owned() }))
+        Ok(Self::Unix(UnixSocketListener { listener: UnixListener::from(socket), path: path.to_owned() }))
     }
 
     /// Where it listens, if that is an address.
@@ -88,7 +88,7 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 Ok(Socket::Tcp(stream, peer.ip()))
             }
-            Self::Unix(Named { listener, .. }) => {
+            Self::Unix(UnixSocketListener { listener, .. }) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nonblocking(false)?;
                 Ok(Socket::Unix(stream))
@@ -97,7 +97,7 @@ impl Listener {
     }
 }
 
-impl Drop for Named {
+impl Drop for UnixSocketListener {
     fn drop(&mut self) {
         // What stays behind is taken away by who opens the store next.
         let _ = fs::remove_file(&self.path);
@@ -108,7 +108,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(Named { listener, .. }) => listener.as_fd(),
+            Self::Unix(UnixSocketListener { listener, .. }) => listener.as_fd(),
         }
     }
 }
@@ -137,32 +137,32 @@ impl Socket {
     }
 
     /// Whoever reads sees the end, after what has come already.
-    pub(super) fn stop_reading(&self) {
-        self.shut(Shutdown::Read);
+    pub(super) fn shutdown_read(&self) {
+        self.shutdown(Shutdown::Read);
     }
 
     /// The client sees the end, after what was written.
-    pub(super) fn stop_writing(&self) {
-        self.shut(Shutdown::Write);
+    pub(super) fn shutdown_write(&self) {
+        self.shutdown(Shutdown::Write);
     }
 
     /// For reading and writing: waiting as long as the time-outs say, or not at all.
-    pub(super) const fn access(&self, waits: bool) -> Access<'_> {
-        Access { socket: self, waits }
+    pub(super) const fn io(&self, blocking: bool) -> SocketIo<'_> {
+        SocketIo { socket: self, blocking }
     }
 
     /// Writes what can be written at once, and throws away what has come.
-    pub(super) fn dismiss(&self, words: &[u8]) -> io::Result<()> {
-        let mut access = self.access(false);
+    pub(super) fn send_and_close(&self, words: &[u8]) -> io::Result<()> {
+        let mut access = self.io(false);
         let _ = access.read(&mut [0; 4096]);
         if access.write(words)? < words.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        self.stop_writing();
+        self.shutdown_write();
         Ok(())
     }
 
-    fn shut(&self, how: Shutdown) {
+    fn shutdown(&self, how: Shutdown) {
         // It fails only when the connection is gone, which is as good.
         let _ = match self {
             Self::Tcp(stream, _) => stream.shutdown(how),
@@ -180,25 +180,25 @@ impl AsFd for Socket {
     }
 }
 
-impl Access<'_> {
+impl SocketIo<'_> {
     /// Reads into `buf`: a slice, or the room that a vector has left.
-    pub(super) fn receive<B: Buffer<u8>>(&self, buf: B) -> io::Result<B::Output> {
-        let flags = if self.waits { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    pub(super) fn recv<B: Buffer<u8>>(&self, buf: B) -> io::Result<B::Output> {
+        let flags = if self.blocking { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
         Ok(recv(self.socket, buf, flags)?.0)
     }
 
     const fn send_flags(&self) -> SendFlags {
-        if self.waits { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT) }
+        if self.blocking { SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT) }
     }
 }
 
-impl Read for Access<'_> {
+impl Read for SocketIo<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.receive(buf)
+        self.recv(buf)
     }
 }
 
-impl Write for Access<'_> {
+impl Write for SocketIo<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         Ok(send(self.socket, buf, self.send_flags())?)
     }
