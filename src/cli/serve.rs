@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use humantime::Duration;
 
 use crate::client::Address;
-use crate::server::{Network, Scopes};
+use crate::server::{IpNet, Scopes};
 
 /// Serve the store over HTTPS
 ///
@@ -67,7 +67,7 @@ pub struct Serve {
     pub max_connections_per_address: usize,
     /// Believe this peer, or any in this network, whose requests it hands on (X-Forwarded-For) [repeatable]
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
-    pub trusted_proxy: Vec<Network>,
+    pub trusted_proxy: Vec<IpNet>,
     /// Requests on one connection before it is closed
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub max_requests: u64,

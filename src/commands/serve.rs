@@ -12,29 +12,29 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
     let dir = location::directory(&context.global)?;
     let tls = match (&serve.tls_cert, serve.http) {
         (_, true) => Tls::Off,
-        (Some(cert), false) => Tls::Pair { cert: cert.clone(), key: serve.tls_key.clone() },
+        (Some(cert), false) => Tls::Files { cert: cert.clone(), key: serve.tls_key.clone() },
         (None, false) => Tls::SelfSigned(dir.as_deref().ok_or_else(no_certificate)?.join("tls")),
     };
     let options = Options {
-        local: dir.map(|dir| dir.join(socket::NAME)),
+        local_socket: dir.map(|dir| dir.join(socket::NAME)),
         max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
         client_ca: serve.tls_client_ca.clone(),
         metrics_listen: serve.metrics_listen.clone(),
-        log_format: match serve.log_format {
+        access_log_format: match serve.log_format {
             Some(cli::LogFormat::Json) => Some(LogFormat::Json),
             Some(cli::LogFormat::Combined) => Some(LogFormat::Combined),
             None => serve.log_file.is_some().then_some(LogFormat::Combined),
         },
-        log_file: serve.log_file.clone(),
+        access_log: serve.log_file.clone(),
         token_file: serve.token_file.clone(),
-        offered: match (serve.read_only, serve.append_only) {
+        enabled_scopes: match (serve.read_only, serve.append_only) {
             (true, _) => Scopes::READ_ONLY,
             (false, true) => Scopes::APPEND_ONLY,
             (false, false) => Scopes::ALL,
         },
-        page: !serve.no_ui,
+        ui_enabled: !serve.no_ui,
         limits: limits(serve),
         cache_size: serve.cache_size.as_u64(),
         scrub_interval: serve.scrub_interval.map(Into::into),
@@ -62,16 +62,16 @@ fn check(context: &mut Context) -> anyhow::Result<Outcome> {
 
 fn limits(serve: &cli::Serve) -> Limits {
     Limits {
-        body: serve.max_body.as_u64(),
-        connections: serve.max_connections,
-        connections_per_address: serve.max_connections_per_address,
+        max_body: serve.max_body.as_u64(),
+        max_connections: serve.max_connections,
+        max_connections_per_address: serve.max_connections_per_address,
         trusted_proxies: serve.trusted_proxy.clone().into(),
-        requests: serve.max_requests,
-        handshake: serve.handshake_timeout.into(),
-        head: serve.head_timeout.into(),
-        body_time: serve.body_timeout.into(),
-        write: serve.write_timeout.into(),
+        max_requests: serve.max_requests,
+        handshake_timeout: serve.handshake_timeout.into(),
+        head_timeout: serve.head_timeout.into(),
+        body_timeout: serve.body_timeout.into(),
+        write_timeout: serve.write_timeout.into(),
         min_rate: serve.min_rate.as_u64(),
-        idle: serve.idle_timeout.into(),
+        idle_timeout: serve.idle_timeout.into(),
     }
 }

@@ -16,7 +16,7 @@ use crate::cli;
 use crate::digest::Digest;
 use crate::durable;
 use crate::random;
-use crate::server::tokens::{self, Holder};
+use crate::server::token_file::{self, TokenEntry};
 
 #[derive(Serialize)]
 struct Made<'a> {
@@ -35,11 +35,11 @@ pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<Outcome>
     let file = open(path).with_context(|| path.display().to_string())?;
     let mut known = String::new();
     (&file).read_to_string(&mut known).with_context(|| path.display().to_string())?;
-    if tokens::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
+    if token_file::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
         return Err(Usage(format!("{}: `{name}` is there already", path.display())).into());
     }
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<32>()?);
-    let line = Holder::line(name, token.scope, Digest::of(secret.as_bytes()));
+    let line = TokenEntry::format_entry(name, token.scope, Digest::of(secret.as_bytes()));
     let missing = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
     append(&file, &[missing, &line].concat(), path).with_context(|| path.display().to_string())?;
     context.output.line(secret.as_bytes(), &Made { name, token: &secret })?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     total: u64,
-    held: Arc<AtomicU64>,
+    used: Arc<AtomicU64>,
 }
 
 /// Bytes that are accounted for until this goes.
@@ -19,11 +19,11 @@ pub(super) struct Reservation {
 
 impl Budget {
     pub(super) fn new(total: u64) -> Self {
-        Self { total, held: Arc::default() }
+        Self { total, used: Arc::default() }
     }
 
     /// Nothing yet; it grows.
-    pub(super) fn nothing(&self) -> Reservation {
+    pub(super) fn reserve(&self) -> Reservation {
         Reservation { budget: self.clone(), bytes: 0 }
     }
 }
@@ -33,13 +33,13 @@ impl Reservation {
     ///
     /// What is larger than everything gets its turn when nobody else holds any: else it could never be sent.
     #[must_use]
-    pub(super) fn grow(&mut self, more: u64) -> bool {
+    pub(super) fn try_grow(&mut self, more: u64) -> bool {
         let fits = |held: u64| {
             let others = held - self.bytes;
             let sum = held.checked_add(more)?;
             (sum <= self.budget.total || others == 0).then_some(sum)
         };
-        let taken = self.budget.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        let taken = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         if taken {
             self.bytes += more;
         }
@@ -49,7 +49,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -58,26 +58,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_back_can_be_taken_again_and_no_more_than_that() {
+    fn released_bytes_can_be_reserved_again_and_no_more() {
         let budget = Budget::new(10);
-        let mut first = budget.nothing();
-        let mut second = budget.nothing();
-        assert!(first.grow(6));
-        assert!(!second.grow(5));
-        assert!(second.grow(4));
+        let mut first = budget.reserve();
+        let mut second = budget.reserve();
+        assert!(first.try_grow(6));
+        assert!(!second.try_grow(5));
+        assert!(second.try_grow(4));
         drop(first);
-        assert!(second.grow(6));
+        assert!(second.try_grow(6));
     }
 
     #[test]
-    fn one_that_is_larger_than_everything_gets_its_turn_alone() {
+    fn a_reservation_above_the_total_succeeds_only_while_nothing_else_is_reserved() {
         let budget = Budget::new(10);
-        let mut giant = budget.nothing();
-        let mut small = budget.nothing();
-        assert!(small.grow(1));
-        assert!(!giant.grow(11));
+        let mut giant = budget.reserve();
+        let mut small = budget.reserve();
+        assert!(small.try_grow(1));
+        assert!(!giant.try_grow(11));
         drop(small);
-        assert!(giant.grow(11));
-        assert!(!budget.nothing().grow(1));
+        assert!(giant.try_grow(11));
+        assert!(!budget.reserve().try_grow(1));
     }
 }

@@ -1,8 +1,8 @@
 //! tiny_http, behind the door on a private socket; no other file names it. It sees only requests written anew by us.
 //! The rule: a request is never lost and two never wait for each other, whatever tiny_http's queue and sockets do.
 
+mod codec;
 mod pool;
-mod wire;
 
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,25 +12,25 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use tiny_http::{Header, Response, Server};
+use tiny_http::{Header, Server};
 
-use super::api::{self, Method, Reply, Request};
+use super::api::{self, Method, Request, Response};
 use super::budget::{Budget, Reservation};
-use super::note;
 use super::poll::poll_fd;
+use super::warn;
 use crate::messages::Messages;
-use pool::{Lease, Pool, Way};
+use pool::{Pool, PooledConnection, SocketHandle};
 
 /// Connections to tiny_http, thus requests that it works on at a time.
-const LINES: usize = 64;
+const POOL_SIZE: usize = 64;
 /// What the connections take: our end, and two of tiny_http's (it has one for each direction).
-pub(super) const DESCRIPTORS: usize = LINES * 3 + 4;
+pub(super) const FD_COST: usize = POOL_SIZE * 3 + 4;
 /// What surely fits into an empty socket's buffer, so that writing it never waits for the reader.
-const FITS: usize = 32 << 10;
+const SOCKET_BUFFER_SAFE: usize = 32 << 10;
 /// How long to wait for what should come at once, before looking elsewhere.
-const PATIENCE: Duration = Duration::from_millis(20);
+const QUEUE_POLL: Duration = Duration::from_millis(20);
 /// For a thread that only moves bytes.
-const MOVER_STACK: usize = 64 << 10;
+const WRITER_STACK: usize = 64 << 10;
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub(super) enum Error {
     Busy,
     /// The reply would not fit in memory now.
     #[error("no memory for the reply")]
-    NoMemory,
+    OverBudget,
     /// The exchange broke.
     #[error("the engine: {0}")]
     Io(#[from] io::Error),
@@ -64,45 +64,45 @@ impl Engine {
         let dir = tempfile::Builder::new().prefix("sha-api-").permissions(private).tempdir()?;
         let path = dir.path().join("engine");
         let listener = UnixListener::bind(&path)?;
-        let way = Way::to(&path)?;
+        let way = SocketHandle::open(&path)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
         let engine = Self { server, pool: Pool::new(way), messages };
-        engine.fill()?;
+        engine.open_connections()?;
         // The sockets live on without a name, so nothing is left behind when the process is killed.
         dir.close()?;
         Ok(engine)
     }
 
     /// The reply to `request`, and the memory that it takes.
-    pub(super) fn ask(&self, request: Request, budget: &Budget) -> Result<(Reply, Reservation), Error> {
-        let lease = self.lease()?;
-        let answer = self.exchange(lease.line(), request, budget)?;
-        lease.give_back();
-        answer.ok_or(Error::NoMemory)
+    pub(super) fn call(&self, request: Request, budget: &Budget) -> Result<(Response, Reservation), Error> {
+        let lease = self.checkout()?;
+        let answer = self.round_trip(lease.stream(), request, budget)?;
+        lease.release();
+        answer.ok_or(Error::OverBudget)
     }
 
     /// Whether any connection to tiny_http is left.
-    pub(super) fn is_sound(&self) -> bool {
-        self.pool.lines() > 0
+    pub(super) fn is_alive(&self) -> bool {
+        self.pool.connections() > 0
     }
 
-    fn fill(&self) -> io::Result<()> {
-        for _ in 0..LINES {
-            self.pool.add(|way| self.proved(way))?;
+    fn open_connections(&self) -> io::Result<()> {
+        for _ in 0..POOL_SIZE {
+            self.pool.add(|way| self.connect_and_probe(way))?;
         }
         Ok(())
     }
 
-    fn lease(&self) -> Result<Lease<'_>, Error> {
-        self.pool.lease(|way| self.proved(way)).ok_or(Error::Busy)
+    fn checkout(&self) -> Result<PooledConnection<'_>, Error> {
+        self.pool.checkout(|way| self.connect_and_probe(way)).ok_or(Error::Busy)
     }
 
     /// A new connection, after tiny_http answered on it.
-    fn proved(&self, way: &Way) -> io::Result<Arc<UnixStream>> {
+    fn connect_and_probe(&self, way: &SocketHandle) -> io::Result<Arc<UnixStream>> {
         let line = Arc::new(way.connect()?);
-        line.set_read_timeout(Some(PATIENCE))?;
+        line.set_read_timeout(Some(QUEUE_POLL))?;
         let proof = Request::new(Method::Get, "/livez");
-        match self.exchange(&line, proof, &Budget::new(u64::MAX))? {
+        match self.round_trip(&line, proof, &Budget::new(u64::MAX))? {
             Some((reply, _)) if reply.status == 200 => Ok(line),
             _ => Err(io::Error::other("a new connection was not answered as it should be")),
         }
@@ -111,23 +111,23 @@ impl Engine {
     /// Sends `request`, serves one request off the queue meanwhile (ours or another's), and reads the reply.
     ///
     /// Each who asks serves one, so all are served without a thread that does nothing else. Should the sums not work
-    /// out once, those who wait look again every [`PATIENCE`]. `None`: there is no memory for the reply.
-    fn exchange(
+    /// out once, those who wait look again every [`QUEUE_POLL`]. `None`: there is no memory for the reply.
+    fn round_trip(
         &self,
         line: &Arc<UnixStream>,
         request: Request,
         budget: &Budget,
-    ) -> io::Result<Option<(Reply, Reservation)>> {
-        let mut incoming = wire::Incoming::new(request.method == Method::Head, budget);
-        send(line, request)?;
-        while !self.serve_one(PATIENCE) && !poll_fd(line, PollFlags::IN, Some(Duration::ZERO))? {}
+    ) -> io::Result<Option<(Response, Reservation)>> {
+        let mut incoming = codec::ResponseReader::new(request.method == Method::Head, budget);
+        write_request(line, request)?;
+        while !self.process_one(QUEUE_POLL) && !poll_fd(line, PollFlags::IN, Some(Duration::ZERO))? {}
         loop {
             match incoming.read_from(&**line) {
-                Ok(wire::Progress::Whole(reply)) => return Ok(Some(reply)),
-                Ok(wire::Progress::NoMemory) => return Ok(None),
-                Ok(wire::Progress::More) => {}
+                Ok(codec::Progress::Complete(reply)) => return Ok(Some(reply)),
+                Ok(codec::Progress::OverBudget) => return Ok(None),
+                Ok(codec::Progress::Pending) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.serve_one(Duration::ZERO);
+                    self.process_one(Duration::ZERO);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -136,8 +136,8 @@ impl Engine {
     }
 
     /// Serves one request off tiny_http's queue, if one comes in time.
-    fn serve_one(&self, patience: Duration) -> bool {
-        let waited = if patience.is_zero() { Ok(None) } else { self.server.recv_timeout(patience) };
+    fn process_one(&self, timeout: Duration) -> bool {
+        let waited = if timeout.is_zero() { Ok(None) } else { self.server.recv_timeout(timeout) };
         // `recv_timeout` may be woken for a request near its end and return without it, so look once more.
         let raw = match waited {
             Ok(None) => self.server.try_recv(),
@@ -145,60 +145,61 @@ impl Engine {
         };
         match raw {
             Ok(Some(raw)) => {
-                self.serve(raw);
+                self.process(raw);
                 true
             }
             Ok(None) => false,
             Err(error) => {
-                note(format_args!("the engine takes no more connections: {error}"));
+                warn(format_args!("the engine takes no more connections: {error}"));
                 false
             }
         }
     }
 
-    fn serve(&self, mut raw: tiny_http::Request) {
-        let Ok(request) = understand(&mut raw) else { return };
+    fn process(&self, mut raw: tiny_http::Request) {
+        let Ok(request) = parse(&mut raw) else { return };
         let method = request.method;
-        let reply = catch_unwind(AssertUnwindSafe(|| api::answer(request, &*self.messages)))
-            .unwrap_or_else(|_| Reply::error(500, "Internal server error").because("a request's handler panicked"));
+        let reply = catch_unwind(AssertUnwindSafe(|| api::handle(request, &*self.messages))).unwrap_or_else(|_| {
+            Response::error(500, "Internal server error").with_cause("a request's handler panicked")
+        });
         if let Some(cause) = &reply.cause {
-            note(cause);
+            warn(cause);
         }
-        if reply.body.len() <= FITS || method == Method::Head {
+        if reply.body.len() <= SOCKET_BUFFER_SAFE || method == Method::Head {
             respond(raw, reply);
             return;
         }
         // Two threads that serve each other must not wait to be read by each other. If none can be started, dropping
         // the request makes tiny_http answer 500.
-        let mover = thread::Builder::new().name("engine-reply".into()).stack_size(MOVER_STACK);
-        if let Err(error) = mover.spawn(move || respond(raw, reply)) {
-            note(format_args!("no thread for a reply: {error}"));
+        let writer = thread::Builder::new().name("engine-response".into()).stack_size(WRITER_STACK);
+        if let Err(error) = writer.spawn(move || respond(raw, reply)) {
+            warn(format_args!("no thread for a reply: {error}"));
         }
     }
 }
 
 /// Writes `request`; what might not fit is written by a thread of its own, for the same reason as long replies are.
-fn send(line: &Arc<UnixStream>, mut request: Request) -> io::Result<()> {
-    let mut bytes = wire::head(&mut request);
-    if request.body.len() <= FITS {
+fn write_request(line: &Arc<UnixStream>, mut request: Request) -> io::Result<()> {
+    let mut bytes = codec::encode_head(&mut request);
+    if request.body.len() <= SOCKET_BUFFER_SAFE {
         bytes.extend_from_slice(&request.body);
         return (&mut &**line).write_all(&bytes);
     }
     (&mut &**line).write_all(&bytes)?;
     let line = Arc::clone(line);
-    let mover = thread::Builder::new().name("engine-request".into()).stack_size(MOVER_STACK);
+    let writer = thread::Builder::new().name("engine-request".into()).stack_size(WRITER_STACK);
     // An error shows at the other end: the request stays short.
-    mover.spawn(move || (&mut &*line).write_all(&request.body)).map(drop)
+    writer.spawn(move || (&mut &*line).write_all(&request.body)).map(drop)
 }
 
 /// Reads a request off tiny_http, whole.
-fn understand(raw: &mut tiny_http::Request) -> io::Result<Request> {
+fn parse(raw: &mut tiny_http::Request) -> io::Result<Request> {
     let (path, query) = match raw.url().split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (raw.url(), None),
     };
-    let mut request = Request { query, ..Request::new(Method::named(raw.method().as_str()), path) };
-    for (name, value) in request.fields_mut() {
+    let mut request = Request { query, ..Request::new(Method::from_name(raw.method().as_str()), path) };
+    for (name, value) in request.known_headers_mut() {
         let found = raw.headers().iter().find(|header| header.field.equiv(name));
         *value = found.map(|header| header.value.as_str().to_owned());
     }
@@ -209,11 +210,11 @@ fn understand(raw: &mut tiny_http::Request) -> io::Result<Request> {
 }
 
 /// Hands the reply to tiny_http. That the other end went away is known there.
-fn respond(raw: tiny_http::Request, reply: Reply) {
+fn respond(raw: tiny_http::Request, reply: Response) {
     let header = |(name, value): (&str, &str)| Header::from_bytes(name, value).ok();
-    let headers = reply.each_field().filter_map(header).collect();
+    let headers = reply.headers().filter_map(header).collect();
     let body = io::Cursor::new(reply.body);
-    let response = Response::new(reply.status.into(), headers, body, Some(reply.length), None);
+    let response = tiny_http::Response::new(reply.status.into(), headers, body, Some(reply.content_length), None);
     let _ = raw.respond(response.with_chunked_threshold(usize::MAX));
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::tokens;
+use super::token_file;
 use crate::messages;
 
 /// Why the server could not start or go on.
@@ -14,7 +14,7 @@ pub enum Error {
     Store(#[from] messages::Error),
     /// The token file cannot be used.
     #[error(transparent)]
-    Tokens(#[from] tokens::Error),
+    TokenFile(#[from] token_file::Error),
     /// What was tried, and why it failed.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
@@ -31,7 +31,7 @@ pub enum Error {
         "{needed} files may be open at a time with --max-connections {connections}, but the limit is {allowed}; \
          raise it (ulimit -n) or lower --max-connections"
     )]
-    Descriptors {
+    FdLimitTooLow {
         /// Connections that are wanted.
         connections: usize,
         /// Files that may have to be open.

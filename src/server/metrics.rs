@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::messages::Stats;
 
 /// Upper bounds of the histogram, in milliseconds.
-const BOUNDS: [u64; 10] = [1, 2, 5, 10, 50, 100, 500, 1000, 5000, 30_000];
+const LATENCY_BUCKETS_MS: [u64; 10] = [1, 2, 5, 10, 50, 100, 500, 1000, 5000, 30_000];
 
 type Labels = (&'static str, &'static str, u16);
 
@@ -19,27 +19,27 @@ type Labels = (&'static str, &'static str, u16);
 pub(super) struct Metrics {
     requests: RwLock<BTreeMap<Labels, AtomicU64>>,
     /// Of each bound, and of what took longer.
-    buckets: [AtomicU64; BOUNDS.len() + 1],
-    micros: AtomicU64,
-    connections: AtomicU64,
-    accepted: AtomicU64,
-    refused: AtomicU64,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    buckets: [AtomicU64; LATENCY_BUCKETS_MS.len() + 1],
+    total_micros: AtomicU64,
+    open_connections: AtomicU64,
+    accepted_connections: AtomicU64,
+    rejected_connections: AtomicU64,
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
 }
 
 /// One connection, counted until this goes.
-pub(super) struct Present(Arc<Metrics>);
+pub(super) struct ConnectionGuard(Arc<Metrics>);
 
-impl Drop for Present {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.0.open_connections.fetch_sub(1, Relaxed);
     }
 }
 
 impl Metrics {
     /// A request is over.
-    pub(super) fn request(&self, route: &'static str, method: &'static str, status: u16, time: Duration) {
+    pub(super) fn observe_request(&self, route: &'static str, method: &'static str, status: u16, time: Duration) {
         let labels = (route, method, status);
         let known = self.requests.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = known.get(&labels) {
@@ -49,46 +49,54 @@ impl Metrics {
             let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
             requests.entry(labels).or_default().fetch_add(1, Relaxed);
         }
-        let at = BOUNDS.iter().position(|bound| time <= Duration::from_millis(*bound)).unwrap_or(BOUNDS.len());
+        let at = LATENCY_BUCKETS_MS
+            .iter()
+            .position(|bound| time <= Duration::from_millis(*bound))
+            .unwrap_or(LATENCY_BUCKETS_MS.len());
         self.buckets[at].fetch_add(1, Relaxed);
-        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.total_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// A connection is let in.
-    pub(super) fn connection(self: &Arc<Self>) -> Present {
-        self.connections.fetch_add(1, Relaxed);
-        self.accepted.fetch_add(1, Relaxed);
-        Present(Arc::clone(self))
+    pub(super) fn track_connection(self: &Arc<Self>) -> ConnectionGuard {
+        self.open_connections.fetch_add(1, Relaxed);
+        self.accepted_connections.fetch_add(1, Relaxed);
+        ConnectionGuard(Arc::clone(self))
     }
 
     /// A connection is turned away.
-    pub(super) fn refusal(&self) {
-        self.refused.fetch_add(1, Relaxed);
+    pub(super) fn connection_rejected(&self) {
+        self.rejected_connections.fetch_add(1, Relaxed);
     }
 
     /// The cache was asked.
-    pub(super) fn cache(&self, had_it: bool) {
-        if had_it { &self.hits } else { &self.misses }.fetch_add(1, Relaxed);
+    pub(super) fn observe_cache_lookup(&self, hit: bool) {
+        if hit { &self.cache_hits } else { &self.cache_misses }.fetch_add(1, Relaxed);
     }
 
     /// All of it as text; `store` and the time `not_after` of the certificate as far as they are known.
-    pub(super) fn text(&self, store: Option<&Stats>, not_after: Option<u64>) -> String {
+    pub(super) fn encode(&self, store: Option<&Stats>, not_after: Option<u64>) -> String {
         let mut out = String::new();
-        family(&mut out, "requests_total", "counter", "Requests that were answered.");
+        write_family(&mut out, "requests_total", "counter", "Requests that were answered.");
         for ((route, method, status), count) in &*self.requests.read().unwrap_or_else(PoisonError::into_inner) {
             let labels = format!("{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
-            sample(&mut out, "requests_total", &labels, count.load(Relaxed));
+            write_sample(&mut out, "requests_total", &labels, count.load(Relaxed));
         }
-        self.histogram(&mut out);
+        self.write_histogram(&mut out);
         let mut one = |name: &str, kind: &str, help: &str, value: u64| {
-            family(&mut out, name, kind, help);
-            sample(&mut out, name, "", value);
+            write_family(&mut out, name, kind, help);
+            write_sample(&mut out, name, "", value);
         };
-        one("connections", "gauge", "Connections that are open.", self.connections.load(Relaxed));
-        one("connections_total", "counter", "Connections that were let in.", self.accepted.load(Relaxed));
-        one("connections_refused_total", "counter", "Connections over the limits.", self.refused.load(Relaxed));
-        one("cache_hits_total", "counter", "Reads answered from memory.", self.hits.load(Relaxed));
-        one("cache_misses_total", "counter", "Reads that went to the store.", self.misses.load(Relaxed));
+        one("connections", "gauge", "Connections that are open.", self.open_connections.load(Relaxed));
+        one("connections_total", "counter", "Connections that were let in.", self.accepted_connections.load(Relaxed));
+        one(
+            "connections_refused_total",
+            "counter",
+            "Connections over the limits.",
+            self.rejected_connections.load(Relaxed),
+        );
+        one("cache_hits_total", "counter", "Reads answered from memory.", self.cache_hits.load(Relaxed));
+        one("cache_misses_total", "counter", "Reads that went to the store.", self.cache_misses.load(Relaxed));
         if let Some(stats) = store {
             one("store_messages", "gauge", "Messages in the store.", stats.messages);
             one("store_message_bytes", "gauge", "The sum of their lengths.", stats.bytes);
@@ -107,29 +115,29 @@ impl Metrics {
         out
     }
 
-    fn histogram(&self, out: &mut String) {
+    fn write_histogram(&self, out: &mut String) {
         const NAME: &str = "request_duration_seconds";
-        family(out, NAME, "histogram", "From a request's first byte to its reply's last.");
+        write_family(out, NAME, "histogram", "From a request's first byte to its reply's last.");
         let mut sum = 0;
-        for (bound, count) in BOUNDS.iter().zip(&self.buckets) {
+        for (bound, count) in LATENCY_BUCKETS_MS.iter().zip(&self.buckets) {
             sum += count.load(Relaxed);
             let le = format!("{{le=\"{}.{:03}\"}}", bound / 1000, bound % 1000);
-            sample(out, &format!("{NAME}_bucket"), &le, sum);
+            write_sample(out, &format!("{NAME}_bucket"), &le, sum);
         }
-        sum += self.buckets[BOUNDS.len()].load(Relaxed);
-        sample(out, &format!("{NAME}_bucket"), "{le=\"+Inf\"}", sum);
-        let micros = self.micros.load(Relaxed);
+        sum += self.buckets[LATENCY_BUCKETS_MS.len()].load(Relaxed);
+        write_sample(out, &format!("{NAME}_bucket"), "{le=\"+Inf\"}", sum);
+        let micros = self.total_micros.load(Relaxed);
         let seconds = format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
         writeln!(out, "sha_api_{NAME}_sum {seconds}").expect("a string takes all that is written");
-        sample(out, &format!("{NAME}_count"), "", sum);
+        write_sample(out, &format!("{NAME}_count"), "", sum);
     }
 }
 
-fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+fn write_family(out: &mut String, name: &str, kind: &str, help: &str) {
     writeln!(out, "# HELP sha_api_{name} {help}\n# TYPE sha_api_{name} {kind}").expect("a string takes it");
 }
 
-fn sample(out: &mut String, name: &str, labels: &str, value: u64) {
+fn write_sample(out: &mut String, name: &str, labels: &str, value: u64) {
     writeln!(out, "sha_api_{name}{labels} {value}").expect("a string takes it");
 }
 
@@ -138,12 +146,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_in_the_text() {
+    fn recorded_values_are_encoded() {
         let metrics = Arc::<Metrics>::default();
-        metrics.request("/messages", "POST", 200, Duration::from_millis(3));
-        metrics.request("/messages", "POST", 200, Duration::from_secs(60));
-        let present = metrics.connection();
-        let text = metrics.text(None, Some(7));
+        metrics.observe_request("/messages", "POST", 200, Duration::from_millis(3));
+        metrics.observe_request("/messages", "POST", 200, Duration::from_secs(60));
+        let present = metrics.track_connection();
+        let text = metrics.encode(None, Some(7));
         for line in [
             "sha_api_requests_total{route=\"/messages\",method=\"POST\",status=\"200\"} 2",
             "sha_api_request_duration_seconds_bucket{le=\"0.002\"} 0",
@@ -156,7 +164,7 @@ mod tests {
             assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         }
         drop(present);
-        let text = metrics.text(None, None);
+        let text = metrics.encode(None, None);
         assert!(
             text.contains("\nsha_api_connections 0\n") && text.contains("\nsha_api_connections_total 1\n"),
             "{text}"

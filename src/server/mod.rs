@@ -1,6 +1,9 @@
 //! The life of a server: listen, open the store, answer, drain, stop. It knows only `Messages`, not the store.
 
+mod access_log;
 mod api;
+mod app;
+mod auth;
 mod budget;
 mod cache;
 mod change_detector;
@@ -10,17 +13,14 @@ mod error;
 mod http;
 mod limits;
 mod listen;
-mod log;
 mod metrics;
 mod options;
 mod poll;
 mod proxies;
-mod rights;
 mod scrub;
 mod semaphore;
-mod service;
 mod systemd;
-pub mod tokens;
+pub mod token_file;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -32,6 +32,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::messages::{self, Messages};
+use access_log::AccessLog;
+pub use access_log::Format as LogFormat;
+use app::{App, EndpointKind};
+use auth::Authorizer;
+pub use auth::{Scope, Scopes};
 use budget::Budget;
 pub use error::Error;
 use http::Endpoint;
@@ -39,28 +44,23 @@ use http::Endpoint;
 pub use http::check_parser;
 use http::tls::ReloadableCertificate;
 pub use limits::Limits;
-use log::AccessLog;
-pub use log::Format as LogFormat;
 pub use options::{Options, Tls};
-pub use proxies::{Network, Proxies};
-use rights::Rights;
-pub use rights::{Scope, Scopes};
-use service::{Service, Side};
-use tokens::Tokens;
+pub use proxies::{IpNet, TrustedProxies};
+use token_file::TokenFile;
 
 /// How often the files that may change are looked at.
-const WATCH: Duration = Duration::from_secs(2);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is said that the certificate expires soon.
-const WARN: Duration = Duration::from_secs(24 * 3600);
+const CERT_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// What a running server reacts to.
 enum Event {
     /// The store is open, or it would not open.
-    Opened(Result<(), Error>),
+    StoreOpened(Result<(), Error>),
     /// A signal came.
     Signal(i32),
     /// All connections at a door have ended.
-    Empty,
+    EndpointDrained,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains and returns.
@@ -72,28 +72,28 @@ pub fn run(
     out: &mut dyn Write,
     open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
 ) -> Result<(), Error> {
-    let (events, happens) = mpsc::channel();
+    let (events, events_rx) = mpsc::channel();
     watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
-    limits::raise_descriptors(options.limits.connections, options.listen.len())?;
+    limits::raise_fd_limit(options.limits.max_connections, options.listen.len())?;
     let certificate = ReloadableCertificate::load(&options.tls)?;
     let tls = certificate.as_ref().map(|own| own.config(options.client_ca.as_deref())).transpose()?;
-    let tokens = options.token_file.clone().map(Tokens::load).transpose()?;
-    let log = open_log(options)?;
-    let listeners = listen::all(options, out)?;
-    let metrics_listener = listen::for_metrics(options)?;
-    let local_limits = options.limits.local(options.max_message);
-    let budget = Budget::new(options.limits.memory(&local_limits));
+    let tokens = options.token_file.clone().map(TokenFile::load).transpose()?;
+    let log = open_access_log(options)?;
+    let listeners = listen::bind_all(options, out)?;
+    let metrics_listener = listen::bind_metrics(options)?;
+    let local_limits = options.limits.for_local_socket(options.max_message);
+    let budget = Budget::new(options.limits.memory_budget(&local_limits));
     let service = {
-        let rights = Rights::new(options.offered, tokens);
-        let service = Service::new(options.cache_size, budget, rights, log, metrics_listener.is_some());
-        Arc::new(service.with_page(options.page))
+        let rights = Authorizer::new(options.enabled_scopes, tokens);
+        let service = App::new(options.cache_size, budget, rights, log, metrics_listener.is_some());
+        Arc::new(service.with_ui_enabled(options.ui_enabled))
     };
     let open_door = |listeners, limits: &Limits, tls, side| {
         let opened = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&service), side);
         opened.map_err(|error| Error::Io("starting to accept connections".into(), error))
     };
-    let public = open_door(listeners, &options.limits, tls, Side::Public)?;
-    let open_metrics = |listener| open_door(vec![listener], &options.limits, None, Side::Metrics);
+    let public = open_door(listeners, &options.limits, tls, EndpointKind::Public)?;
+    let open_metrics = |listener| open_door(vec![listener], &options.limits, None, EndpointKind::Metrics);
     let mut doors = vec![public];
     doors.extend(metrics_listener.map(open_metrics).transpose()?);
     let mut scrub = None;
@@ -103,85 +103,86 @@ pub fn run(
     let refresh = |always| {
         if let Some(certificate) = &certificate {
             certificate.reload(always);
-            service.expires(certificate.not_after().unwrap_or(0));
-            if warned.is_none_or(|warned| warned.elapsed() > WARN) {
+            service.set_certificate_expiry(certificate.not_after().unwrap_or(0));
+            if warned.is_none_or(|warned| warned.elapsed() > CERT_WARNING_INTERVAL) {
                 certificate.warn_if_expiring();
                 warned = Some(Instant::now());
             }
         }
-        service.refresh(always);
+        service.reload(always);
     };
-    wait(&happens, refresh, || {
+    run_until_signal(&events_rx, refresh, || {
         // Only now: whoever left a socket there does not have the store any more.
-        if let Some(listener) = options.local.as_deref().and_then(listen::locally) {
-            doors.push(open_door(vec![listener], &local_limits, None, Side::Local)?);
+        if let Some(listener) = options.local_socket.as_deref().and_then(listen::bind_local_socket) {
+            doors.push(open_door(vec![listener], &local_limits, None, EndpointKind::Local)?);
         }
-        let start = |interval| service.scrub(interval).map_err(|error| Error::Io("starting to verify".into(), error));
+        let start =
+            |interval| service.start_scrub(interval).map_err(|error| Error::Io("starting to verify".into(), error));
         scrub = options.scrub_interval.map(start).transpose()?.flatten();
         systemd::notify("READY=1");
-        service.complete();
+        service.mark_ready();
         Ok(())
     })?;
 
     systemd::notify("STOPPING=1");
-    service.drain();
+    service.mark_draining();
     drop(scrub);
     for door in &mut doors {
         let events = events.clone();
-        door.shutdown(move || drop(events.send(Event::Empty)));
+        door.shutdown(move || drop(events.send(Event::EndpointDrained)));
     }
-    drain(&happens, options.drain_timeout, doors.len());
+    wait_drained(&events_rx, options.drain_timeout, doors.len());
     Ok(())
 }
 
 /// Waits for the time to stop. An error if the store would not open.
 ///
 /// `refresh` reads again the files that have changed, or all of them; `opened` is called once the store is open.
-fn wait(
-    happens: &mpsc::Receiver<Event>,
+fn run_until_signal(
+    events_rx: &mpsc::Receiver<Event>,
     mut refresh: impl FnMut(bool),
     mut opened: impl FnMut() -> Result<(), Error>,
 ) -> Result<(), Error> {
     refresh(false);
     loop {
-        match happens.recv_timeout(WATCH) {
-            Ok(Event::Opened(outcome)) => {
+        match events_rx.recv_timeout(RELOAD_INTERVAL) {
+            Ok(Event::StoreOpened(outcome)) => {
                 outcome?;
                 opened()?;
             }
             Ok(Event::Signal(SIGHUP)) => refresh(true),
-            Ok(Event::Signal(_) | Event::Empty) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(Event::Signal(_) | Event::EndpointDrained) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
             Err(mpsc::RecvTimeoutError::Timeout) => refresh(false),
         }
     }
 }
 
 /// Waits until the last connection at each of the doors has ended, the time is up, or a second signal comes.
-fn drain(happens: &mpsc::Receiver<Event>, time: Duration, mut doors: usize) {
+fn wait_drained(events_rx: &mpsc::Receiver<Event>, time: Duration, mut doors: usize) {
     let start = Instant::now();
     while doors > 0 {
-        match happens.recv_timeout(time.saturating_sub(start.elapsed())) {
-            Ok(Event::Opened(_) | Event::Signal(SIGHUP)) => {}
-            Ok(Event::Empty) => doors -= 1,
-            Ok(Event::Signal(_)) => return note("stopped before the last requests were finished: asked twice"),
-            Err(_) => return note("stopped before the last requests were finished: they took too long"),
+        match events_rx.recv_timeout(time.saturating_sub(start.elapsed())) {
+            Ok(Event::StoreOpened(_) | Event::Signal(SIGHUP)) => {}
+            Ok(Event::EndpointDrained) => doors -= 1,
+            Ok(Event::Signal(_)) => return warn("stopped before the last requests were finished: asked twice"),
+            Err(_) => return warn("stopped before the last requests were finished: they took too long"),
         }
     }
 }
 
 fn open_store(
     open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
-    service: &Arc<Service>,
+    service: &Arc<App>,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<()> {
     let (service, events) = (Arc::clone(service), events.clone());
     let work = move || {
-        let outcome = open().map_err(Error::Store).and_then(|messages| service.open(messages));
+        let outcome = open().map_err(Error::Store).and_then(|messages| service.attach_store(messages));
         // Let go before it is said: after the last event nobody else holds the store.
         drop(service);
-        let _ = events.send(Event::Opened(outcome));
+        let _ = events.send(Event::StoreOpened(outcome));
     };
-    thread::Builder::new().name("open".into()).spawn(work).map(drop)
+    thread::Builder::new().name("store-open".into()).spawn(work).map(drop)
 }
 
 fn watch_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
@@ -191,14 +192,14 @@ fn watch_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || drop(work())).map(drop)
 }
 
-fn open_log(options: &Options) -> Result<Option<AccessLog>, Error> {
-    let Some(format) = options.log_format else { return Ok(None) };
-    let file = options.log_file.clone();
+fn open_access_log(options: &Options) -> Result<Option<AccessLog>, Error> {
+    let Some(format) = options.access_log_format else { return Ok(None) };
+    let file = options.access_log.clone();
     let name = file.as_deref().map_or_else(String::new, |file| file.display().to_string());
     AccessLog::open(file, format).map(Some).map_err(|error| Error::Io(name, error))
 }
 
 /// A line for the operator. Unlike `eprintln!` it does not panic when nobody reads.
-fn note(what: impl Display) {
+fn warn(what: impl Display) {
     let _ = writeln!(io::stderr(), "sha-api: {what}");
 }

@@ -14,23 +14,23 @@ pub struct Options {
     pub tls: Tls,
     /// Who may connect with TLS: only holders of certificates from the authorities in this file, PEM.
     pub client_ca: Option<PathBuf>,
-    /// Who may do what, if not everyone: see [`tokens`].
+    /// Who may do what, if not everyone: see [`token_file`](super::token_file).
     pub token_file: Option<PathBuf>,
     /// Where those come who have the store's files anyway, and may do everything: a socket that is made once the store
     /// is open.
-    pub local: Option<PathBuf>,
+    pub local_socket: Option<PathBuf>,
     /// The longest message that the store takes, in bytes.
     pub max_message: u64,
     /// Where the metrics are shown, in plain HTTP, if not where the messages are.
     pub metrics_listen: Option<String>,
     /// How requests are written down, if they are.
-    pub log_format: Option<LogFormat>,
+    pub access_log_format: Option<LogFormat>,
     /// Where to; `None`: on stderr.
-    pub log_file: Option<PathBuf>,
+    pub access_log: Option<PathBuf>,
     /// What is done at all.
-    pub offered: Scopes,
+    pub enabled_scopes: Scopes,
     /// Whether there is a page for people.
-    pub page: bool,
+    pub ui_enabled: bool,
     /// What is allowed, and how long it may take.
     pub limits: Limits,
     /// Bytes for replies that can be sent again as they are; 0 is none.
@@ -47,7 +47,7 @@ pub enum Tls {
     /// Plain HTTP.
     Off,
     /// HTTPS with the user's pair, PEM. The key may stand in the certificate's file.
-    Pair {
+    Files {
         /// The chain.
         cert: PathBuf,
         /// The key; `None`: in the chain's file.

@@ -6,69 +6,69 @@ use std::str::FromStr;
 
 /// An address, or a network of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub struct IpNet {
     address: IpAddr,
     /// How many bits at its beginning count.
-    bits: u32,
+    prefix_len: u32,
 }
 
 /// The proxies that are believed.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies(Vec<Network>);
+pub struct TrustedProxies(Vec<IpNet>);
 
-impl FromStr for Network {
+impl FromStr for IpNet {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const NEITHER: &str = "it is an address, or a network such as 10.0.0.0/8";
+        const EXPECTED: &str = "it is an address, or a network such as 10.0.0.0/8";
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| NEITHER)?;
+        let address: IpAddr = address.parse().map_err(|_| EXPECTED)?;
         let all = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
-            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => bits.parse().map_err(|_| NEITHER)?,
-            Some(_) => return Err(NEITHER),
+            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => bits.parse().map_err(|_| EXPECTED)?,
+            Some(_) => return Err(EXPECTED),
             None => all,
         };
-        if bits > all { Err(NEITHER) } else { Ok(Self { address, bits }) }
+        if bits > all { Err(EXPECTED) } else { Ok(Self { address, prefix_len: bits }) }
     }
 }
 
-impl Network {
-    fn holds(&self, address: IpAddr) -> bool {
+impl IpNet {
+    fn contains(&self, address: IpAddr) -> bool {
         let differing = match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
             (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
             _ => return false,
         };
-        differing >= self.bits
+        differing >= self.prefix_len
     }
 }
 
-impl From<Vec<Network>> for Proxies {
-    fn from(networks: Vec<Network>) -> Self {
+impl From<Vec<IpNet>> for TrustedProxies {
+    fn from(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 }
 
-impl Proxies {
+impl TrustedProxies {
     /// Whether the one at this address is believed.
-    pub(super) fn trust(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.holds(address))
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
     }
 
     /// Whose request it is that came from `peer` with this `X-Forwarded-For`.
     ///
     /// The last address in the list that is no trusted proxy, or the first if all are; `peer` if it is not believed, or
     /// says what is no address.
-    pub(super) fn client(&self, peer: IpAddr, forwarded: &str) -> IpAddr {
-        if !self.trust(peer) {
+    pub(super) fn client_addr(&self, peer: IpAddr, forwarded: &str) -> IpAddr {
+        if !self.contains(peer) {
             return peer;
         }
         let mut client = peer;
         for part in forwarded.rsplit(',') {
             let Ok(address) = part.trim().parse() else { return peer };
             client = address;
-            if !self.trust(client) {
+            if !self.contains(client) {
                 break;
             }
         }
@@ -80,12 +80,12 @@ impl Proxies {
 mod tests {
     use super::*;
 
-    fn proxies(networks: &str) -> Proxies {
+    fn proxies(networks: &str) -> TrustedProxies {
         networks.split(',').map(|network| network.parse().unwrap()).collect::<Vec<_>>().into()
     }
 
     #[test]
-    fn a_network_holds_the_addresses_that_begin_as_it_does() {
+    fn a_network_contains_the_addresses_with_its_prefix() {
         for (network, address, is_in) in [
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.1", "::ffff:127.0.0.1", true),
@@ -103,21 +103,21 @@ mod tests {
             ("::1", "::1", true),
             ("::1", "::2", false),
         ] {
-            let network: Network = network.parse().unwrap();
-            assert_eq!(network.holds(address.parse().unwrap()), is_in, "{network:?} {address}");
+            let network: IpNet = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), is_in, "{network:?} {address}");
         }
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn an_invalid_network_is_rejected() {
         for text in ["", "a", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "1.2.3.4:5"]
         {
-            assert!(text.parse::<Network>().is_err(), "{text}");
+            assert!(text.parse::<IpNet>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn the_client_is_the_last_that_no_proxy_vouches_for() {
+    fn the_client_is_the_last_forwarded_address_that_is_not_a_trusted_proxy() {
         let proxies = proxies("127.0.0.1,10.0.0.0/8,2001:db8:1::/48");
         for (peer, forwarded, client) in [
             ("127.0.0.1", "192.0.2.1", "192.0.2.1"),
@@ -140,7 +140,7 @@ mod tests {
             ("127.0.0.1", "192.0.2.1, nonsense, 10.0.0.1", "127.0.0.1"),
             ("127.0.0.1", "192.0.2.1:80", "127.0.0.1"),
         ] {
-            assert_eq!(proxies.client(peer.parse().unwrap(), forwarded).to_string(), client, "{peer} {forwarded}");
+            assert_eq!(proxies.client_addr(peer.parse().unwrap(), forwarded).to_string(), client, "{peer} {forwarded}");
         }
     }
 }

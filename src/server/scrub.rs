@@ -6,13 +6,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::note;
+use super::warn;
 use crate::messages::{Error, Messages};
 
 /// How long to rest, in what the last step took.
-const REST: u32 = 9;
+const IDLE_RATIO: u32 = 9;
 /// After an error, it is tried again so much later, or at the usual time if that is sooner.
-const AGAIN: Duration = Duration::from_secs(600);
+const RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Goes on until it is dropped.
 pub(super) struct Scrub {
@@ -28,7 +28,7 @@ impl Scrub {
         found: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let work = move || drop(scrub(&*messages, interval, &found, &stopped));
+        let work = move || drop(run_scrub(&*messages, interval, &found, &stopped));
         let thread = thread::Builder::new().name("scrub".into()).spawn(work)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -47,7 +47,7 @@ impl Drop for Scrub {
 /// It is time to end.
 struct Stopped;
 
-fn scrub(
+fn run_scrub(
     messages: &dyn Messages,
     interval: Duration,
     found: &dyn Fn(u64),
@@ -60,25 +60,25 @@ fn scrub(
     let since = last.and_then(|last| SystemTime::now().duration_since(last).ok());
     let mut wait = since.map_or(Duration::ZERO, |since| interval.saturating_sub(since));
     loop {
-        rest(stopped, wait)?;
-        wait = match verify(messages, stopped)? {
+        sleep_or_stop(stopped, wait)?;
+        wait = match verify_all(messages, stopped)? {
             Ok(damaged) => {
                 if damaged > 0 {
-                    note(format_args!("verifying found damage in {damaged} places; `sha-api verify` names them"));
+                    warn(format_args!("verifying found damage in {damaged} places; `sha-api verify` names them"));
                 }
                 found(damaged);
                 interval
             }
             Err(error) => {
-                note(format_args!("verifying broke off: {error}"));
-                interval.min(AGAIN)
+                warn(format_args!("verifying broke off: {error}"));
+                interval.min(RETRY_AFTER)
             }
         };
     }
 }
 
 /// How much damage there is.
-fn verify(messages: &dyn Messages, stopped: &Receiver<()>) -> Result<Result<u64, Error>, Stopped> {
+fn verify_all(messages: &dyn Messages, stopped: &Receiver<()>) -> Result<Result<u64, Error>, Stopped> {
     let (mut damaged, mut from) = (0, None);
     loop {
         let began = Instant::now();
@@ -91,11 +91,11 @@ fn verify(messages: &dyn Messages, stopped: &Receiver<()>) -> Result<Result<u64,
         if from.is_none() {
             return Ok(Ok(damaged));
         }
-        rest(stopped, began.elapsed() * REST)?;
+        sleep_or_stop(stopped, began.elapsed() * IDLE_RATIO)?;
     }
 }
 
-fn rest(stopped: &Receiver<()>, time: Duration) -> Result<(), Stopped> {
+fn sleep_or_stop(stopped: &Receiver<()>, time: Duration) -> Result<(), Stopped> {
     match stopped.recv_timeout(time) {
         Err(RecvTimeoutError::Timeout) => Ok(()),
         Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),

@@ -6,12 +6,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use super::note;
+use super::warn;
 
 /// The sockets that were handed over (`sd_listen_fds(3)`), none if the server was started otherwise.
-pub(super) fn listeners() -> std::io::Result<Vec<TcpListener>> {
-    let mut handed = listenfd::ListenFd::from_env();
-    let taken = (0..handed.len()).map(|at| handed.take_tcp_listener(at));
+pub(super) fn listen_fds() -> std::io::Result<Vec<TcpListener>> {
+    let mut inherited = listenfd::ListenFd::from_env();
+    let taken = (0..inherited.len()).map(|at| inherited.take_tcp_listener(at));
     taken.filter_map(Result::transpose).collect()
 }
 
@@ -24,6 +24,6 @@ pub(super) fn notify(state: &str) {
     };
     let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
-        note(format_args!("cannot tell systemd {state}: {error}"));
+        warn(format_args!("cannot tell systemd {state}: {error}"));
     }
 }

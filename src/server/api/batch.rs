@@ -3,27 +3,27 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Reply, json};
+use super::{Response, json};
 use crate::digest::Digest;
 use crate::messages::{Error, Messages};
 use crate::wire::{Incoming, Outgoing};
 
 /// The type of bodies that are lines of JSON.
-pub(super) const KIND: &str = "application/x-ndjson";
+pub(super) const CONTENT_TYPE: &str = "application/x-ndjson";
 /// The most lines of a request: a short line in can be a long one out.
-const LINES: usize = 100_000;
+const MAX_LINES: usize = 100_000;
 /// How long a reply with messages gets, in bytes, unless its first line is longer.
-const FULL: usize = 8 << 20;
+const MAX_RESPONSE_BYTES: usize = 8 << 20;
 /// The longest message that goes with others, in bytes.
-const LONGEST: u64 = 1 << 20;
+const MAX_INLINE_MESSAGE: u64 = 1 << 20;
 
 #[derive(Deserialize)]
-struct Named {
+struct DigestLine {
     digest: Digest,
 }
 
 #[derive(Default, Serialize)]
-struct Line<'a> {
+struct ResultLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,8 +41,8 @@ struct Line<'a> {
 }
 
 /// Stores what the good lines hold, all in one commit; answers each line.
-pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Reply, Error> {
-    let lines = match lines(body) {
+pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Response, Error> {
+    let lines = match split_lines(body) {
         Ok(lines) => lines,
         Err(reply) => return Ok(reply),
     };
@@ -50,7 +50,7 @@ pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Reply, Error> 
     loop {
         let (mut batch, mut outcomes) = (Vec::new(), Vec::with_capacity(lines.len()));
         for line in &lines {
-            outcomes.push(message(line, limit).map(|message| batch.push(message)));
+            outcomes.push(parse_message_line(line, limit).map(|message| batch.push(message)));
         }
         match messages.put(batch) {
             // Only the store knows how much is too much, and it says so before it stores any.
@@ -58,12 +58,12 @@ pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Reply, Error> 
             Err(error) => return Err(error),
             Ok(receipts) => {
                 let mut receipts = receipts.into_iter();
-                return Ok(reply(outcomes.into_iter().map(|outcome| match outcome {
+                return Ok(ndjson_response(outcomes.into_iter().map(|outcome| match outcome {
                     Ok(()) => {
                         let receipt = receipts.next().expect("a receipt for each message");
-                        Line { digest: Some(receipt.digest), new: Some(receipt.new), ..Line::default() }
+                        ResultLine { digest: Some(receipt.digest), new: Some(receipt.new), ..ResultLine::default() }
                     }
-                    Err(why) => Line { err_msg: Some(why), ..Line::default() },
+                    Err(why) => ResultLine { err_msg: Some(why), ..ResultLine::default() },
                 })));
             }
         }
@@ -71,60 +71,64 @@ pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Reply, Error> 
 }
 
 /// Answers with those that are not stored.
-pub(super) fn missing(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
+pub(super) fn list_missing(digests: &[Digest], messages: &dyn Messages) -> Result<Response, Error> {
     let stored = messages.has(digests)?;
     let missing = digests.iter().zip(stored).filter(|(_, stored)| !stored);
-    Ok(reply(missing.map(|(digest, _)| Line { digest: Some(*digest), ..Line::default() })))
+    Ok(ndjson_response(missing.map(|(digest, _)| ResultLine { digest: Some(*digest), ..ResultLine::default() })))
 }
 
 /// Removes them all, and answers which of them were stored.
-pub(super) fn remove(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
+pub(super) fn remove(digests: &[Digest], messages: &dyn Messages) -> Result<Response, Error> {
     let removed = messages.remove(digests)?;
-    let line =
-        |(digest, removed): (&Digest, bool)| Line { digest: Some(*digest), removed: Some(removed), ..Line::default() };
-    Ok(reply(digests.iter().zip(removed).map(line)))
+    let line = |(digest, removed): (&Digest, bool)| ResultLine {
+        digest: Some(*digest),
+        removed: Some(removed),
+        ..ResultLine::default()
+    };
+    Ok(ndjson_response(digests.iter().zip(removed).map(line)))
 }
 
 /// Answers with the messages, as many as fit.
-pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Reply, Error> {
+pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Response, Error> {
     let mut out = Vec::new();
     messages.expect(digests);
     for &digest in digests {
         let start = out.len();
-        get_one(digest, messages, &mut out)?;
-        if start > 0 && out.len() > FULL {
+        append_result_line(digest, messages, &mut out)?;
+        if start > 0 && out.len() > MAX_RESPONSE_BYTES {
             out.truncate(start);
             break;
         }
     }
-    Ok(Reply::new(200, KIND, out))
+    Ok(Response::new(200, CONTENT_TYPE, out))
 }
 
 /// The digests that a body names, a line each; else a 400 that says which line names none.
-pub(super) fn digests(body: &[u8]) -> Result<Vec<Digest>, Reply> {
+pub(super) fn parse_all_digests(body: &[u8]) -> Result<Vec<Digest>, Response> {
     let digest = |(at, line): (usize, &[u8])| {
-        digest(line).ok_or_else(|| Reply::error(400, &format!("Line {} is no JSON object with a digest", at + 1)))
+        parse_digest_line(line)
+            .ok_or_else(|| Response::error(400, &format!("Line {} is no JSON object with a digest", at + 1)))
     };
-    lines(body)?.into_iter().enumerate().map(digest).collect()
+    split_lines(body)?.into_iter().enumerate().map(digest).collect()
 }
 
 /// The digest that each line of `body` names, if it does.
-pub(super) fn named(body: &[u8]) -> Vec<Option<Digest>> {
-    lines(body).unwrap_or_default().into_iter().map(digest).collect()
+pub(super) fn parse_digests(body: &[u8]) -> Vec<Option<Digest>> {
+    split_lines(body).unwrap_or_default().into_iter().map(parse_digest_line).collect()
 }
 
-fn digest(line: &[u8]) -> Option<Digest> {
-    json::object_in::<Named>(line).map(|named| named.digest)
+fn parse_digest_line(line: &[u8]) -> Option<Digest> {
+    json::parse_object::<DigestLine>(line).map(|named| named.digest)
 }
 
-fn get_one(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut line = Line { digest: Some(digest), ..Line::default() };
+fn append_result_line(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result<(), Error> {
+    let mut line = ResultLine { digest: Some(digest), ..ResultLine::default() };
     match messages.length(digest)? {
         None => line.absent = true,
-        Some(length) if length > LONGEST => line.large = true,
+        Some(length) if length > MAX_INLINE_MESSAGE => line.large = true,
         Some(_) => match messages.get_one(digest) {
             Ok(Some(message)) => {
-                json::add_line(out, &Outgoing::new(Some(digest), &message));
+                json::append_line(out, &Outgoing::new(Some(digest), &message));
                 return Ok(());
             }
             Ok(None) => line.absent = true,
@@ -132,39 +136,39 @@ fn get_one(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result
             Err(error) => return Err(error),
         },
     }
-    json::add_line(out, &line);
+    json::append_line(out, &line);
     Ok(())
 }
 
 /// The lines of `body`; the last may end with it.
-fn lines(body: &[u8]) -> Result<Vec<&[u8]>, Reply> {
+fn split_lines(body: &[u8]) -> Result<Vec<&[u8]>, Response> {
     if body.is_empty() {
         return Ok(Vec::new());
     }
     let lines = body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n');
-    let lines: Vec<_> = lines.take(LINES + 1).collect();
-    if lines.len() > LINES {
-        return Err(Reply::error(413, &format!("Too many lines, at most {LINES}")));
+    let lines: Vec<_> = lines.take(MAX_LINES + 1).collect();
+    if lines.len() > MAX_LINES {
+        return Err(Response::error(413, &format!("Too many lines, at most {MAX_LINES}")));
     }
     Ok(lines)
 }
 
 /// The message of a line, or what is wrong with it.
-fn message(line: &[u8], limit: u64) -> Result<Vec<u8>, &'static str> {
+fn parse_message_line(line: &[u8], limit: u64) -> Result<Vec<u8>, &'static str> {
     let Incoming { digest, message } =
-        json::object_in(line).ok_or("Invalid line, expected a JSON object with a message or base64")?;
+        json::parse_object(line).ok_or("Invalid line, expected a JSON object with a message or base64")?;
     if digest.is_some_and(|digest| !digest.names(&message)) {
         return Err("The message does not hash to its digest");
     }
     if message.len() as u64 > limit { Err("Message is too large") } else { Ok(message) }
 }
 
-fn reply<'a>(lines: impl Iterator<Item = Line<'a>>) -> Reply {
+fn ndjson_response<'a>(lines: impl Iterator<Item = ResultLine<'a>>) -> Response {
     let mut out = Vec::new();
     for line in lines {
-        json::add_line(&mut out, &line);
+        json::append_line(&mut out, &line);
     }
-    Reply::new(200, KIND, out)
+    Response::new(200, CONTENT_TYPE, out)
 }
 
 #[cfg(test)]

@@ -1,36 +1,36 @@
 //! Lines in, lines out: each answered, in order, whatever the others are; and never more than fits.
 
-use super::super::{Method, Request, answer, json};
+use super::super::{Method, Request, handle, json};
 use super::*;
 use crate::testing::Memory;
 
 const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
-fn ask(path: &str, body: &[u8], memory: &Memory) -> Reply {
-    let content_type = Some(KIND.to_owned());
-    answer(Request { content_type, body: body.to_vec(), ..Request::new(Method::Post, path) }, memory)
+fn post_lines(path: &str, body: &[u8], memory: &Memory) -> Response {
+    let content_type = Some(CONTENT_TYPE.to_owned());
+    handle(Request { content_type, body: body.to_vec(), ..Request::new(Method::Post, path) }, memory)
 }
 
-fn said(reply: &Reply) -> (u16, String) {
+fn status_and_body(reply: &Response) -> (u16, String) {
     (reply.status, String::from_utf8(reply.body.clone()).unwrap())
 }
 
-fn values(reply: &Reply) -> Vec<serde_json::Value> {
+fn parse_values(reply: &Response) -> Vec<serde_json::Value> {
     assert!(reply.body.is_empty() || reply.body.ends_with(b"\n"));
     let lines = std::str::from_utf8(&reply.body).unwrap().lines();
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn named(digests: &[Digest]) -> Vec<u8> {
+fn digest_lines(digests: &[Digest]) -> Vec<u8> {
     let mut body = Vec::new();
     for digest in digests {
-        json::add_line(&mut body, &Line { digest: Some(*digest), ..Line::default() });
+        json::append_line(&mut body, &ResultLine { digest: Some(*digest), ..ResultLine::default() });
     }
     body
 }
 
 #[test]
-fn each_line_is_answered_in_order_and_the_bad_ones_say_why() {
+fn each_line_has_a_result_in_order_and_an_invalid_line_has_an_error() {
     let memory = Memory::default();
     let deep = format!("{{\"message\": \"a\", \"b\": {}", "[".repeat(100_000));
     let body = format!(
@@ -38,85 +38,95 @@ fn each_line_is_answered_in_order_and_the_bad_ones_say_why() {
          [null, \"foo\", null]\n{{\"message\": \"a\"}} x\n{{}}\n{deep}\n{{\"message\": \"foo\", \"more\": [1]}}",
         Digest::of(b"\xff")
     );
-    let reply = ask("/messages", body.as_bytes(), &memory);
-    assert_eq!((reply.status, reply.fields.as_str()), (200, "Content-Type: application/x-ndjson\r\n"));
-    let values = values(&reply);
+    let reply = post_lines("/messages", body.as_bytes(), &memory);
+    assert_eq!((reply.status, reply.raw_headers.as_str()), (200, "Content-Type: application/x-ndjson\r\n"));
+    let values = parse_values(&reply);
     let words: Vec<_> = values.iter().map(|value| value["err_msg"].as_str().unwrap_or("")).collect();
     let no_line = "Invalid line, expected a JSON object with a message or base64";
     let other = "The message does not hash to its digest";
     assert_eq!(words, ["", no_line, "", other, no_line, no_line, no_line, no_line, ""]);
-    assert!(said(&reply).1.starts_with(&format!("{{\"digest\": \"{FOO}\", \"new\": true}}\n{{\"err_msg\": \"")));
+    assert!(
+        status_and_body(&reply).1.starts_with(&format!("{{\"digest\": \"{FOO}\", \"new\": true}}\n{{\"err_msg\": \""))
+    );
     assert_eq!(values[2]["digest"], Digest::of(b"\xff").to_string());
     assert_eq!((values[8]["digest"].as_str(), values[8]["new"].as_bool()), (Some(FOO), Some(false)));
     assert_eq!(memory.stats().unwrap().messages, 2);
 }
 
 #[test]
-fn a_message_that_is_too_large_is_a_bad_line_and_the_others_are_stored() {
+fn a_message_that_is_too_large_fails_only_its_own_line() {
     let memory = Memory::taking(3);
     let body = b"{\"message\": \"foo\"}\n{\"message\": \"long\"}\n{\"message\": \"bar\"}\n";
-    let values = values(&ask("/messages", body, &memory));
+    let values = parse_values(&post_lines("/messages", body, &memory));
     assert_eq!(values[1]["err_msg"], "Message is too large");
     assert_eq!((values[0]["new"].as_bool(), values[2]["new"].as_bool()), (Some(true), Some(true)));
     assert_eq!(memory.stats().unwrap().messages, 2);
 }
 
 #[test]
-fn no_lines_in_are_no_lines_out_and_the_content_type_must_fit() {
+fn an_empty_body_returns_no_lines_and_a_missing_content_type_is_400() {
     for path in ["/messages", "/messages/missing", "/messages/get", "/messages/remove"] {
         let memory = Memory::default();
-        assert_eq!(said(&ask(path, b"", &memory)), (200, String::new()), "{path}");
-        assert_eq!(answer(Request::new(Method::Post, path), &memory).status, 400, "{path}");
+        assert_eq!(status_and_body(&post_lines(path, b"", &memory)), (200, String::new()), "{path}");
+        assert_eq!(handle(Request::new(Method::Post, path), &memory).status, 400, "{path}");
     }
 }
 
 #[test]
-fn a_store_that_fails_fails_the_whole_request() {
+fn a_store_error_fails_the_whole_request() {
     let memory = || Memory::failing(Error::Full("/secret".into()));
     for (path, body) in [
         ("/messages", &b"{\"message\": \"foo\"}\n"[..]),
-        ("/messages/missing", &named(&[Digest::of(b"")])),
-        ("/messages/get", &named(&[Digest::of(b"")])),
-        ("/messages/remove", &named(&[Digest::of(b"")])),
+        ("/messages/missing", &digest_lines(&[Digest::of(b"")])),
+        ("/messages/get", &digest_lines(&[Digest::of(b"")])),
+        ("/messages/remove", &digest_lines(&[Digest::of(b"")])),
     ] {
-        assert_eq!(said(&ask(path, body, &memory())), (507, r#"{"err_msg": "No space left"}"#.to_owned()), "{path}");
+        assert_eq!(
+            status_and_body(&post_lines(path, body, &memory())),
+            (507, r#"{"err_msg": "No space left"}"#.to_owned()),
+            "{path}"
+        );
     }
 }
 
 #[test]
-fn a_line_that_names_no_digest_is_400_with_its_number_and_nothing_is_done() {
+fn a_line_without_a_digest_is_400_with_its_number_and_changes_nothing() {
     let memory = Memory::default();
     memory.put(vec![b"foo".to_vec()]).unwrap();
     for bad in ["", "{}", "[]", "foo", "{\"digest\": \"2c26\"}", "{\"digest\": 1}"] {
         let body = format!("{{\"digest\": \"{FOO}\"}}\n{bad}\n");
         for path in ["/messages/missing", "/messages/get", "/messages/remove"] {
             let words = r#"{"err_msg": "Line 2 is no JSON object with a digest"}"#;
-            assert_eq!(said(&ask(path, body.as_bytes(), &memory)), (400, words.to_owned()), "{path} {bad}");
+            assert_eq!(
+                status_and_body(&post_lines(path, body.as_bytes(), &memory)),
+                (400, words.to_owned()),
+                "{path} {bad}"
+            );
         }
     }
     assert_eq!(memory.stats().unwrap().messages, 1);
 }
 
 #[test]
-fn the_absent_are_named_and_the_removed_are_told_from_what_was_not_there() {
+fn missing_lists_absent_digests_and_remove_reports_which_were_stored() {
     let memory = Memory::default();
     memory.put(vec![b"foo".to_vec()]).unwrap();
-    let body = named(&[Digest::of(b"a"), Digest::of(b"foo"), Digest::of(b"b")]);
-    let absent = named(&[Digest::of(b"a"), Digest::of(b"b")]);
-    assert_eq!(ask("/messages/missing", &body, &memory).body, absent);
-    let removed = values(&ask("/messages/remove", &body, &memory));
+    let body = digest_lines(&[Digest::of(b"a"), Digest::of(b"foo"), Digest::of(b"b")]);
+    let absent = digest_lines(&[Digest::of(b"a"), Digest::of(b"b")]);
+    assert_eq!(post_lines("/messages/missing", &body, &memory).body, absent);
+    let removed = parse_values(&post_lines("/messages/remove", &body, &memory));
     assert_eq!(removed.iter().map(|line| line["removed"].as_bool().unwrap()).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(memory.stats().unwrap().messages, 0);
 }
 
 #[test]
-fn messages_come_in_the_order_asked_for_and_what_cannot_come_says_why() {
+fn messages_are_returned_in_request_order_and_failures_are_marked() {
     let memory = Memory::default();
     let large = vec![b'x'; (1 << 20) + 1];
     memory.put(vec![b"foo".to_vec(), b"\xff".to_vec(), large.clone()]).unwrap();
     memory.spoil(b"bad");
     let asked: Vec<_> = [&b"foo"[..], b"none", b"\xff", &large, b"bad", b"foo"].map(Digest::of).to_vec();
-    let lines = values(&ask("/messages/get", &named(&asked), &memory));
+    let lines = parse_values(&post_lines("/messages/get", &digest_lines(&asked), &memory));
     assert_eq!(lines.len(), 6);
     for (line, digest) in lines.iter().zip(asked) {
         assert_eq!(line["digest"], digest.to_string());
@@ -130,16 +140,16 @@ fn messages_come_in_the_order_asked_for_and_what_cannot_come_says_why() {
 }
 
 #[test]
-fn a_reply_ends_when_it_is_long_enough_but_not_before_its_first_line() {
+fn a_response_ends_at_its_size_limit_but_has_at_least_one_line() {
     let memory = Memory::default();
     let messages: Vec<_> = (0..20_u8).map(|seed| vec![seed; 1 << 20]).collect();
     let digests: Vec<_> = messages.iter().map(|message| Digest::of(message)).collect();
     memory.put(messages).unwrap();
     let (mut asked, mut rounds) = (digests.as_slice(), 0);
     while !asked.is_empty() {
-        let reply = ask("/messages/get", &named(asked), &memory);
-        let got = values(&reply);
-        assert!(!got.is_empty() && (reply.body.len() <= FULL || got.len() == 1), "{}", reply.body.len());
+        let reply = post_lines("/messages/get", &digest_lines(asked), &memory);
+        let got = parse_values(&reply);
+        assert!(!got.is_empty() && (reply.body.len() <= MAX_RESPONSE_BYTES || got.len() == 1), "{}", reply.body.len());
         asked = &asked[got.len()..];
         rounds += 1;
     }
@@ -149,8 +159,8 @@ fn a_reply_ends_when_it_is_long_enough_but_not_before_its_first_line() {
 #[test]
 fn too_many_lines_are_413() {
     for path in ["/messages", "/messages/missing", "/messages/get", "/messages/remove"] {
-        let body = b"\n".repeat(LINES + 1);
-        assert_eq!(ask(path, &body, &Memory::default()).status, 413, "{path}");
+        let body = b"\n".repeat(MAX_LINES + 1);
+        assert_eq!(post_lines(path, &body, &Memory::default()).status, 413, "{path}");
     }
-    assert_eq!(ask("/messages", &b"\n".repeat(LINES), &Memory::default()).status, 200);
+    assert_eq!(post_lines("/messages", &b"\n".repeat(MAX_LINES), &Memory::default()).status, 200);
 }

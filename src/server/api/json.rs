@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, Serializer};
 
 /// The type of bodies that are one object.
-pub(super) const KIND: &str = "application/json";
+pub(super) const CONTENT_TYPE: &str = "application/json";
 
 /// Whether a content type is `kind`, in UTF-8 if it says so.
-pub(super) fn is(kind: &str, content_type: Option<&str>) -> bool {
+pub(super) fn is_media_type(kind: &str, content_type: Option<&str>) -> bool {
     let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
     if !parts.next().is_some_and(|given| given.eq_ignore_ascii_case(kind)) {
         return false;
@@ -26,12 +26,12 @@ pub(super) fn is(kind: &str, content_type: Option<&str>) -> bool {
 }
 
 /// The `message` of a body `{"message": "…"}`; other keys are skipped, a second `message` is an error.
-pub(super) fn message(body: &[u8]) -> Option<String> {
-    serde_json::from_slice::<Put>(body).ok().map(|put| put.0)
+pub(super) fn parse_put_body(body: &[u8]) -> Option<String> {
+    serde_json::from_slice::<PutBody>(body).ok().map(|put| put.0)
 }
 
 /// The object that `text` is, and nothing else; keys that are not known are skipped.
-pub(super) fn object_in<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+pub(super) fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     // serde would take an array for a struct as well.
     if text.trim_ascii_start().first() != Some(&b'{') {
         return None;
@@ -40,26 +40,28 @@ pub(super) fn object_in<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
 }
 
 /// The JSON of `value`, which can be JSON.
-pub(super) fn of(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn to_vec(value: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::new();
-    add(&mut out, value);
+    append_value(&mut out, value);
     out
 }
 
 /// Adds the JSON of `value` as a line.
-pub(super) fn add_line(out: &mut Vec<u8>, value: &impl Serialize) {
-    add(out, value);
+pub(super) fn append_line(out: &mut Vec<u8>, value: &impl Serialize) {
+    append_value(out, value);
     out.push(b'\n');
 }
 
-fn add(out: &mut Vec<u8>, value: &impl Serialize) {
-    value.serialize(&mut Serializer::with_formatter(out, Spaced)).expect("plain values can be written to memory");
+fn append_value(out: &mut Vec<u8>, value: &impl Serialize) {
+    value
+        .serialize(&mut Serializer::with_formatter(out, SpacedFormatter))
+        .expect("plain values can be written to memory");
 }
 
 /// A space after each colon and comma.
-struct Spaced;
+struct SpacedFormatter;
 
-impl Formatter for Spaced {
+impl Formatter for SpacedFormatter {
     fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
@@ -74,7 +76,7 @@ impl Formatter for Spaced {
 }
 
 /// `{"key": "value"}`.
-pub(super) fn object(key: &str, value: &str) -> Vec<u8> {
+pub(super) fn single_field_object(key: &str, value: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + value.len() + value.len() / 16 + 16);
     out.extend_from_slice(b"{\"");
     out.extend_from_slice(key.as_bytes());
@@ -84,11 +86,11 @@ pub(super) fn object(key: &str, value: &str) -> Vec<u8> {
     out
 }
 
-struct Put(String);
+struct PutBody(String);
 
-impl<'de> Deserialize<'de> for Put {
+impl<'de> Deserialize<'de> for PutBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PutVisitor)
+        deserializer.deserialize_map(PutBodyVisitor)
     }
 }
 
@@ -100,79 +102,79 @@ enum Key {
     Other,
 }
 
-struct PutVisitor;
+struct PutBodyVisitor;
 
-impl<'de> Visitor<'de> for PutVisitor {
-    type Value = Put;
+impl<'de> Visitor<'de> for PutBodyVisitor {
+    type Value = PutBody;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object with a message")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Put, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PutBody, A::Error> {
         let mut message = None;
         while let Some(key) = map.next_key()? {
             match key {
                 Key::Other => {
-                    map.next_value::<Skipped>()?;
+                    map.next_value::<BoundedIgnored>()?;
                 }
                 Key::Message if message.is_some() => return Err(A::Error::duplicate_field("message")),
                 Key::Message => message = Some(map.next_value()?),
             }
         }
-        message.map(Put).ok_or_else(|| A::Error::missing_field("message"))
+        message.map(PutBody).ok_or_else(|| A::Error::missing_field("message"))
     }
 }
 
 /// Any value, thrown away. Unlike `IgnoredAny`, which `serde_json` skips to any depth, it keeps the limit on depth.
-struct Skipped;
+struct BoundedIgnored;
 
-impl<'de> Deserialize<'de> for Skipped {
+impl<'de> Deserialize<'de> for BoundedIgnored {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SkippedVisitor)
+        deserializer.deserialize_any(BoundedIgnoredVisitor)
     }
 }
 
-struct SkippedVisitor;
+struct BoundedIgnoredVisitor;
 
-impl<'de> Visitor<'de> for SkippedVisitor {
-    type Value = Skipped;
+impl<'de> Visitor<'de> for BoundedIgnoredVisitor {
+    type Value = BoundedIgnored;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Skipped, E> {
-        Ok(Skipped)
+    fn visit_bool<E>(self, _: bool) -> Result<BoundedIgnored, E> {
+        Ok(BoundedIgnored)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Skipped, E> {
-        Ok(Skipped)
+    fn visit_i64<E>(self, _: i64) -> Result<BoundedIgnored, E> {
+        Ok(BoundedIgnored)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Skipped, E> {
-        Ok(Skipped)
+    fn visit_u64<E>(self, _: u64) -> Result<BoundedIgnored, E> {
+        Ok(BoundedIgnored)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Skipped, E> {
-        Ok(Skipped)
+    fn visit_f64<E>(self, _: f64) -> Result<BoundedIgnored, E> {
+        Ok(BoundedIgnored)
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Skipped, E> {
-        Ok(Skipped)
+    fn visit_str<E>(self, _: &str) -> Result<BoundedIgnored, E> {
+        Ok(BoundedIgnored)
     }
 
-    fn visit_unit<E>(self) -> Result<Skipped, E> {
-        Ok(Skipped)
+    fn visit_unit<E>(self) -> Result<BoundedIgnored, E> {
+        Ok(BoundedIgnored)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Skipped, A::Error> {
-        while seq.next_element::<Skipped>()?.is_some() {}
-        Ok(Skipped)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<BoundedIgnored, A::Error> {
+        while seq.next_element::<BoundedIgnored>()?.is_some() {}
+        Ok(BoundedIgnored)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Skipped, A::Error> {
-        while map.next_entry::<IgnoredAny, Skipped>()?.is_some() {}
-        Ok(Skipped)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<BoundedIgnored, A::Error> {
+        while map.next_entry::<IgnoredAny, BoundedIgnored>()?.is_some() {}
+        Ok(BoundedIgnored)
     }
 }

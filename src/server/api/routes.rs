@@ -1,77 +1,77 @@
 //! Which paths there are, what can be done there, and which scope that takes: known from the head alone.
 
-use super::{Method, Reply, Request, ui};
+use super::{Method, Request, Response, ui};
 use crate::digest::Digest;
-use crate::server::rights::{Scope, Scopes};
+use crate::server::auth::{Scope, Scopes};
 
 /// Methods, each with the scope that it takes. Who has none may still do what takes `None`.
-type Methods = &'static [(Method, Option<Scope>)];
+type MethodScopes = &'static [(Method, Option<Scope>)];
 
-const MESSAGES: Methods =
+const COLLECTION_METHODS: MethodScopes =
     &[(Method::Get, Some(Scope::List)), (Method::Head, Some(Scope::List)), (Method::Post, Some(Scope::Write))];
-const MESSAGE: Methods = &[
+const MESSAGE_METHODS: MethodScopes = &[
     (Method::Get, Some(Scope::Read)),
     (Method::Head, Some(Scope::Read)),
     (Method::Put, Some(Scope::Write)),
     (Method::Delete, Some(Scope::Rm)),
 ];
-const READING: Methods = &[(Method::Post, Some(Scope::Read))];
-const REMOVING: Methods = &[(Method::Post, Some(Scope::Rm))];
-const VERIFYING: Methods = &[(Method::Post, Some(Scope::List))];
-const COUNTS: Methods = &[(Method::Get, Some(Scope::List)), (Method::Head, Some(Scope::List))];
-const PROBE: Methods = &[(Method::Get, None), (Method::Head, None)];
+const POST_REQUIRES_READ: MethodScopes = &[(Method::Post, Some(Scope::Read))];
+const POST_REQUIRES_RM: MethodScopes = &[(Method::Post, Some(Scope::Rm))];
+const POST_REQUIRES_LIST: MethodScopes = &[(Method::Post, Some(Scope::List))];
+const GET_REQUIRES_LIST: MethodScopes = &[(Method::Get, Some(Scope::List)), (Method::Head, Some(Scope::List))];
+const GET_WITHOUT_SCOPE: MethodScopes = &[(Method::Get, None), (Method::Head, None)];
 
 /// Every path as it is documented, with what can be done there.
-pub(in crate::server) const ROUTES: [(&str, Methods); 12] = [
-    ("/messages", MESSAGES),
-    ("/messages/missing", READING),
-    ("/messages/get", READING),
-    ("/messages/remove", REMOVING),
-    (ONE, MESSAGE),
-    ("/stats", COUNTS),
-    ("/verify", VERIFYING),
-    ("/repair", REMOVING),
-    ("/livez", PROBE),
-    ("/readyz", PROBE),
-    ("/metrics", COUNTS),
-    ("/openapi.json", PROBE),
+pub(in crate::server) const ROUTES: [(&str, MethodScopes); 12] = [
+    ("/messages", COLLECTION_METHODS),
+    ("/messages/missing", POST_REQUIRES_READ),
+    ("/messages/get", POST_REQUIRES_READ),
+    ("/messages/remove", POST_REQUIRES_RM),
+    (MESSAGE_PATH, MESSAGE_METHODS),
+    ("/stats", GET_REQUIRES_LIST),
+    ("/verify", POST_REQUIRES_LIST),
+    ("/repair", POST_REQUIRES_RM),
+    ("/livez", GET_WITHOUT_SCOPE),
+    ("/readyz", GET_WITHOUT_SCOPE),
+    ("/metrics", GET_REQUIRES_LIST),
+    ("/openapi.json", GET_WITHOUT_SCOPE),
 ];
-const ONE: &str = "/messages/{digest}";
+const MESSAGE_PATH: &str = "/messages/{digest}";
 
 /// How a path is named where it is counted.
 pub(in crate::server) fn route_name(path: &str) -> &'static str {
-    if path == ui::PATH {
-        return ui::PATH;
+    if path == ui::ROOT {
+        return ui::ROOT;
     }
-    found(path).map_or("other", |(name, _)| name)
+    find_route(path).map_or("other", |(name, _)| name)
 }
 
 /// How a path is named where it is written down: of a digest as much as tells two apart and opens nothing.
-pub(in crate::server) fn logged_path(path: &str) -> String {
-    match digest(path) {
+pub(in crate::server) fn redacted_path(path: &str) -> String {
+    match digest_from_path(path) {
         Some(digest) => format!("/messages/{}", &digest.to_string()[..8]),
         None => route_name(path).to_owned(),
     }
 }
 
 /// The scope that `request` takes, where no more than `offered` is done; else 404 or 405.
-pub(in crate::server) fn scope(request: &Request, offered: Scopes) -> Result<Option<Scope>, Reply> {
-    let (_, methods) = found(&request.path).ok_or_else(|| Reply::error(404, "Not found"))?;
-    let allowed = || methods.iter().filter(|(_, scope)| scope.is_none_or(|scope| offered.hold(scope)));
+pub(in crate::server) fn required_scope(request: &Request, offered: Scopes) -> Result<Option<Scope>, Response> {
+    let (_, methods) = find_route(&request.path).ok_or_else(|| Response::error(404, "Not found"))?;
+    let allowed = || methods.iter().filter(|(_, scope)| scope.is_none_or(|scope| offered.contains(scope)));
     if let Some((_, scope)) = allowed().find(|(method, _)| *method == request.method) {
         return Ok(*scope);
     }
     let names: Vec<_> = allowed().map(|(method, _)| method.as_str()).collect();
-    Err(Reply::error(405, "Method not allowed").with("Allow", &names.join(", ")))
+    Err(Response::error(405, "Method not allowed").with_header("Allow", &names.join(", ")))
 }
 
 /// The digest that a path names, if it is the path of one message.
-pub(in crate::server) fn digest(path: &str) -> Option<Digest> {
+pub(in crate::server) fn digest_from_path(path: &str) -> Option<Digest> {
     path.strip_prefix("/messages/")?.parse().ok()
 }
 
 /// The route of a path; `None`: there is no such path.
-fn found(path: &str) -> Option<(&'static str, Methods)> {
-    let exact = ROUTES.into_iter().find(|(route, _)| *route == path && *route != ONE);
-    exact.or_else(|| path.starts_with("/messages/").then_some((ONE, MESSAGE)))
+fn find_route(path: &str) -> Option<(&'static str, MethodScopes)> {
+    let exact = ROUTES.into_iter().find(|(route, _)| *route == path && *route != MESSAGE_PATH);
+    exact.or_else(|| path.starts_with("/messages/").then_some((MESSAGE_PATH, MESSAGE_METHODS)))
 }

@@ -7,66 +7,68 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::form;
-use super::{Method, Reply, Request};
+use super::representation;
+use super::{Method, Request, Response};
 use crate::digest::Digest;
 
 /// Where it is.
-pub(super) const PATH: &str = "/";
+pub(super) const ROOT: &str = "/";
 
-const PAGE: &str = include_str!("ui/page.html");
+const PAGE_HTML: &str = include_str!("ui/page.html");
 
 /// What of the page's head is computed from the page, once.
-struct About {
+struct PageMeta {
     policy: String,
-    tag: String,
+    etag: String,
 }
 
-static ABOUT: LazyLock<About> = LazyLock::new(|| {
+static PAGE_META: LazyLock<PageMeta> = LazyLock::new(|| {
     let mut policy = "default-src 'none'".to_owned();
     for (directive, element) in [("script-src", "script"), ("style-src", "style")] {
-        let digest = BASE64_STANDARD.encode(Digest::of(inside(element).as_bytes()).as_bytes());
+        let digest = BASE64_STANDARD.encode(Digest::of(element_content(element).as_bytes()).as_bytes());
         let _ = write!(policy, "; {directive} 'sha256-{digest}'");
     }
     // The icon is an empty one, so that no browser asks for another.
     policy.push_str("; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
     policy.push_str("; require-trusted-types-for 'script'; trusted-types 'none'");
-    About { policy, tag: format!("\"{}\"", Digest::of(PAGE.as_bytes())) }
+    PageMeta { policy, etag: format!("\"{}\"", Digest::of(PAGE_HTML.as_bytes())) }
 });
 
 /// The reply to a request for `/`; `None`: it is for another path.
-pub(in crate::server) fn page(request: &Request) -> Option<Reply> {
-    if request.path != PATH {
+pub(in crate::server) fn ui_response(request: &Request) -> Option<Response> {
+    if request.path != ROOT {
         return None;
     }
     let reply = match (prefers_html(request.accept.as_deref()), request.method) {
-        (false, _) => Reply::error(404, "Not found"),
-        (true, Method::Get | Method::Head) => found(request.if_none_match.as_deref()),
-        (true, _) => Reply::error(405, "Method not allowed").with("Allow", "GET, HEAD"),
+        (false, _) => Response::error(404, "Not found"),
+        (true, Method::Get | Method::Head) => page_response(request.if_none_match.as_deref()),
+        (true, _) => Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD"),
     };
-    Some(reply.with("Vary", "Accept"))
+    Some(reply.with_header("Vary", "Accept"))
 }
 
-fn found(known: Option<&str>) -> Reply {
-    let reply = match known.is_some_and(|list| form::names(list, &ABOUT.tag)) {
-        true => Reply::empty(304),
-        false => Reply::new(200, "text/html; charset=utf-8", PAGE.as_bytes().to_vec())
-            .with("Content-Security-Policy", &ABOUT.policy)
-            .with("X-Content-Type-Options", "nosniff")
-            .with("Referrer-Policy", "no-referrer"),
+fn page_response(known: Option<&str>) -> Response {
+    let reply = match known.is_some_and(|list| representation::etag_matches(list, &PAGE_META.etag)) {
+        true => Response::empty(304),
+        false => Response::new(200, "text/html; charset=utf-8", PAGE_HTML.as_bytes().to_vec())
+            .with_header("Content-Security-Policy", &PAGE_META.policy)
+            .with_header("X-Content-Type-Options", "nosniff")
+            .with_header("Referrer-Policy", "no-referrer"),
     };
-    reply.with("ETag", &ABOUT.tag).with("Cache-Control", "no-cache")
+    reply.with_header("ETag", &PAGE_META.etag).with_header("Cache-Control", "no-cache")
 }
 
 /// Browsers name it; programs that take anything do not.
 fn prefers_html(accept: Option<&str>) -> bool {
-    accept.is_some_and(|accept| form::weight(accept, "text", "html") > form::weight(accept, "application", "json"))
+    accept.is_some_and(|accept| {
+        representation::quality(accept, "text", "html") > representation::quality(accept, "application", "json")
+    })
 }
 
 /// What stands in the page's only element of this name.
-fn inside(element: &str) -> &'static str {
+fn element_content(element: &str) -> &'static str {
     let (start, end) = (format!("<{element}>"), format!("</{element}>"));
-    let inside = PAGE.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
+    let inside = PAGE_HTML.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
     inside.map_or("", |(inside, _)| inside)
 }
 
@@ -93,16 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_one_script_and_one_style_and_names_nothing_elsewhere() {
+    fn the_page_has_one_script_and_one_style_and_no_external_reference() {
         for element in ["script", "style"] {
-            assert!(inside(element).len() > 100);
-            assert_eq!(PAGE.matches(&format!("<{element}")).count(), 1);
+            assert!(element_content(element).len() > 100);
+            assert_eq!(PAGE_HTML.matches(&format!("<{element}")).count(), 1);
         }
         for forbidden in
             ["://", "innerHTML", "localStorage", "sessionStorage", "cookie", "style=", " onclick", "@import"]
         {
-            assert!(!PAGE.contains(forbidden), "{forbidden}");
+            assert!(!PAGE_HTML.contains(forbidden), "{forbidden}");
         }
-        assert!(PAGE.len() < 13_000, "{}", PAGE.len());
+        assert!(PAGE_HTML.len() < 13_000, "{}", PAGE_HTML.len());
     }
 }

@@ -11,39 +11,39 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::server::note;
+use crate::server::warn;
 
 /// How long to wait for a free connection.
-const WAIT: Duration = Duration::from_secs(10);
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The engine's socket, reachable after its name is gone.
-pub(super) struct Way(OwnedFd);
+pub(super) struct SocketHandle(OwnedFd);
 
 /// Connections, lent to one request at a time.
 pub(super) struct Pool {
-    state: Mutex<State>,
-    free: Condvar,
-    opening: Mutex<()>,
-    way: Way,
+    state: Mutex<PoolState>,
+    available: Condvar,
+    open_lock: Mutex<()>,
+    socket: SocketHandle,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     idle: Vec<Arc<UnixStream>>,
     /// All that work, lent ones too.
-    lines: usize,
+    connections: usize,
     /// How many broke and are not replaced yet.
-    missing: usize,
+    to_replace: usize,
 }
 
 /// A connection on loan. One that is not given back counts as broken.
-pub(super) struct Lease<'a> {
+pub(super) struct PooledConnection<'a> {
     pool: &'a Pool,
-    line: Option<Arc<UnixStream>>,
+    stream: Option<Arc<UnixStream>>,
 }
 
-impl Way {
-    pub(super) fn to(path: &Path) -> io::Result<Self> {
+impl SocketHandle {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
     }
 
@@ -52,7 +52,7 @@ impl Way {
     }
 }
 
-impl Drop for Way {
+impl Drop for SocketHandle {
     /// Wakes tiny_http's acceptor, which notices only then that it should end: it knows its socket by name.
     fn drop(&mut self) {
         let _ = self.connect();
@@ -60,90 +60,96 @@ impl Drop for Way {
 }
 
 impl Pool {
-    pub(super) fn new(way: Way) -> Self {
-        Self { state: Mutex::default(), free: Condvar::new(), opening: Mutex::new(()), way }
+    pub(super) fn new(way: SocketHandle) -> Self {
+        Self { state: Mutex::default(), available: Condvar::new(), open_lock: Mutex::new(()), socket: way }
     }
 
     /// Opens one more.
-    pub(super) fn add(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> io::Result<()> {
-        let line = self.open(open)?;
+    pub(super) fn add(&self, open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>) -> io::Result<()> {
+        let line = self.open_connection(open)?;
         let mut state = self.lock();
-        state.lines += 1;
+        state.connections += 1;
         state.idle.push(line);
         Ok(())
     }
 
     /// A free connection, `None` if none comes free in time. One that broke is replaced with `open` first.
-    pub(super) fn lease(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> Option<Lease<'_>> {
-        let deadline = Instant::now() + WAIT;
+    pub(super) fn checkout(
+        &self,
+        open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>,
+    ) -> Option<PooledConnection<'_>> {
+        let deadline = Instant::now() + CHECKOUT_TIMEOUT;
         let mut state = self.lock();
         loop {
             if let Some(line) = state.idle.pop() {
-                return Some(Lease { pool: self, line: Some(line) });
+                return Some(PooledConnection { pool: self, stream: Some(line) });
             }
-            if state.missing > 0 {
-                state.missing -= 1;
+            if state.to_replace > 0 {
+                state.to_replace -= 1;
                 drop(state);
                 return self.replace(open);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            state = self.free.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.available.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// How many connections work.
-    pub(super) fn lines(&self) -> usize {
-        self.lock().lines
+    pub(super) fn connections(&self) -> usize {
+        self.lock().connections
     }
 
-    fn replace(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> Option<Lease<'_>> {
-        let opened = self.open(open);
+    fn replace(&self, open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>) -> Option<PooledConnection<'_>> {
+        let opened = self.open_connection(open);
         let mut state = self.lock();
         match opened {
             Ok(line) => {
-                state.lines += 1;
-                Some(Lease { pool: self, line: Some(line) })
+                state.connections += 1;
+                Some(PooledConnection { pool: self, stream: Some(line) })
             }
             Err(error) => {
-                state.missing += 1;
-                note(format_args!("no new connection to the engine: {error}"));
+                state.to_replace += 1;
+                warn(format_args!("no new connection to the engine: {error}"));
                 None
             }
         }
     }
 
-    fn open(&self, open: impl FnOnce(&Way) -> io::Result<Arc<UnixStream>>) -> io::Result<Arc<UnixStream>> {
-        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        open(&self.way)
+    fn open_connection(
+        &self,
+        open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>,
+    ) -> io::Result<Arc<UnixStream>> {
+        let _one_at_a_time = self.open_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        open(&self.socket)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lease<'_> {
-    pub(super) fn line(&self) -> &Arc<UnixStream> {
-        self.line.as_ref().expect("a lease has its connection until it is given back")
+impl PooledConnection<'_> {
+    pub(super) fn stream(&self) -> &Arc<UnixStream> {
+        self.stream.as_ref().expect("a lease has its connection until it is given back")
     }
 
     /// The exchange on it is over, the next may begin.
-    pub(super) fn give_back(mut self) {
-        self.pool.lock().idle.extend(self.line.take());
-        self.pool.free.notify_one();
+    pub(super) fn release(mut self) {
+        self.pool.lock().idle.extend(self.stream.take());
+        self.pool.available.notify_one();
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
-        if let Some(line) = &self.line {
+        if let Some(line) = &self.stream {
             // Who still writes to it for this request must not wait for ever.
             let _ = line.shutdown(Shutdown::Both);
             let mut state = self.pool.lock();
-            state.lines -= 1;
-            state.missing += 1;
+            state.connections -= 1;
+            state.to_replace += 1;
             drop(state);
-            self.pool.free.notify_one();
+            self.pool.available.notify_one();
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::testing::Memory;
 
 use super::*;
 
-fn put(message: &str) -> Request {
+fn put_request(message: &str) -> Request {
     Request {
         content_type: Some("application/json".to_owned()),
         body: format!("{{\"message\": \"{message}\"}}").into_bytes(),
@@ -19,27 +19,27 @@ fn engine() -> Engine {
 }
 
 /// An engine whose connections have all broken and whose tiny_http accepts no more.
-pub(in crate::server) fn ended() -> Engine {
+pub(in crate::server) fn dead_engine() -> Engine {
     let dir = tempfile::tempdir().unwrap();
     let bind = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
     drop(bind("ended"));
-    let pool = Pool::new(Way::to(&dir.path().join("ended")).unwrap());
+    let pool = Pool::new(SocketHandle::open(&dir.path().join("ended")).unwrap());
     pool.add(|_| Ok(Arc::new(UnixStream::pair()?.0))).unwrap();
-    drop(pool.lease(|_| unreachable!()));
+    drop(pool.checkout(|_| unreachable!()));
     let server = Server::from_listener(bind("alive"), None).unwrap();
     drop(UnixStream::connect(dir.path().join("alive")));
     Engine { server, pool, messages: Arc::new(Memory::default()) }
 }
 
-fn location(reply: &Reply) -> String {
-    reply.each_field().find(|field| field.0 == "Location").unwrap().1.to_owned()
+fn location(reply: &Response) -> String {
+    reply.headers().find(|field| field.0 == "Location").unwrap().1.to_owned()
 }
 
 #[test]
-fn more_askers_than_connections_with_long_bodies_both_ways_are_all_answered() {
+fn more_callers_than_connections_with_large_bodies_all_get_responses() {
     let engine = engine();
     let budget = Budget::new(u64::MAX);
-    let askers = LINES + 16;
+    let askers = POOL_SIZE + 16;
     let together = Barrier::new(askers);
     thread::scope(|scope| {
         for asker in 0..askers {
@@ -48,9 +48,9 @@ fn more_askers_than_connections_with_long_bodies_both_ways_are_all_answered() {
                 together.wait();
                 for turn in 0..5 {
                     let message = format!("{asker}-{turn}-{}", "x".repeat((asker % 3) * 300_000));
-                    let (reply, _held) = engine.ask(put(&message), budget).unwrap();
+                    let (reply, _held) = engine.call(put_request(&message), budget).unwrap();
                     assert_eq!(reply.status, 200);
-                    let (reply, _held) = engine.ask(Request::new(Method::Get, &location(&reply)), budget).unwrap();
+                    let (reply, _held) = engine.call(Request::new(Method::Get, &location(&reply)), budget).unwrap();
                     assert_eq!(reply.body, format!("{{\"message\": \"{message}\"}}").into_bytes());
                 }
             });
@@ -59,54 +59,54 @@ fn more_askers_than_connections_with_long_bodies_both_ways_are_all_answered() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_replaced() {
+fn a_broken_connection_is_replaced() {
     let engine = engine();
-    for _ in 0..LINES * 2 {
-        let lease = engine.lease().unwrap();
-        lease.line().shutdown(std::net::Shutdown::Both).unwrap();
+    for _ in 0..POOL_SIZE * 2 {
+        let lease = engine.checkout().unwrap();
+        lease.stream().shutdown(std::net::Shutdown::Both).unwrap();
         drop(lease);
     }
-    let leases: Vec<_> = (0..LINES).map(|_| engine.lease().unwrap()).collect();
-    assert_eq!(engine.pool.lines(), LINES);
+    let leases: Vec<_> = (0..POOL_SIZE).map(|_| engine.checkout().unwrap()).collect();
+    assert_eq!(engine.pool.connections(), POOL_SIZE);
     drop(leases);
-    assert_eq!(engine.ask(put("foo"), &Budget::new(1 << 20)).unwrap().0.status, 200);
+    assert_eq!(engine.call(put_request("foo"), &Budget::new(1 << 20)).unwrap().0.status, 200);
 }
 
 #[test]
-fn a_reply_that_does_not_fit_in_memory_costs_no_connection() {
+fn a_response_over_budget_does_not_break_the_connection() {
     let engine = engine();
-    let (reply, _held) = engine.ask(put(&"x".repeat(100_000)), &Budget::new(1 << 20)).unwrap();
+    let (reply, _held) = engine.call(put_request(&"x".repeat(100_000)), &Budget::new(1 << 20)).unwrap();
     let tight = Budget::new(50_000);
-    let mut other = tight.nothing();
-    assert!(other.grow(1));
+    let mut other = tight.reserve();
+    assert!(other.try_grow(1));
     let get = Request::new(Method::Get, &location(&reply));
-    assert!(matches!(engine.ask(get.clone(), &tight), Err(Error::NoMemory)));
-    assert_eq!(engine.pool.lines(), LINES);
+    assert!(matches!(engine.call(get.clone(), &tight), Err(Error::OverBudget)));
+    assert_eq!(engine.pool.connections(), POOL_SIZE);
     drop(other);
-    assert_eq!(engine.ask(get, &tight).unwrap().0.status, 200);
+    assert_eq!(engine.call(get, &tight).unwrap().0.status, 200);
 }
 
 #[test]
-fn head_has_the_length_of_the_body_that_it_does_not_bring() {
+fn a_head_response_has_the_content_length_and_no_body() {
     let engine = engine();
     let budget = Budget::new(1 << 20);
-    let (reply, _held) = engine.ask(put("foo"), &budget).unwrap();
-    let (reply, _held) = engine.ask(Request::new(Method::Head, &location(&reply)), &budget).unwrap();
-    assert_eq!((reply.status, reply.length, reply.body.len()), (200, 18, 0));
+    let (reply, _held) = engine.call(put_request("foo"), &budget).unwrap();
+    let (reply, _held) = engine.call(Request::new(Method::Head, &location(&reply)), &budget).unwrap();
+    assert_eq!((reply.status, reply.content_length, reply.body.len()), (200, 18, 0));
 }
 
 #[test]
-fn what_was_asked_reaches_the_api_as_it_was() {
+fn the_method_and_query_reach_the_api_unchanged() {
     let memory = Arc::new(Memory::default());
     let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
-    let (reply, _held) = Engine::start(memory).unwrap().ask(request, &Budget::new(1 << 20)).unwrap();
-    assert_eq!(reply, Reply::error(405, "Method not allowed").with("Allow", "GET, HEAD, POST"));
+    let (reply, _held) = Engine::start(memory).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
+    assert_eq!(reply, Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD, POST"));
 }
 
 /// Panics when it is asked.
-struct Panicking;
+struct PanickingMessages;
 
-impl Messages for Panicking {
+impl Messages for PanickingMessages {
     fn put(&self, _: Vec<Vec<u8>>) -> Result<Vec<crate::messages::Receipt>, crate::messages::Error> {
         panic!("as the test wants")
     }
@@ -152,11 +152,11 @@ impl Messages for Panicking {
 }
 
 #[test]
-fn a_panic_in_a_handler_is_a_500_and_nothing_more() {
-    let engine = Engine::start(Arc::new(Panicking)).unwrap();
-    for _ in 0..=LINES {
-        let (reply, _held) = engine.ask(put("foo"), &Budget::new(1 << 20)).unwrap();
-        assert_eq!(reply, Reply::error(500, "Internal server error"));
+fn a_panic_in_a_handler_is_a_500_and_breaks_no_connection() {
+    let engine = Engine::start(Arc::new(PanickingMessages)).unwrap();
+    for _ in 0..=POOL_SIZE {
+        let (reply, _held) = engine.call(put_request("foo"), &Budget::new(1 << 20)).unwrap();
+        assert_eq!(reply, Response::error(500, "Internal server error"));
     }
-    assert_eq!(engine.pool.lines(), LINES);
+    assert_eq!(engine.pool.connections(), POOL_SIZE);
 }

@@ -12,19 +12,19 @@ use super::request_loop::RequestLoop;
 use super::response::ResponseEncoder;
 use super::stream::Stream;
 use crate::digest::Digest;
-use crate::server::api::{Method, Request};
-use crate::server::budget::Reservation;
 #[cfg(test)]
-use crate::server::log::Peer;
-use crate::server::metrics::Present;
-use crate::server::service::{self, Trace};
+use crate::server::access_log::Peer;
+use crate::server::api::{Method, Request};
+use crate::server::app::{self, RequestLog};
+use crate::server::budget::Reservation;
+use crate::server::metrics::ConnectionGuard;
 
 /// A client at the door: what is kept of it while it rests.
 pub(super) struct Connection {
     pub(super) stream: Stream,
     /// Requests that it may still make.
     pub(super) requests_remaining: u64,
-    _gauge: Present,
+    _gauge: ConnectionGuard,
     pub(super) permit: ConnectionPermit,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct ParsedPut {
 
 /// What is known of a request beside what it asks.
 pub(super) struct RequestContext {
-    pub(super) request_log: Trace,
+    pub(super) request_log: RequestLog,
     pub(super) method: Method,
     pub(super) keep_alive: bool,
     pub(super) _reservation: Option<Reservation>,
@@ -70,8 +70,8 @@ impl Connection {
     pub(super) fn new(stream: Stream, guest: ConnectionPermit, house: &Reactor) -> Self {
         Self {
             stream,
-            requests_remaining: house.limits.requests,
-            _gauge: house.service.metrics().connection(),
+            requests_remaining: house.limits.max_requests,
+            _gauge: house.service.metrics().track_connection(),
             permit: guest,
         }
     }
@@ -83,7 +83,7 @@ impl Connection {
 
     /// Shakes hands.
     pub(super) fn handshake(mut self: Box<Self>, house: &Reactor, desk: &mut WorkerBuffers) -> Outcome {
-        match self.stream.handshake(deadline_after(Instant::now(), house.limits.handshake)) {
+        match self.stream.handshake(deadline_after(Instant::now(), house.limits.handshake_timeout)) {
             Ok(()) if self.stream.has_buffered_plaintext() => self.serve(None, house, desk).0,
             Ok(()) => Outcome::Idle(self),
             Err(_) => Outcome::Closed,
@@ -134,9 +134,9 @@ impl WorkerBuffers {
 impl PendingPut {
     /// A client whose put is nothing but told.
     #[cfg(test)]
-    pub(super) fn for_test(client: Box<Connection>, service: &service::Service) -> Self {
+    pub(super) fn for_test(client: Box<Connection>, service: &app::App) -> Self {
         let asked = RequestContext {
-            request_log: Trace::new(service, Peer::Local),
+            request_log: RequestLog::new(service, Peer::Local),
             method: Method::Post,
             keep_alive: true,
             _reservation: None,
@@ -158,7 +158,7 @@ impl PendingPut {
         connection.stream.set_leader(Some(duty));
         desk.restore_unread(inbox);
         let mut request_loop = RequestLoop { connection, buffers: desk, reactor: house };
-        let answer = stored.map_or_else(|| request_loop.execute(request), service::stored);
+        let answer = stored.map_or_else(|| request_loop.execute(request), app::put_response);
         let next = request_loop.respond_and_log(&answer, &asked).and_then(|()| request_loop.serve_buffered());
         request_loop.into_outcome(next)
     }

@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ServerConfig;
 
+use super::app::{App, EndpointKind};
 use super::poll::{poll_fd, timespec};
-use super::service::{Service, Side};
-use super::{Limits, note};
+use super::{Limits, warn};
 use connection::Connection;
 #[cfg(fuzzing)]
 pub use fuzz::check_parser;
@@ -69,8 +69,8 @@ impl Endpoint {
         listeners: Vec<Listener>,
         limits: Limits,
         tls: Option<Arc<ServerConfig>>,
-        service: Arc<Service>,
-        side: Side,
+        service: Arc<App>,
+        side: EndpointKind,
     ) -> io::Result<Self> {
         let house = Reactor::start(limits, service, tls, side)?;
         let (waker, wakened) = UnixStream::pair()?;
@@ -163,7 +163,7 @@ impl Acceptor {
 
     fn on_accept(&mut self, socket: Arc<Socket>) {
         let Some(guest) = self.acquire_permit(&socket) else {
-            self.reactor.service.metrics().refusal();
+            self.reactor.service.metrics().connection_rejected();
             self.reject(socket);
             return;
         };
@@ -179,7 +179,8 @@ impl Acceptor {
     fn acquire_permit(&self, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
         loop {
             let guest = self.reactor.connections.try_acquire(socket);
-            if guest.is_some() || self.reactor.side != Side::Local || self.wait_for_shutdown(ACCEPT_BACKOFF_MIN) {
+            if guest.is_some() || self.reactor.side != EndpointKind::Local || self.wait_for_shutdown(ACCEPT_BACKOFF_MIN)
+            {
                 return guest;
             }
         }
@@ -213,13 +214,14 @@ impl Acceptor {
 
     /// In time enough for nobody to rest much longer than allowed.
     fn next_sweep_at(&self) -> Instant {
-        Instant::now() + (self.reactor.limits.idle / IDLE_SWEEPS_PER_TIMEOUT).clamp(IDLE_SWEEP_MIN, IDLE_SWEEP_MAX)
+        Instant::now()
+            + (self.reactor.limits.idle_timeout / IDLE_SWEEPS_PER_TIMEOUT).clamp(IDLE_SWEEP_MIN, IDLE_SWEEP_MAX)
     }
 
     /// Waits for what is short (descriptors, memory, threads) to come back.
     fn back_off(&mut self, error: &io::Error) {
         if self.backoff_delay == ACCEPT_BACKOFF_MIN {
-            note(format_args!("cannot take a connection, trying on: {error}"));
+            warn(format_args!("cannot take a connection, trying on: {error}"));
         }
         self.wait_for_shutdown(self.backoff_delay);
         self.backoff_delay = (self.backoff_delay * 2).min(ACCEPT_BACKOFF_MAX);

@@ -16,8 +16,8 @@ use super::registry::ConnectionRegistry;
 use super::thread_pool::{OnDrained, Role, Task, ThreadPool};
 use crate::digest::Digest;
 use crate::server::Limits;
+use crate::server::app::{App, EndpointKind};
 use crate::server::coalescer::Enqueued;
-use crate::server::service::{Service, Side};
 
 /// Of a thread. Handlers run on it too; what they nest is bounded (see `api::json`).
 pub(super) const WORKER_STACK_SIZE: usize = 512 << 10;
@@ -29,9 +29,9 @@ const MIN_LEADERS: usize = 2;
 /// What every thread at a door works with.
 pub(super) struct Reactor {
     pub(super) limits: Limits,
-    pub(super) service: Arc<Service>,
+    pub(super) service: Arc<App>,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) side: Side,
+    pub(super) side: EndpointKind,
     pub(super) connections: Arc<ConnectionRegistry>,
     pub(super) idle: IdlePoller<Box<Connection>>,
     /// Who went together with others, and what is stored of it.
@@ -49,9 +49,9 @@ impl Reactor {
     /// With as many threads that serve as there are processors.
     pub(super) fn start(
         limits: Limits,
-        service: Arc<Service>,
+        service: Arc<App>,
         tls: Option<Arc<ServerConfig>>,
-        side: Side,
+        side: EndpointKind,
     ) -> io::Result<Arc<Self>> {
         let roster = Arc::new(ConnectionRegistry::new(&limits));
         let (lounge, told, crew) = (IdlePoller::new()?, Mutex::default(), ThreadPool::new(WORKER_KEEP_ALIVE));
@@ -124,7 +124,7 @@ impl Reactor {
         match left {
             Outcome::Closed => duty,
             Outcome::Idle(client) => {
-                let until = deadline_after(Instant::now(), self.limits.idle);
+                let until = deadline_after(Instant::now(), self.limits.idle_timeout);
                 // If it cannot be watched, the connection is over: it goes with the error.
                 let _ = self.idle.park(client.id(), client, until);
                 duty
@@ -137,11 +137,11 @@ impl Reactor {
     fn enqueue_put(self: &Arc<Self>, joint: PendingPut, line: &[u8], duty: Option<LeaderToken>) -> Option<LeaderToken> {
         let house = Arc::clone(self);
         let then = move |stored| house.completed_puts().push_back((joint, stored));
-        match self.service.join(line, Box::new(then)) {
+        match self.service.enqueue_put(line, Box::new(then)) {
             Enqueued::Follower => duty,
             Enqueued::Leader(lead) => {
                 drop(duty);
-                self.service.lead(lead);
+                self.service.run_batch(lead);
                 None
             }
             Enqueued::Rejected(then) => {
@@ -212,28 +212,28 @@ mod tests {
     use super::super::socket::Socket;
     use super::super::stream::Stream;
     use super::*;
-    use crate::server::Proxies;
+    use crate::server::TrustedProxies;
+    use crate::server::auth::{Authorizer, Scopes};
     use crate::server::budget::Budget;
-    use crate::server::rights::{Rights, Scopes};
 
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn test_reactor() -> Arc<Reactor> {
         let limits = Limits {
-            body: 1 << 20,
-            connections: 10,
-            connections_per_address: 10,
-            trusted_proxies: Proxies::default(),
-            requests: 10,
-            handshake: TEST_TIMEOUT,
-            head: TEST_TIMEOUT,
-            body_time: TEST_TIMEOUT,
-            write: TEST_TIMEOUT,
+            max_body: 1 << 20,
+            max_connections: 10,
+            max_connections_per_address: 10,
+            trusted_proxies: TrustedProxies::default(),
+            max_requests: 10,
+            handshake_timeout: TEST_TIMEOUT,
+            head_timeout: TEST_TIMEOUT,
+            body_timeout: TEST_TIMEOUT,
+            write_timeout: TEST_TIMEOUT,
             min_rate: 1,
-            idle: TEST_TIMEOUT,
+            idle_timeout: TEST_TIMEOUT,
         };
-        let service = Service::new(0, Budget::new(1 << 20), Rights::new(Scopes::ALL, None), None, false);
-        Reactor::start(limits, Arc::new(service), None, Side::Local).unwrap()
+        let service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+        Reactor::start(limits, Arc::new(service), None, EndpointKind::Local).unwrap()
     }
 
     /// Someone who went together with others, its other end, and a third hand at its own.

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::socket::Socket;
-use crate::server::{Limits, Proxies};
+use crate::server::{Limits, TrustedProxies};
 
 /// All connections.
 pub(super) struct ConnectionRegistry {
     max: usize,
     max_per_address: usize,
     /// Who is not counted by address.
-    trusted_proxies: Proxies,
+    trusted_proxies: TrustedProxies,
     draining: AtomicBool,
     next_id: AtomicU64,
     state: Mutex<RegistryState>,
@@ -45,8 +45,8 @@ pub(super) struct ConnectionPermit {
 impl ConnectionRegistry {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            max: limits.connections,
-            max_per_address: limits.connections_per_address,
+            max: limits.max_connections,
+            max_per_address: limits.max_connections_per_address,
             trusted_proxies: limits.trusted_proxies.clone(),
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(0),
@@ -56,7 +56,7 @@ impl ConnectionRegistry {
 
     /// A place for a connection, idle at first; `None` if there is none left, at all or for its address.
     pub(super) fn try_acquire(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
-        let address = socket.peer().filter(|&peer| !self.trusted_proxies.trust(peer)).map(limit_key);
+        let address = socket.peer().filter(|&peer| !self.trusted_proxies.contains(peer)).map(limit_key);
         let mut inside = self.lock();
         if inside.connections.len() >= self.max {
             return None;

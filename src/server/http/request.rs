@@ -5,7 +5,7 @@ mod fields;
 
 use super::byte_class::{self, SCAN_WIDTH};
 use crate::digest::Digest;
-use crate::server::api::{Method, Reply, Request};
+use crate::server::api::{Method, Request, Response};
 pub(super) use fields::parse_field_lines;
 use fields::parse_headers;
 
@@ -54,7 +54,7 @@ pub(super) struct HeadParser {
     request_line: Option<(Request, HttpVersion, usize)>,
 }
 
-impl From<RequestError> for Reply {
+impl From<RequestError> for Response {
     fn from(refusal: RequestError) -> Self {
         Self::error(refusal.status, refusal.message)
     }
@@ -147,7 +147,7 @@ fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestErro
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    let request = Request { query, ..Request::new(Method::named(method), path) };
+    let request = Request { query, ..Request::new(Method::from_name(method), path) };
     Ok((request, minor))
 }
 

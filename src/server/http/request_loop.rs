@@ -9,10 +9,10 @@ use super::connection::{Connection, Outcome, ParsedPut, PendingPut, RequestConte
 use super::deadline::{RateDeadline, deadline_after};
 use super::reactor::{LeaderToken, Reactor};
 use super::request::{Framing, Head, HeadParser, RequestError};
-use crate::server::api::{Method, Reply, Request};
+use crate::server::access_log::Peer;
+use crate::server::api::{Method, Request, Response};
+use crate::server::app::{OutgoingResponse, RequestLog, service_unavailable};
 use crate::server::budget::Reservation;
-use crate::server::log::Peer;
-use crate::server::service::{Answer, Trace, busy};
 
 /// How finely the memory for a body is accounted for.
 const RESERVATION_STEP: u64 = 64 << 10;
@@ -43,7 +43,7 @@ enum ReadOutcome {
     },
     /// `keep`: the body, if there is one, does not stand in the way of another request.
     Refused {
-        reply: Reply,
+        reply: Response,
         method: Method,
         keep_alive: bool,
     },
@@ -56,7 +56,7 @@ pub(super) enum Step {
 }
 
 impl ReadOutcome {
-    const fn refused(reply: Reply, method: Method) -> Self {
+    const fn refused(reply: Response, method: Method) -> Self {
         Self::Refused { reply, method, keep_alive: false }
     }
 }
@@ -115,12 +115,12 @@ impl RequestLoop<'_> {
     /// Reads one request. It is served, and there may be another; or it goes together with others.
     fn serve_one(&mut self) -> Result<Option<Step>, Close> {
         if self.buffers.read_buf.is_empty() {
-            self.fill_read_buf(deadline_after(Instant::now(), self.reactor.limits.idle))?;
+            self.fill_read_buf(deadline_after(Instant::now(), self.reactor.limits.idle_timeout))?;
         }
         self.connection.permit.mark_busy();
         self.connection.requests_remaining = self.connection.requests_remaining.saturating_sub(1);
         let service = &self.reactor.service;
-        let mut trace = Trace::new(service, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
+        let mut trace = RequestLog::new(service, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
         let (answer, asked) = match self.read_request(&mut trace)? {
             ReadOutcome::Refused { reply, method, keep_alive: keep } => {
                 (reply.into(), RequestContext { request_log: trace, method, keep_alive: keep, _reservation: None })
@@ -128,9 +128,9 @@ impl RequestLoop<'_> {
             ReadOutcome::Request { request, keep_alive, reservation: held } => {
                 let asked =
                     RequestContext { request_log: trace, method: request.method, keep_alive, _reservation: held };
-                if let Some(answer) = service.at_hand(&request) {
+                if let Some(answer) = service.cached_response(&request) {
                     (answer, asked)
-                } else if let Some(line) = service.line(&request) {
+                } else if let Some(line) = service.batch_line(&request) {
                     return Ok(Some(Step::Coalesce(Box::new(ParsedPut { request, context: asked }), line)));
                 } else {
                     (self.execute(request), asked)
@@ -141,34 +141,36 @@ impl RequestLoop<'_> {
     }
 
     /// The service's answer, which has to be waited for.
-    pub(super) fn execute(&mut self, request: Request) -> Answer {
+    pub(super) fn execute(&mut self, request: Request) -> OutgoingResponse {
         self.connection.stream.release_leadership();
-        self.reactor.service.answer(request)
+        self.reactor.service.handle(request)
     }
 
     /// Sends the reply, after which there may be another request.
-    pub(super) fn respond_and_log(&mut self, answer: &Answer, asked: &RequestContext) -> Result<(), Close> {
+    pub(super) fn respond_and_log(&mut self, answer: &OutgoingResponse, asked: &RequestContext) -> Result<(), Close> {
         let RequestContext { request_log: trace, method, .. } = asked;
         let keep = asked.keep_alive && self.connection.requests_remaining > 0 && !self.connection.permit.is_draining();
         let sent = self.write_response(answer, *method, keep, &trace.id);
-        let bytes = if *method == Method::Head { 0 } else { answer.reply.body.len() as u64 };
-        self.reactor.service.observe(trace, answer.reply.status, bytes, || self.connection.stream.release_leadership());
+        let bytes = if *method == Method::Head { 0 } else { answer.response.body.len() as u64 };
+        self.reactor
+            .service
+            .record(trace, answer.response.status, bytes, || self.connection.stream.release_leadership());
         sent?;
         if keep { Ok(()) } else { Err(Close::Lingering) }
     }
 
-    fn read_request(&mut self, trace: &mut Trace) -> Result<ReadOutcome, Close> {
+    fn read_request(&mut self, trace: &mut RequestLog) -> Result<ReadOutcome, Close> {
         let mut head = match self.read_head() {
             Ok(Ok(head)) => head,
             Ok(Err(refusal)) => return Ok(ReadOutcome::refused(refusal.into(), Method::Other)),
             Err(error) => return map_timeout(error, "Request head took too long"),
         };
         let method = head.request.method;
-        trace.asks(&head.request, head.id.take());
+        trace.set_request(&head.request, head.id.take());
         if let (Some(peer), Some(forwarded)) = (self.connection.permit.peer(), &head.forwarded) {
-            trace.peer = Peer::Address(self.reactor.limits.trusted_proxies.client(peer, forwarded));
+            trace.peer = Peer::Address(self.reactor.limits.trusted_proxies.client_addr(peer, forwarded));
         }
-        match self.reactor.service.decide(&head.request, head.token, self.reactor.side) {
+        match self.reactor.service.authorize(&head.request, head.token, self.reactor.side) {
             Ok(user) => trace.user = user,
             Err(reply) => {
                 let keep = head.keep_alive && head.framing == Framing::Length(0);
@@ -176,7 +178,7 @@ impl RequestLoop<'_> {
             }
         }
         let refused = |reply| Ok(ReadOutcome::refused(reply, method));
-        let mut body = match BodyDecoder::new(head.framing, self.reactor.limits.body) {
+        let mut body = match BodyDecoder::new(head.framing, self.reactor.limits.max_body) {
             Ok(body) => body,
             Err(refusal) => return refused(refusal.into()),
         };
@@ -186,7 +188,7 @@ impl RequestLoop<'_> {
                 Framing::Chunked => None,
             };
             self.connection.stream.release_leadership();
-            if let Some(reply) = self.reactor.service.settle(&head.request, length) {
+            if let Some(reply) = self.reactor.service.early_response(&head.request, length) {
                 return refused(reply);
             }
             self.connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_deadline())?;
@@ -196,7 +198,7 @@ impl RequestLoop<'_> {
 
     /// Reads a head off the stream, within its time.
     fn read_head(&mut self) -> io::Result<Result<Head, RequestError>> {
-        let deadline = deadline_after(Instant::now(), self.reactor.limits.head);
+        let deadline = deadline_after(Instant::now(), self.reactor.limits.head_timeout);
         let mut scan = HeadParser::default();
         loop {
             match scan.parse(&self.buffers.read_buf) {
@@ -218,18 +220,18 @@ impl RequestLoop<'_> {
             return Ok(ReadOutcome::Request { request, keep_alive: head.keep_alive, reservation: None });
         }
         let refused = |reply| Ok(ReadOutcome::refused(reply, request.method));
-        let mut memory = self.reactor.service.budget().nothing();
+        let mut memory = self.reactor.service.budget().reserve();
         let mut accounted = 0;
         if let Framing::Length(length) = head.framing {
             request.body.reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
         }
-        let mut pace = RateDeadline::new(self.reactor.limits.body_time, self.reactor.limits.min_rate);
+        let mut pace = RateDeadline::new(self.reactor.limits.body_timeout, self.reactor.limits.min_rate);
         loop {
             let expected = body.received() + self.buffers.read_buf.len() as u64;
             if expected > accounted {
                 let more = (expected - accounted).next_multiple_of(RESERVATION_STEP);
-                if !memory.grow(more) {
-                    return refused(busy());
+                if !memory.try_grow(more) {
+                    return refused(service_unavailable());
                 }
                 accounted += more;
             }
@@ -247,12 +249,12 @@ impl RequestLoop<'_> {
         }
     }
 
-    fn write_response(&mut self, answer: &Answer, method: Method, keep: bool, id: &str) -> io::Result<()> {
-        if answer.reply.body.len() > MAX_LEADER_BODY {
+    fn write_response(&mut self, answer: &OutgoingResponse, method: Method, keep: bool, id: &str) -> io::Result<()> {
+        if answer.response.body.len() > MAX_LEADER_BODY {
             self.connection.stream.release_leadership();
         }
         let pace = self.write_deadline();
-        let (head, body) = self.buffers.encoder.encode(&answer.reply, method != Method::Head, keep, id);
+        let (head, body) = self.buffers.encoder.encode(&answer.response, method != Method::Head, keep, id);
         self.connection.stream.write(head, body, pace)
     }
 
@@ -265,14 +267,14 @@ impl RequestLoop<'_> {
     }
 
     fn write_deadline(&self) -> RateDeadline {
-        RateDeadline::new(self.reactor.limits.write, self.reactor.limits.min_rate)
+        RateDeadline::new(self.reactor.limits.write_timeout, self.reactor.limits.min_rate)
     }
 }
 
 /// Who is too slow is told so; who went away is not.
 fn map_timeout(error: io::Error, message: &'static str) -> Result<ReadOutcome, Close> {
     match error.kind() {
-        ErrorKind::TimedOut => Ok(ReadOutcome::refused(Reply::error(408, message), Method::Other)),
+        ErrorKind::TimedOut => Ok(ReadOutcome::refused(Response::error(408, message), Method::Other)),
         _ => Err(error.into()),
     }
 }

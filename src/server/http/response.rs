@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::server::api::Reply;
+use crate::server::api::Response;
 
 /// An HTTP date (RFC 9110, 5.6.7).
 const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
@@ -28,7 +28,7 @@ impl ResponseEncoder {
     /// this was.
     pub(super) fn encode<'a>(
         &'a mut self,
-        reply: &'a Reply,
+        reply: &'a Response,
         with_body: bool,
         keep_alive: bool,
         id: &str,
@@ -43,13 +43,13 @@ impl ResponseEncoder {
         add(reason_phrase(reply.status));
         add("\r\n");
         add(&self.date);
-        add(&reply.fields);
+        add(&reply.raw_headers);
         add("X-Request-Id: ");
         add(id);
         add("\r\n");
         if !matches!(reply.status, 204 | 304) {
             add("Content-Length: ");
-            add(&reply.length.to_string());
+            add(&reply.content_length.to_string());
             add("\r\n");
         }
         add(if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
@@ -106,11 +106,11 @@ mod tests {
     #[test]
     fn a_short_response_is_one_slice_and_a_long_body_is_not_copied() {
         let mut writer = ResponseEncoder::default();
-        let short = Reply::json(200, b"{}".to_vec());
+        let short = Response::json(200, b"{}".to_vec());
         let (head, body) = writer.encode(&short, true, true, "a");
         assert!(head.ends_with(b"X-Request-Id: a\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"));
         assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nDate: ") && body.is_empty());
-        let long = Reply::json(200, vec![b' '; MAX_INLINE_BODY + 1]);
+        let long = Response::json(200, vec![b' '; MAX_INLINE_BODY + 1]);
         assert_eq!(writer.encode(&long, true, false, "a").1, long.body);
         assert_eq!(writer.encode(&long, false, false, "a").1, b"");
     }

@@ -19,7 +19,7 @@ use rustls::{CertificateError, RootCertStore, ServerConfig};
 
 use crate::digest::Digest;
 use crate::server::change_detector::ChangeDetector;
-use crate::server::{Error, Tls, note};
+use crate::server::{Error, Tls, warn};
 
 /// Later than any certificate says: the year 9999 is the last that it can name.
 const MAX_NOT_AFTER: u64 = 1 << 40;
@@ -44,14 +44,14 @@ impl ReloadableCertificate {
     pub(in crate::server) fn load(tls: &Tls) -> Result<Option<Arc<Self>>, Error> {
         let (cert, key) = match tls {
             Tls::Off => return Ok(None),
-            Tls::Pair { cert, key } => (cert.clone(), key.clone().unwrap_or_else(|| cert.clone())),
+            Tls::Files { cert, key } => (cert.clone(), key.clone().unwrap_or_else(|| cert.clone())),
             Tls::SelfSigned(dir) => self_signed::ensure_pair(dir)?,
         };
         let provider = Arc::new(ring::default_provider());
         let watch = ChangeDetector::new([&cert, &key]);
         let current = load_pair(&cert, &key, &provider)?;
         if matches!(tls, Tls::SelfSigned(_)) {
-            note(format_args!("certificate fingerprint SHA-256 {}", certificate_fingerprint(&current)));
+            warn(format_args!("certificate fingerprint SHA-256 {}", certificate_fingerprint(&current)));
         }
         let current = RwLock::new(Arc::new(current));
         Ok(Some(Arc::new(Self { cert, key, provider, current, change_detector: watch })))
@@ -112,7 +112,7 @@ impl ReloadableCertificate {
                 Some(left) => format!("expires in {} days", left / SECONDS_PER_DAY),
                 None => "has expired".to_owned(),
             };
-            note(format_args!("the certificate {words}: {}", self.cert.display()));
+            warn(format_args!("the certificate {words}: {}", self.cert.display()));
         }
     }
 
@@ -123,13 +123,13 @@ impl ReloadableCertificate {
         }
         match load_pair(&self.cert, &self.key, &self.provider) {
             Ok(new) => {
-                note(format_args!(
+                warn(format_args!(
                     "the certificate is read anew, fingerprint SHA-256 {}",
                     certificate_fingerprint(&new)
                 ));
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             }
-            Err(error) => note(format_args!("the certificate stays as it was: {error}")),
+            Err(error) => warn(format_args!("the certificate stays as it was: {error}")),
         }
     }
 }
@@ -209,7 +209,7 @@ mod tests {
         let made = self_signed_certificate(&dir.path().join("tls"));
         let both = dir.path().join("both.pem");
         fs::write(&both, [fs::read(&made.key).unwrap(), fs::read(&made.cert).unwrap()].concat()).unwrap();
-        let loaded = ReloadableCertificate::load(&Tls::Pair { cert: both, key: None }).unwrap().unwrap();
+        let loaded = ReloadableCertificate::load(&Tls::Files { cert: both, key: None }).unwrap().unwrap();
         assert_eq!(current_fingerprint(&loaded), current_fingerprint(&made));
     }
 }

@@ -111,7 +111,7 @@ fn apply_header<'a>(
             Some(list) => list.extend([", ", &value]),
             None => seen.forwarded = Some(value.into_owned()),
         }
-    } else if let Some((name, value)) = request.fields_mut().into_iter().find(|(name, _)| is(name)) {
+    } else if let Some((name, value)) = request.known_headers_mut().into_iter().find(|(name, _)| is(name)) {
         let text = ascii_str(field.value)?;
         match value {
             Some(list) if COMBINABLE_HEADERS.contains(&name) => list.extend([", ", text]),

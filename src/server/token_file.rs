@@ -8,14 +8,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use super::auth::Scopes;
 use super::change_detector::ChangeDetector;
-use super::note;
-use super::rights::Scopes;
+use super::warn;
 use crate::digest::Digest;
 
 /// Who holds a token, and what for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct TokenEntry {
     /// What the operator calls the token.
     pub name: String,
     /// What it permits.
@@ -36,7 +36,7 @@ pub enum Error {
     },
     /// A line has another form than it should have.
     #[error("{}:{line}: {why}", file.display())]
-    Line {
+    InvalidLine {
         /// The file.
         file: PathBuf,
         /// Counted from 1.
@@ -47,24 +47,24 @@ pub enum Error {
 }
 
 /// A token file in use.
-pub(super) struct Tokens {
+pub(super) struct TokenFile {
     path: PathBuf,
-    holders: RwLock<Arc<Vec<Holder>>>,
-    watch: ChangeDetector<1>,
+    entries: RwLock<Arc<Vec<TokenEntry>>>,
+    change_detector: ChangeDetector<1>,
 }
 
-impl Holder {
+impl TokenEntry {
     /// The line that gives `scopes` to who has the token of this digest.
-    pub fn line(name: &str, scopes: Scopes, digest: Digest) -> String {
+    pub fn format_entry(name: &str, scopes: Scopes, digest: Digest) -> String {
         format!("{name} {scopes} {digest}\n")
     }
 }
 
 /// The holders that a token file names. `file` is what errors call it.
-pub fn parse(text: &str, file: &Path) -> Result<Vec<Holder>, Error> {
-    let mut holders: Vec<Holder> = Vec::new();
+pub fn parse(text: &str, file: &Path) -> Result<Vec<TokenEntry>, Error> {
+    let mut holders: Vec<TokenEntry> = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        let wrong = |why: String| Error::Line { file: file.to_owned(), line: at + 1, why };
+        let wrong = |why: String| Error::InvalidLine { file: file.to_owned(), line: at + 1, why };
         let mut words = line.split_whitespace();
         let Some(name) = words.next().filter(|name| !name.starts_with('#')) else { continue };
         let (Some(scopes), Some(digest), None) = (words.next(), words.next(), words.next()) else {
@@ -76,24 +76,24 @@ pub fn parse(text: &str, file: &Path) -> Result<Vec<Holder>, Error> {
         if holders.iter().any(|holder| holder.name == name) {
             return Err(wrong(format!("`{name}` is there already")));
         }
-        holders.push(Holder { name: name.to_owned(), scopes, digest });
+        holders.push(TokenEntry { name: name.to_owned(), scopes, digest });
     }
     Ok(holders)
 }
 
-impl Tokens {
+impl TokenFile {
     /// Reads the file for the first time.
     pub(super) fn load(path: PathBuf) -> Result<Self, Error> {
         let watch = ChangeDetector::new([&path]);
-        let holders = RwLock::new(Arc::new(read(&path)?));
-        Ok(Self { path, holders, watch })
+        let holders = RwLock::new(Arc::new(read_entries(&path)?));
+        Ok(Self { path, entries: holders, change_detector: watch })
     }
 
     /// Who holds the token of this digest.
     ///
     /// Every line is compared, each in constant time: how long it takes says nothing about how close a guess was.
-    pub(super) fn find(&self, token: Digest) -> Option<Holder> {
-        let holders = Arc::clone(&self.holders.read().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn lookup(&self, token: Digest) -> Option<TokenEntry> {
+        let holders = Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner));
         let mut found = u64::MAX;
         for (at, holder) in (0..).zip(holders.iter()) {
             found.conditional_assign(&at, holder.digest.as_bytes().ct_eq(token.as_bytes()));
@@ -102,21 +102,21 @@ impl Tokens {
     }
 
     /// Reads the file again, if it has changed or `always`. On an error, which is noted, nothing changes.
-    pub(super) fn refresh(&self, always: bool) {
-        if !self.watch.has_changed([&self.path]) && !always {
+    pub(super) fn reload(&self, always: bool) {
+        if !self.change_detector.has_changed([&self.path]) && !always {
             return;
         }
-        match read(&self.path) {
+        match read_entries(&self.path) {
             Ok(new) => {
-                note(format_args!("the token file is read anew, {} tokens", new.len()));
-                *self.holders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                warn(format_args!("the token file is read anew, {} tokens", new.len()));
+                *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             }
-            Err(error) => note(format_args!("the tokens stay as they were: {error}")),
+            Err(error) => warn(format_args!("the tokens stay as they were: {error}")),
         }
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Holder>, Error> {
+fn read_entries(path: &Path) -> Result<Vec<TokenEntry>, Error> {
     let text = fs::read_to_string(path).map_err(|why| Error::Unreadable { file: path.to_owned(), why })?;
     parse(&text, path)
 }
@@ -124,51 +124,53 @@ fn read(path: &Path) -> Result<Vec<Holder>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::rights::Scope;
+    use crate::server::auth::Scope;
 
-    fn line(name: &str, scopes: &str, token: &str) -> String {
-        Holder::line(name, scopes.parse().unwrap(), Digest::of(token.as_bytes()))
+    fn entry_line(name: &str, scopes: &str, token: &str) -> String {
+        TokenEntry::format_entry(name, scopes.parse().unwrap(), Digest::of(token.as_bytes()))
     }
 
     #[test]
-    fn a_token_is_found_by_its_digest_and_no_other_is() {
+    fn lookup_finds_only_the_entry_with_this_digest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
-        let text = ["# who may\n\n", &line("reader", "read", "r"), &line("writer", "read,write", "w")].concat();
+        let text =
+            ["# who may\n\n", &entry_line("reader", "read", "r"), &entry_line("writer", "read,write", "w")].concat();
         fs::write(&path, text).unwrap();
-        let tokens = Tokens::load(path).unwrap();
-        let found = tokens.find(Digest::of(b"w")).unwrap();
-        assert_eq!((found.name.as_str(), found.scopes.hold(Scope::Write)), ("writer", true));
-        assert_eq!(tokens.find(Digest::of(b"r")).unwrap().name, "reader");
-        assert_eq!(tokens.find(Digest::of(b"x")), None);
+        let tokens = TokenFile::load(path).unwrap();
+        let found = tokens.lookup(Digest::of(b"w")).unwrap();
+        assert_eq!((found.name.as_str(), found.scopes.contains(Scope::Write)), ("writer", true));
+        assert_eq!(tokens.lookup(Digest::of(b"r")).unwrap().name, "reader");
+        assert_eq!(tokens.lookup(Digest::of(b"x")), None);
     }
 
     #[test]
-    fn a_line_that_is_none_is_named_by_its_number_and_never_repeated() {
+    fn a_parse_error_has_the_line_number_and_never_quotes_the_token() {
         for (bad, why) in [
             ("x", "a line is"),
             ("x read", "a line is"),
             ("x read secret more", "a line is"),
             ("x fly secret", "`fly` is no scope"),
             ("x read secret", "the third word"),
-            (&line("a", "read", "1"), "`a` is there already"),
+            (&entry_line("a", "read", "1"), "`a` is there already"),
         ] {
-            let error = parse(&[&line("a", "read", "2"), "#\n", bad].concat(), Path::new("f")).unwrap_err().to_string();
+            let error =
+                parse(&[&entry_line("a", "read", "2"), "#\n", bad].concat(), Path::new("f")).unwrap_err().to_string();
             assert!(error.starts_with("f:3: ") && error.contains(why) && !error.contains("secret"), "{error}");
         }
     }
 
     #[test]
-    fn a_worse_file_changes_nothing_and_a_better_one_does() {
+    fn reload_keeps_the_entries_if_the_file_is_invalid() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
-        fs::write(&path, line("a", "read", "1")).unwrap();
-        let tokens = Tokens::load(path.clone()).unwrap();
+        fs::write(&path, entry_line("a", "read", "1")).unwrap();
+        let tokens = TokenFile::load(path.clone()).unwrap();
         fs::write(&path, "nonsense").unwrap();
-        tokens.refresh(true);
-        assert!(tokens.find(Digest::of(b"1")).is_some());
-        fs::write(&path, line("b", "read", "2")).unwrap();
-        tokens.refresh(true);
-        assert!(tokens.find(Digest::of(b"1")).is_none() && tokens.find(Digest::of(b"2")).is_some());
+        tokens.reload(true);
+        assert!(tokens.lookup(Digest::of(b"1")).is_some());
+        fs::write(&path, entry_line("b", "read", "2")).unwrap();
+        tokens.reload(true);
+        assert!(tokens.lookup(Digest::of(b"1")).is_none() && tokens.lookup(Digest::of(b"2")).is_some());
     }
 }

@@ -2,22 +2,22 @@
 
 use std::sync::{Arc, mpsc};
 
-use super::super::stored as stored_reply;
+use super::super::put_response as stored_reply;
 use super::*;
 use crate::server::api::Method;
+use crate::server::auth::{Authorizer, Scopes};
 use crate::server::budget::Budget;
 use crate::server::coalescer;
-use crate::server::rights::{Rights, Scopes};
 use crate::testing::Memory;
 
-fn service(memory: &Arc<Memory>) -> Service {
-    let mut service = Service::new(0, Budget::new(1 << 20), Rights::new(Scopes::ALL, None), None, false);
-    service.together = coalescer::tests::coalescer_with_long_wait();
-    service.open(Arc::clone(memory) as _).unwrap();
+fn app(memory: &Arc<Memory>) -> App {
+    let mut service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+    service.put_coalescer = coalescer::tests::coalescer_with_long_wait();
+    service.attach_store(Arc::clone(memory) as _).unwrap();
     service
 }
 
-fn put(message: &str) -> Request {
+fn put_request(message: &str) -> Request {
     Request {
         content_type: Some("application/json".to_owned()),
         body: format!("{{\"more\": [1],\n \"message\": \"{message}\"}}").into_bytes(),
@@ -26,48 +26,48 @@ fn put(message: &str) -> Request {
 }
 
 /// The replies to puts of `messages` that go together, in one group.
-fn together(service: &Service, messages: &[&str]) -> Vec<Arc<Reply>> {
+fn coalesced_responses(service: &App, messages: &[&str]) -> Vec<Arc<Response>> {
     let (told, stored) = mpsc::channel();
     let mut lead = None;
     for (number, message) in messages.iter().enumerate() {
-        let (told, line) = (told.clone(), service.line(&put(message)).unwrap());
-        match service.join(&line, Box::new(move |stored| told.send((number, stored)).unwrap())) {
+        let (told, line) = (told.clone(), service.batch_line(&put_request(message)).unwrap());
+        match service.enqueue_put(&line, Box::new(move |stored| told.send((number, stored)).unwrap())) {
             Enqueued::Leader(first) => assert!(lead.replace(first).is_none()),
             Enqueued::Follower => {}
             Enqueued::Rejected(_) => panic!("no room"),
         }
     }
-    service.lead(lead.unwrap());
+    service.run_batch(lead.unwrap());
     drop(told);
     let mut all: Vec<_> = stored.iter().collect();
     all.sort_unstable();
-    let alone = |number: usize| service.answer(put(messages[number]));
-    all.into_iter().map(|(number, known)| known.map_or_else(|| alone(number), stored_reply).reply).collect()
+    let alone = |number: usize| service.handle(put_request(messages[number]));
+    all.into_iter().map(|(number, known)| known.map_or_else(|| alone(number), stored_reply).response).collect()
 }
 
 /// The replies to the same, one after the other, in a store of their own.
-fn alone(memory: Memory, messages: &[&str]) -> Vec<Arc<Reply>> {
-    let service = service(&Arc::new(memory));
-    messages.iter().map(|message| service.answer(put(message)).reply).collect()
+fn individual_responses(memory: Memory, messages: &[&str]) -> Vec<Arc<Response>> {
+    let service = app(&Arc::new(memory));
+    messages.iter().map(|message| service.handle(put_request(message)).response).collect()
 }
 
 #[test]
-fn puts_that_go_together_are_one_and_each_is_answered_as_it_is_alone() {
+fn coalesced_puts_are_one_batch_and_get_the_responses_of_individual_puts() {
     let memory = Arc::new(Memory::default());
     let messages = ["foo", "bar", "foo", "", "\\n\\u00e4\\\"", "{\\\"message\\\": 1}", "a b", "\u{1f600}"];
-    let replies = together(&service(&memory), &messages);
-    assert_eq!(replies, alone(Memory::default(), &messages));
+    let replies = coalesced_responses(&app(&memory), &messages);
+    assert_eq!(replies, individual_responses(Memory::default(), &messages));
     assert!(replies.iter().all(|reply| reply.status == 200));
     assert_eq!(memory.puts(), 1);
 }
 
 #[test]
-fn what_cannot_be_stored_is_no_harm_to_what_goes_with_it() {
+fn a_rejected_message_does_not_affect_other_puts_of_its_batch() {
     let messages = ["foo", "bad!", "bar"];
     let cases: [(fn() -> Memory, u16); 2] = [(|| Memory::taking(3), 413), (|| Memory::refusing(b"bad!"), 507)];
     for (memory, status) in cases {
-        let replies = together(&service(&Arc::new(memory())), &messages);
-        assert_eq!(replies, alone(memory(), &messages));
+        let replies = coalesced_responses(&app(&Arc::new(memory())), &messages);
+        assert_eq!(replies, individual_responses(memory(), &messages));
         assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [200, status, 200]);
     }
 }

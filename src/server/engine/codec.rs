@@ -4,16 +4,16 @@
 use std::io::{self, Read};
 use std::mem;
 
-use super::{Reply, Request};
+use super::{Request, Response};
 use crate::server::budget::{Budget, Reservation};
 
 /// The most fields of a reply.
-const MAX_FIELDS: usize = 32;
+const MAX_RESPONSE_HEADERS: usize = 32;
 /// Read at a time while the head is not whole.
-const STEP: usize = 8 << 10;
+const RESPONSE_READ_CHUNK: usize = 8 << 10;
 
 /// The head of `request`, with its exact length.
-pub(super) fn head(request: &mut Request) -> Vec<u8> {
+pub(super) fn encode_head(request: &mut Request) -> Vec<u8> {
     let mut out = Vec::with_capacity(256 + request.path.len());
     let mut add = |part: &str| out.extend_from_slice(part.as_bytes());
     add(request.method.as_str());
@@ -24,7 +24,7 @@ pub(super) fn head(request: &mut Request) -> Vec<u8> {
         add(query);
     }
     add(" HTTP/1.1\r\n");
-    for (name, value) in request.fields_mut() {
+    for (name, value) in request.known_headers_mut() {
         if let Some(value) = value {
             add(name);
             add(": ");
@@ -39,7 +39,7 @@ pub(super) fn head(request: &mut Request) -> Vec<u8> {
 }
 
 /// A reply on its way in.
-pub(super) struct Incoming<'a> {
+pub(super) struct ResponseReader<'a> {
     bodyless: bool,
     budget: &'a Budget,
     state: State,
@@ -47,19 +47,19 @@ pub(super) struct Incoming<'a> {
 
 /// How far a reply has come.
 pub(super) enum Progress {
-    More,
-    Whole((Reply, Reservation)),
+    Pending,
+    Complete((Response, Reservation)),
     /// All of it was read and thrown away.
-    NoMemory,
+    OverBudget,
 }
 
 enum State {
     Head(Vec<u8>),
-    Body(Reply, Reservation),
+    Body(Response, Reservation),
     Discard(usize),
 }
 
-impl<'a> Incoming<'a> {
+impl<'a> ResponseReader<'a> {
     /// `to_head`: the reply is one to HEAD.
     pub(super) fn new(to_head: bool, budget: &'a Budget) -> Self {
         Self { bodyless: to_head, budget, state: State::Head(Vec::new()) }
@@ -69,40 +69,40 @@ impl<'a> Incoming<'a> {
     pub(super) fn read_from(&mut self, mut line: impl Read) -> io::Result<Progress> {
         match &mut self.state {
             State::Head(bytes) => {
-                let mut step = [0; STEP];
-                let count = some(line.read(&mut step)?)?;
+                let mut step = [0; RESPONSE_READ_CHUNK];
+                let count = nonzero_or_eof(line.read(&mut step)?)?;
                 bytes.extend_from_slice(&step[..count]);
-                self.take_head()
+                self.parse_head()
             }
             State::Body(reply, _) => {
-                let left = reply.length - reply.body.len();
+                let left = reply.content_length - reply.body.len();
                 // What came before an error is kept in the body, so the next call goes on from there.
                 if line.take(left as u64).read_to_end(&mut reply.body)? < left {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                Ok(self.done())
+                Ok(self.progress())
             }
             State::Discard(left) => {
-                let mut step = [0; STEP];
-                let want = STEP.min(*left);
-                *left -= some(line.read(&mut step[..want])?)?;
-                Ok(self.done())
+                let mut step = [0; RESPONSE_READ_CHUNK];
+                let want = RESPONSE_READ_CHUNK.min(*left);
+                *left -= nonzero_or_eof(line.read(&mut step[..want])?)?;
+                Ok(self.progress())
             }
         }
     }
 
-    fn take_head(&mut self) -> io::Result<Progress> {
-        let State::Head(bytes) = &mut self.state else { return Ok(Progress::More) };
-        let Some((mut reply, end)) = parse(bytes)? else { return Ok(Progress::More) };
+    fn parse_head(&mut self) -> io::Result<Progress> {
+        let State::Head(bytes) = &mut self.state else { return Ok(Progress::Pending) };
+        let Some((mut reply, end)) = parse_response_head(bytes)? else { return Ok(Progress::Pending) };
         let rest = &bytes[end..];
-        let expected = if self.bodyless || reply.status == 304 { 0 } else { reply.length };
+        let expected = if self.bodyless || reply.status == 304 { 0 } else { reply.content_length };
         if rest.len() > expected {
-            return Err(broken("more than one reply"));
+            return Err(protocol_error("more than one reply"));
         }
-        let mut reservation = self.budget.nothing();
-        if !reservation.grow(expected as u64) {
+        let mut reservation = self.budget.reserve();
+        if !reservation.try_grow(expected as u64) {
             self.state = State::Discard(expected - rest.len());
-            return Ok(self.done());
+            return Ok(self.progress());
         }
         reply.body.reserve_exact(expected);
         reply.body.extend_from_slice(rest);
@@ -110,45 +110,45 @@ impl<'a> Incoming<'a> {
             self.bodyless = true;
         }
         self.state = State::Body(reply, reservation);
-        Ok(self.done())
+        Ok(self.progress())
     }
 
-    fn done(&mut self) -> Progress {
+    fn progress(&mut self) -> Progress {
         match &mut self.state {
-            State::Body(reply, reservation) if self.bodyless || reply.body.len() == reply.length => {
-                let reply = mem::replace(reply, Reply::empty(0));
-                Progress::Whole((reply, mem::replace(reservation, self.budget.nothing())))
+            State::Body(reply, reservation) if self.bodyless || reply.body.len() == reply.content_length => {
+                let reply = mem::replace(reply, Response::empty(0));
+                Progress::Complete((reply, mem::replace(reservation, self.budget.reserve())))
             }
-            State::Discard(0) => Progress::NoMemory,
-            _ => Progress::More,
+            State::Discard(0) => Progress::OverBudget,
+            _ => Progress::Pending,
         }
     }
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Option<(Reply, usize)>> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+fn parse_response_head(bytes: &[u8]) -> io::Result<Option<(Response, usize)>> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_RESPONSE_HEADERS];
     let mut parsed = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(end) = parsed.parse(bytes).map_err(|_| broken("no reply"))? else {
+    let httparse::Status::Complete(end) = parsed.parse(bytes).map_err(|_| protocol_error("no reply"))? else {
         return Ok(None);
     };
-    let mut reply = Reply::empty(parsed.code.ok_or_else(|| broken("no status"))?);
+    let mut reply = Response::empty(parsed.code.ok_or_else(|| protocol_error("no status"))?);
     for field in parsed.headers.iter() {
-        let value = std::str::from_utf8(field.value).map_err(|_| broken("a field that is no text"))?;
+        let value = std::str::from_utf8(field.value).map_err(|_| protocol_error("a field that is no text"))?;
         match field.name {
             // These are the door's to say.
             "Server" | "Date" | "Connection" => {}
-            "Content-Length" => reply.length = value.parse().map_err(|_| broken("no length"))?,
-            "Transfer-Encoding" => return Err(broken("a reply in chunks")),
-            name => reply = reply.with(name, value),
+            "Content-Length" => reply.content_length = value.parse().map_err(|_| protocol_error("no length"))?,
+            "Transfer-Encoding" => return Err(protocol_error("a reply in chunks")),
+            name => reply = reply.with_header(name, value),
         }
     }
     Ok(Some((reply, end)))
 }
 
-fn some(count: usize) -> io::Result<usize> {
+fn nonzero_or_eof(count: usize) -> io::Result<usize> {
     if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(count) }
 }
 
-fn broken(why: &'static str) -> io::Error {
+fn protocol_error(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }

@@ -5,25 +5,25 @@ use crate::digest::Digest;
 
 /// The forms of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::server) enum Form {
+pub(in crate::server) enum Representation {
     /// `{"message": "…"}`, for messages that are UTF-8.
     Json,
     /// The bytes as they are.
     Bytes,
 }
 
-impl Form {
+impl Representation {
     /// The form that `accept` asks for.
-    pub(in crate::server) fn wanted(accept: Option<&str>) -> Self {
+    pub(in crate::server) fn negotiate(accept: Option<&str>) -> Self {
         let Some(accept) = accept else { return Self::Json };
-        if weight(accept, "application", "octet-stream") > weight(accept, "application", "json") {
+        if quality(accept, "application", "octet-stream") > quality(accept, "application", "json") {
             return Self::Bytes;
         }
         Self::Json
     }
 
     /// The entity tag of a message in this form.
-    pub(super) fn tag(self, digest: Digest) -> String {
+    pub(super) fn etag(self, digest: Digest) -> String {
         match self {
             Self::Json => format!("\"{digest}-json\""),
             Self::Bytes => format!("\"{digest}-bytes\""),
@@ -32,13 +32,13 @@ impl Form {
 }
 
 /// Whether a list of entity tags, as in `If-None-Match`, names `tag`.
-pub(super) fn names(list: &str, tag: &str) -> bool {
+pub(super) fn etag_matches(list: &str, tag: &str) -> bool {
     // Our tags hold no comma, so a foreign tag that does cannot be cut into one of ours by accident: quotes differ.
     list.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
 }
 
 /// How much `kind/subkind` is wanted, in thousandths: the most specific range that covers it decides.
-pub(super) fn weight(accept: &str, kind: &str, subkind: &str) -> u16 {
+pub(super) fn quality(accept: &str, kind: &str, subkind: &str) -> u16 {
     let mut best = (0, 0);
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
@@ -51,7 +51,7 @@ pub(super) fn weight(accept: &str, kind: &str, subkind: &str) -> u16 {
         };
         let q = parts
             .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
-            .map_or(1000, thousandths);
+            .map_or(1000, parse_qvalue);
         if specific > best.0 {
             best = (specific, q);
         }
@@ -60,7 +60,7 @@ pub(super) fn weight(accept: &str, kind: &str, subkind: &str) -> u16 {
 }
 
 /// A quality value (`0.5`) in thousandths; what is none counts as nothing.
-fn thousandths(q: &str) -> u16 {
+fn parse_qvalue(q: &str) -> u16 {
     let (whole, fraction) = q.split_once('.').unwrap_or((q, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return 0;

@@ -6,32 +6,32 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::digest::Digest;
 use crate::messages::Messages;
 use crate::server::engine::Engine;
-use crate::server::note;
+use crate::server::warn;
 
 /// What is there once the store is open.
-pub(super) struct Open {
+pub(super) struct OpenStore {
     pub(super) engine: RwLock<Arc<Engine>>,
     pub(super) messages: Arc<dyn Messages>,
 }
 
-impl Open {
+impl OpenStore {
     /// The engine that answers now.
     pub(super) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts a new engine in the place of one that ended: tiny_http's acceptor does when descriptors run out.
-    pub(super) fn replace(&self, ended: &Arc<Engine>) {
+    pub(super) fn restart_engine(&self, ended: &Arc<Engine>) {
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&engine, ended) {
             return;
         }
         match Engine::start(Arc::clone(&self.messages)) {
             Ok(new) => {
-                note("the engine had ended and is started anew");
+                warn("the engine had ended and is started anew");
                 *engine = Arc::new(new);
             }
-            Err(error) => note(format_args!("the engine has ended and does not start, trying on: {error}")),
+            Err(error) => warn(format_args!("the engine has ended and does not start, trying on: {error}")),
         }
     }
 

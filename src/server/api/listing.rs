@@ -2,29 +2,29 @@
 
 use serde::Serialize;
 
-use super::{Reply, json};
+use super::{Response, json};
 use crate::digest::ParseError;
 use crate::messages::{Entry, Error, Messages, Page};
 
 /// How many are listed unless the client says otherwise.
-const USUAL: usize = 1000;
+const DEFAULT_LIMIT: usize = 1000;
 /// How many are listed at the most.
-const MOST: usize = 10_000;
+const MAX_LIMIT: usize = 10_000;
 
 /// A page that is asked for, and the prefix as the client wrote it.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct ListQuery {
     page: Page,
     prefix: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Listed {
+struct ListResponse {
     messages: Vec<Entry>,
 }
 
 /// What `query` asks for; else a 400 that names what is wrong.
-pub(super) fn wanted(query: Option<&str>) -> Result<Wanted, Reply> {
+pub(super) fn parse_query(query: Option<&str>) -> Result<ListQuery, Response> {
     let (mut after, mut limit, mut prefix) = (None, None, None);
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -32,39 +32,41 @@ pub(super) fn wanted(query: Option<&str>) -> Result<Wanted, Reply> {
             "after" => after.replace(value).is_none(),
             "limit" => limit.replace(value).is_none(),
             "prefix" => prefix.replace(value).is_none(),
-            _ => return Err(bad(name, "there are only after, limit and prefix")),
+            _ => return Err(invalid_parameter(name, "there are only after, limit and prefix")),
         };
         if !is_first {
-            return Err(bad(name, "it is there twice"));
+            return Err(invalid_parameter(name, "it is there twice"));
         }
     }
     let limit = match limit {
-        None => USUAL,
-        Some(text) => count(text).ok_or_else(|| bad("limit", "it is no number from 1 on"))?.min(MOST),
+        None => DEFAULT_LIMIT,
+        Some(text) => {
+            parse_positive(text).ok_or_else(|| invalid_parameter("limit", "it is no number from 1 on"))?.min(MAX_LIMIT)
+        }
     };
-    let named = |name: &'static str| move |error: ParseError| bad(name, &error.to_string());
+    let named = |name: &'static str| move |error: ParseError| invalid_parameter(name, &error.to_string());
     let after = after.map(str::parse).transpose().map_err(named("after"))?;
     let range = prefix.unwrap_or("").parse().map_err(named("prefix"))?;
     let page = Page { prefix: range, after, limit };
-    Ok(Wanted { page, prefix: prefix.map(str::to_owned) })
+    Ok(ListQuery { page, prefix: prefix.map(str::to_owned) })
 }
 
 /// The page, with a link to the next one if it is full.
-pub(super) fn list(wanted: &Wanted, messages: &dyn Messages) -> Result<Reply, Error> {
-    let listed = Listed { messages: messages.list(&wanted.page)? };
-    let reply = Reply::json(200, json::of(&listed)).with("Cache-Control", "no-store");
+pub(super) fn list(wanted: &ListQuery, messages: &dyn Messages) -> Result<Response, Error> {
+    let listed = ListResponse { messages: messages.list(&wanted.page)? };
+    let reply = Response::json(200, json::to_vec(&listed)).with_header("Cache-Control", "no-store");
     let limit = wanted.page.limit;
     let Some(last) = listed.messages.last().filter(|_| listed.messages.len() == limit) else { return Ok(reply) };
     let prefix = wanted.prefix.as_ref().map_or_else(String::new, |prefix| format!("&prefix={prefix}"));
-    Ok(reply.with("Link", &format!("</messages?after={}&limit={limit}{prefix}>; rel=\"next\"", last.digest)))
+    Ok(reply.with_header("Link", &format!("</messages?after={}&limit={limit}{prefix}>; rel=\"next\"", last.digest)))
 }
 
 /// Digits that are not nothing; a number beyond all numbers is as large as any.
-fn count(digits: &str) -> Option<usize> {
+fn parse_positive(digits: &str) -> Option<usize> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(usize::MAX)).filter(|count| *count > 0)
 }
 
-fn bad(name: &str, why: &str) -> Reply {
-    Reply::error(400, &format!("Invalid parameter {name}: {why}"))
+fn invalid_parameter(name: &str, why: &str) -> Response {
+    Response::error(400, &format!("Invalid parameter {name}: {why}"))
 }

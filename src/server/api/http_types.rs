@@ -34,12 +34,12 @@ pub(in crate::server) struct Request {
 
 /// What goes back. The connection's own fields (`Date`, `Connection`, `Content-Length`) are the door's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::server) struct Reply {
+pub(in crate::server) struct Response {
     pub(in crate::server) status: u16,
     /// `Name: value\r\n`, any number of times.
-    pub(in crate::server) fields: String,
+    pub(in crate::server) raw_headers: String,
     /// The length that the reply speaks of; a reply to HEAD has it without the body.
-    pub(in crate::server) length: usize,
+    pub(in crate::server) content_length: usize,
     pub(in crate::server) body: Vec<u8>,
     /// For the operator: why it failed. Never sent.
     pub(in crate::server) cause: Option<String>,
@@ -47,7 +47,7 @@ pub(in crate::server) struct Reply {
 
 impl Method {
     /// Reads a method's name, which is case-sensitive.
-    pub(in crate::server) fn named(name: &str) -> Self {
+    pub(in crate::server) fn from_name(name: &str) -> Self {
         match name {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
@@ -90,7 +90,7 @@ impl Request {
     }
 
     /// The fields that count, by their names: these go on from the door to the api, and no others.
-    pub(in crate::server) const fn fields_mut(&mut self) -> [(&'static str, &mut Option<String>); 7] {
+    pub(in crate::server) const fn known_headers_mut(&mut self) -> [(&'static str, &mut Option<String>); 7] {
         [
             ("Accept", &mut self.accept),
             ("Content-Type", &mut self.content_type),
@@ -103,16 +103,16 @@ impl Request {
     }
 }
 
-impl Reply {
+impl Response {
     /// What marks a reply that the door may send again as it is.
-    pub(in crate::server) const IMMUTABLE: &'static str = "public, max-age=31536000, immutable";
+    pub(in crate::server) const CACHE_CONTROL_IMMUTABLE: &'static str = "public, max-age=31536000, immutable";
 
     pub(in crate::server) fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
-        Self { length: body.len(), body, ..Self::empty(status) }.with("Content-Type", content_type)
+        Self { content_length: body.len(), body, ..Self::empty(status) }.with_header("Content-Type", content_type)
     }
 
     pub(in crate::server) const fn empty(status: u16) -> Self {
-        Self { status, fields: String::new(), length: 0, body: Vec::new(), cause: None }
+        Self { status, raw_headers: String::new(), content_length: 0, body: Vec::new(), cause: None }
     }
 
     pub(in crate::server) fn json(status: u16, body: Vec<u8>) -> Self {
@@ -120,29 +120,29 @@ impl Reply {
     }
 
     pub(in crate::server) fn error(status: u16, message: &str) -> Self {
-        Self::json(status, json::object("err_msg", message))
+        Self::json(status, json::single_field_object("err_msg", message))
     }
 
     /// Adds a field. `name` and `value` are of the server's own making: they hold no line end.
-    pub(in crate::server) fn with(mut self, name: &str, value: &str) -> Self {
-        self.fields.reserve(name.len() + value.len() + 4);
+    pub(in crate::server) fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.raw_headers.reserve(name.len() + value.len() + 4);
         for part in [name, ": ", value, "\r\n"] {
-            self.fields.push_str(part);
+            self.raw_headers.push_str(part);
         }
         self
     }
 
-    pub(in crate::server) fn because(self, cause: impl Display) -> Self {
+    pub(in crate::server) fn with_cause(self, cause: impl Display) -> Self {
         Self { cause: Some(cause.to_string()), ..self }
     }
 
     /// The fields, taken apart again.
-    pub(in crate::server) fn each_field(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+    pub(in crate::server) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.raw_headers.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
     }
 
     /// Whether it may be sent again as it is.
     pub(in crate::server) fn is_immutable(&self) -> bool {
-        self.status == 200 && self.each_field().any(|field| field == ("Cache-Control", Self::IMMUTABLE))
+        self.status == 200 && self.headers().any(|field| field == ("Cache-Control", Self::CACHE_CONTROL_IMMUTABLE))
     }
 }
