@@ -10,8 +10,8 @@ use crate::client::{self, Address, Client, Trust};
 use crate::config;
 use crate::database;
 use crate::messages::{Error, Messages};
-use crate::store::local::{Local, Options};
-use crate::store::{Note, Notes, Store};
+use crate::store::local::{LocalStore, Options};
+use crate::store::{EventSink, HashingStore, StoreEvent};
 use crate::upstream::Upstream;
 
 /// How long to wait for a lock before looking whether a server has it.
@@ -21,7 +21,7 @@ const TURN: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Opens what `--server` or `--store` names; a store is made first if `create` says so.
-pub fn open(global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+pub fn open(global: &Global, create: bool, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
     match global.server.as_slice() {
         [] => match database_of(global) {
             Some(url) => open_database(url, global, global.wait.into(), notes),
@@ -32,7 +32,7 @@ pub fn open(global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Mess
 }
 
 /// Opens any location, a directory or a URL.
-pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
     if let Some(url) = location.to_str().filter(|text| database::is_meant(text)) {
         return open_database(url, global, global.wait.into(), notes);
     }
@@ -46,7 +46,7 @@ pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &Notes) -
 /// Opens the store that `--store` names and no other, for the process that is to be its server.
 ///
 /// With an `upstream`, it keeps what passes from and to that.
-pub fn to_serve(global: &Global, upstream: &[Address], notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+pub fn to_serve(global: &Global, upstream: &[Address], notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
     let own = own(global, notes)?;
     if upstream.is_empty() {
         return Ok(own);
@@ -55,7 +55,7 @@ pub fn to_serve(global: &Global, upstream: &[Address], notes: &Notes) -> Result<
     Ok(Arc::new(Upstream::new(own, Arc::new(far), notes.clone())))
 }
 
-fn own(global: &Global, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+fn own(global: &Global, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
     let Some(url) = database_of(global) else {
         return local(&path(global)?, global, true, global.wait.into(), notes);
     };
@@ -65,7 +65,7 @@ fn own(global: &Global, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
             // Whatever comes up first: it is waited for.
             Err(why @ Error::Unavailable { .. }) => {
                 if !std::mem::replace(&mut said, true) {
-                    notes(Note::Said(format!("{why} Trying on")));
+                    notes(StoreEvent::Message(format!("{why} Trying on")));
                 }
                 std::thread::sleep(AGAIN);
             }
@@ -88,7 +88,12 @@ fn database_of(global: &Global) -> Option<&str> {
 }
 
 #[cfg(feature = "postgres")]
-fn open_database(url: &str, global: &Global, patience: Duration, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+fn open_database(
+    url: &str,
+    global: &Global,
+    patience: Duration,
+    notes: &EventSink,
+) -> Result<Arc<dyn Messages>, Error> {
     use crate::store::postgres::{LONGEST, Options, Postgres};
     let max_message = global.max_message.as_u64();
     if max_message > LONGEST {
@@ -103,11 +108,11 @@ fn open_database(url: &str, global: &Global, patience: Duration, notes: &Notes) 
         patience,
         notes: notes.clone(),
     };
-    Ok(Arc::new(Store::new(Postgres::open(&options)?, max_message)))
+    Ok(Arc::new(HashingStore::new(Postgres::open(&options)?, max_message)))
 }
 
 #[cfg(not(feature = "postgres"))]
-fn open_database(url: &str, _: &Global, _: Duration, _: &Notes) -> Result<Arc<dyn Messages>, Error> {
+fn open_database(url: &str, _: &Global, _: Duration, _: &EventSink) -> Result<Arc<dyn Messages>, Error> {
     Err(Error::Unusable(format!(
         "cannot use {}: this program was built without the feature `postgres`",
         database::public(url)
@@ -130,7 +135,7 @@ fn path(global: &Global) -> Result<PathBuf, Error> {
 }
 
 /// A store by way of the server that holds it, else by itself, as soon as nobody else does.
-fn open_dir(path: &Path, global: &Global, create: bool, notes: &Notes) -> Result<Arc<dyn Messages>, Error> {
+fn open_dir(path: &Path, global: &Global, create: bool, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
     let wait: Duration = global.wait.into();
     let deadline = Instant::now() + wait;
     loop {
@@ -151,19 +156,19 @@ fn local(
     global: &Global,
     create: bool,
     wait: Duration,
-    notes: &Notes,
+    notes: &EventSink,
 ) -> Result<Arc<dyn Messages>, Error> {
     let options = Options {
         path: path.to_owned(),
         create,
-        wait,
-        me: format!("sha-api {}", global.verb),
+        lock_timeout: wait,
+        owner: format!("sha-api {}", global.verb),
         index_cache: global.index_cache.as_u64(),
         segment_size: global.segment_size.as_u64(),
         compression: global.compression.level(),
-        notes: notes.clone(),
+        events: notes.clone(),
     };
-    Ok(Arc::new(Store::new(Local::open(&options)?, global.max_message.as_u64())))
+    Ok(Arc::new(HashingStore::new(LocalStore::open(&options)?, global.max_message.as_u64())))
 }
 
 fn options(global: &Global) -> client::Options {

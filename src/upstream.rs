@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::digest::Digest;
 use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
-use crate::store::{Note, Notes};
+use crate::store::{EventSink, StoreEvent};
 
 /// How much is fetched ahead at a time, in bytes.
 const AHEAD: usize = 8 << 20;
@@ -16,12 +16,12 @@ pub struct Upstream {
     far: Arc<dyn Messages>,
     /// Counts the removals: what was under way from `far` while one was carried out is not kept.
     removals: RwLock<u64>,
-    notes: Notes,
+    notes: EventSink,
 }
 
 impl Upstream {
     /// What cannot be kept near is told to `notes`, and served all the same.
-    pub fn new(near: Arc<dyn Messages>, far: Arc<dyn Messages>, notes: Notes) -> Self {
+    pub fn new(near: Arc<dyn Messages>, far: Arc<dyn Messages>, notes: EventSink) -> Self {
         Self { near, far, removals: RwLock::default(), notes }
     }
 
@@ -36,7 +36,7 @@ impl Upstream {
             return;
         }
         if let Err(why) = self.near.put(batch) {
-            (self.notes)(Note::Said(format!("what came from the upstream is not kept: {why}")));
+            (self.notes)(StoreEvent::Message(format!("what came from the upstream is not kept: {why}")));
         }
     }
 
@@ -146,10 +146,10 @@ mod tests {
     use super::*;
     use crate::testing::Memory;
 
-    fn upstream(near: Memory, far: Memory) -> (Upstream, Arc<std::sync::Mutex<Vec<Note>>>) {
+    fn upstream(near: Memory, far: Memory) -> (Upstream, Arc<std::sync::Mutex<Vec<StoreEvent>>>) {
         let said = Arc::new(std::sync::Mutex::new(Vec::new()));
         let notes = said.clone();
-        let notes: Notes = Arc::new(move |note| notes.lock().unwrap().push(note));
+        let notes: EventSink = Arc::new(move |note| notes.lock().unwrap().push(note));
         (Upstream::new(Arc::new(near), Arc::new(far), notes), said)
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use sha_api::digest::{Digest, Prefix};
 use sha_api::messages::{Messages, Page};
-use sha_api::store::Store;
-use sha_api::store::local::{Local, Options};
+use sha_api::store::HashingStore;
+use sha_api::store::local::{LocalStore, Options};
 
 use crate::common::{Random, noise};
 
@@ -17,18 +17,18 @@ const THREADS: u64 = 4;
 const STEPS: u64 = 400;
 const MESSAGES: u64 = 100;
 
-fn open(dir: &Path) -> Store<Local> {
+fn open(dir: &Path) -> HashingStore<LocalStore> {
     let options = Options {
         path: dir.to_owned(),
         create: true,
-        wait: Duration::from_secs(10),
-        me: "a test".to_owned(),
+        lock_timeout: Duration::from_secs(10),
+        owner: "a test".to_owned(),
         index_cache: 16 << 20,
         segment_size: 1 << 18,
         compression: None,
-        notes: Arc::new(|_| ()),
+        events: Arc::new(|_| ()),
     };
-    Store::new(Local::open(&options).unwrap(), 1 << 20)
+    HashingStore::new(LocalStore::open(&options).unwrap(), 1 << 20)
 }
 
 /// A message of a thread's own.
@@ -37,7 +37,7 @@ fn message(thread: u64, number: u64) -> Vec<u8> {
 }
 
 /// Puts and removes at random, and asks for what should be there and what should not. Answers with what is left.
-fn come_and_go(store: &Store<Local>, thread: u64) -> BTreeSet<Digest> {
+fn come_and_go(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest> {
     let mut random = Random(thread + 1);
     let mut stored = BTreeSet::new();
     for _ in 0..STEPS {
@@ -54,7 +54,7 @@ fn come_and_go(store: &Store<Local>, thread: u64) -> BTreeSet<Digest> {
     stored
 }
 
-fn list(store: &Store<Local>) -> BTreeSet<Digest> {
+fn list(store: &HashingStore<LocalStore>) -> BTreeSet<Digest> {
     let page = Page { prefix: Prefix::ALL, after: None, limit: usize::MAX };
     store.list(&page).unwrap().iter().map(|entry| entry.digest).collect()
 }

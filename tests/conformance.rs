@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use sha_api::client::{self, Client};
 use sha_api::digest::{Digest, Prefix};
 use sha_api::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
-use sha_api::store::local::{Local, Options};
-use sha_api::store::{Backend, Store};
+use sha_api::store::local::{LocalStore, Options};
+use sha_api::store::{Backend, HashingStore};
 
 use crate::common::cluster::Cluster;
 use crate::common::server::Server;
@@ -200,28 +200,28 @@ fn all() -> Page {
     Page { prefix: Prefix::ALL, after: None, limit: usize::MAX }
 }
 
-fn local(dir: &std::path::Path) -> Local {
-    Local::open(&options(dir)).unwrap()
+fn local(dir: &std::path::Path) -> LocalStore {
+    LocalStore::open(&options(dir)).unwrap()
 }
 
 fn options(dir: &std::path::Path) -> Options {
     Options {
         path: dir.to_owned(),
         create: true,
-        wait: Duration::from_secs(10),
-        me: "a test".to_owned(),
+        lock_timeout: Duration::from_secs(10),
+        owner: "a test".to_owned(),
         index_cache: 16 << 20,
         segment_size: 1 << 30,
         compression: None,
-        notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
+        events: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
     }
 }
 
 #[test]
 fn a_local_store_conforms_and_remembers() {
     let dir = tempfile::tempdir().unwrap();
-    conforms(&Store::new(local(dir.path()), LIMIT));
-    let again = Store::new(local(dir.path()), LIMIT);
+    conforms(&HashingStore::new(local(dir.path()), LIMIT));
+    let again = HashingStore::new(local(dir.path()), LIMIT);
     assert_eq!(again.stats().unwrap().messages, 8 + 50 + 8 * 50);
     assert_eq!(again.get_one(Digest::of(b"foo")).unwrap(), Some(b"foo".to_vec()));
     assert!(!again.put(vec![b"foo".to_vec()]).unwrap()[0].new);
@@ -231,7 +231,7 @@ fn a_local_store_conforms_and_remembers() {
 fn a_local_store_that_compresses_conforms() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { compression: Some(3), ..options(dir.path()) };
-    conforms(&Store::new(Local::open(&options).unwrap(), LIMIT));
+    conforms(&HashingStore::new(LocalStore::open(&options).unwrap(), LIMIT));
 }
 
 /// A client of a server on an empty store, over HTTPS or over its socket.
@@ -273,14 +273,14 @@ fn a_database_conforms() {
         notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
     };
     // Two at once make the tables.
-    let open = || Store::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), LIMIT);
+    let open = || HashingStore::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), LIMIT);
     let [one, _other] = std::thread::scope(|scope| [scope.spawn(open), scope.spawn(open)].map(|it| it.join().unwrap()));
     conforms(&one);
 }
 
 #[test]
 fn a_store_in_memory_conforms() {
-    conforms(&Store::new(Memory::default(), LIMIT));
+    conforms(&HashingStore::new(Memory::default(), LIMIT));
 }
 
 /// A backend in memory that can be made to fail at a certain call, before or after it has done its work.
@@ -335,7 +335,7 @@ impl Backend for Memory {
         self.call(|| digests.iter().map(|digest| self.messages.lock().unwrap().contains_key(digest)).collect())
     }
 
-    fn length(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         self.call(|| self.messages.lock().unwrap().get(digest).map(|(message, _)| message.len() as u64))
     }
 
@@ -421,14 +421,14 @@ fn work(messages: &dyn Messages) -> (Vec<Vec<u8>>, usize) {
 #[test]
 fn whichever_call_fails_what_was_acknowledged_is_there_and_one_error_is_said() {
     let calls = {
-        let store = Store::new(Memory::default(), LIMIT);
+        let store = HashingStore::new(Memory::default(), LIMIT);
         assert_eq!(work(&store).1, 0);
         store.into_backend().calls.into_inner()
     };
     assert!(calls > 30, "{calls}");
     for call in 0..calls {
         for when in [When::Before, When::After] {
-            let store = Store::new(Memory { fail_at: Some((call, when)), ..Memory::default() }, LIMIT);
+            let store = HashingStore::new(Memory { fail_at: Some((call, when)), ..Memory::default() }, LIMIT);
             let (acknowledged, errors) = work(&store);
             assert_eq!(errors, 1, "call {call}");
             for message in acknowledged {
@@ -446,7 +446,7 @@ fn no_flipped_bit_is_ever_handed_out() {
         let memory = Memory::default();
         memory.put(vec![(digest, message.clone())]).unwrap();
         *memory.flip.lock().unwrap() = Some(bit);
-        let got = Store::new(memory, LIMIT).get_one(digest);
+        let got = HashingStore::new(memory, LIMIT).get_one(digest);
         assert!(matches!(got, Err(Error::Corrupt(corrupt)) if corrupt == digest), "bit {bit}: {got:?}");
     }
 }

@@ -242,8 +242,8 @@ fn killed() -> Sandbox {
 #[test]
 fn a_new_store_has_its_reserve_before_the_first_flush() {
     let sandbox = killed();
-    assert!(!sandbox.store().join("index.seal").exists());
-    assert_eq!(sandbox.store().join("index.reserve").metadata().unwrap().len(), 2 << 20);
+    assert!(!sandbox.store().join("index.checkpoint").exists());
+    assert_eq!(sandbox.store().join("index.reserved").metadata().unwrap().len(), 2 << 20);
 }
 
 #[test]

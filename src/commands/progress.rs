@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
-use crate::store::{Note, Notes};
+use crate::store::{EventSink, StoreEvent};
 
 /// Nothing at all with `--quiet`, and no bar unless stderr is a terminal.
 pub struct Progress {
@@ -22,11 +22,11 @@ impl Progress {
     }
 
     /// Where a store says what it finds.
-    pub fn notes(self: &Arc<Self>) -> Notes {
+    pub fn notes(self: &Arc<Self>) -> EventSink {
         let progress = self.clone();
         Arc::new(move |note| match note {
-            Note::Said(text) => progress.note(&text),
-            Note::Replayed { done, total } => progress.show("reading the log", done, Some(total)),
+            StoreEvent::Message(text) => progress.note(&text),
+            StoreEvent::ReplayProgress { done, total } => progress.show("reading the log", done, Some(total)),
         })
     }
 

@@ -17,8 +17,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the store at `dir`, waiting up to `wait` for whoever has it. `me` is what others are told.
-    pub fn take(dir: &Path, wait: Duration, me: &str) -> Result<Self, Error> {
+    /// Takes the lock of the store at `dir`, waiting up to `wait` for whoever has it. `owner` is what others are told.
+    pub fn acquire(dir: &Path, wait: Duration, owner: &str) -> Result<Self, Error> {
         let path = dir.join("lock");
         let failed = |why| Error::io(format!("cannot lock {}", path.display()), why);
         let mut file =
@@ -33,19 +33,19 @@ impl Lock {
                     pause = (pause * 2).min(Duration::from_millis(50));
                 }
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::Held { path: dir.to_owned(), holder: holder(&mut file), waited: wait });
+                    return Err(Error::Held { path: dir.to_owned(), holder: read_owner(&mut file), waited: wait });
                 }
                 Err(errno) => return Err(failed(errno.into())),
             }
         }
-        let me = format!("process {} ({me})\n", std::process::id());
-        file.set_len(0).and_then(|()| file.write_all(me.as_bytes())).map_err(failed)?;
+        let owner = format!("process {} ({owner})\n", std::process::id());
+        file.set_len(0).and_then(|()| file.write_all(owner.as_bytes())).map_err(failed)?;
         Ok(Self { _file: file })
     }
 }
 
 /// Who says in the file that it has the lock.
-fn holder(file: &mut File) -> String {
+fn read_owner(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(200).read_to_string(&mut text));
     match text.trim() {

@@ -29,7 +29,7 @@ pub trait Backend: Send + Sync {
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
     /// See [`Messages::length`].
-    fn length(&self, digest: &Digest) -> Result<Option<u64>, Error>;
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, Error>;
 
     /// See [`Messages::list`].
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
@@ -52,12 +52,12 @@ pub trait Backend: Send + Sync {
 
 /// Messages over a backend that is not trusted with the truth.
 #[derive(Debug)]
-pub struct Store<B> {
+pub struct HashingStore<B> {
     backend: B,
     max_message: u64,
 }
 
-impl<B: Backend> Store<B> {
+impl<B: Backend> HashingStore<B> {
     /// Takes messages of up to `max_message` bytes, 4 GiB at the most.
     pub fn new(backend: B, max_message: u64) -> Self {
         Self { backend, max_message: max_message.min(u64::from(u32::MAX)) }
@@ -69,7 +69,7 @@ impl<B: Backend> Store<B> {
     }
 }
 
-impl<B: Backend> Messages for Store<B> {
+impl<B: Backend> Messages for HashingStore<B> {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
         if let Some(long) = batch.iter().find(|message| message.len() as u64 > self.max_message) {
             return Err(Error::TooLarge { length: long.len() as u64, limit: self.max_message });
@@ -99,7 +99,7 @@ impl<B: Backend> Messages for Store<B> {
     }
 
     fn length(&self, digest: Digest) -> Result<Option<u64>, Error> {
-        self.backend.length(&digest)
+        self.backend.size(&digest)
     }
 
     fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
@@ -129,11 +129,11 @@ impl<B: Backend> Messages for Store<B> {
 
 /// What a store has to say beside its answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub enum StoreEvent {
     /// A line for the user: what was found, and what was done about it.
-    Said(String),
+    Message(String),
     /// The index is being made from the log: so many bytes of so many are read.
-    Replayed {
+    ReplayProgress {
         /// Bytes that are read.
         done: u64,
         /// Bytes in all.
@@ -142,4 +142,4 @@ pub enum Note {
 }
 
 /// Where notes go.
-pub type Notes = Arc<dyn Fn(Note) + Send + Sync>;
+pub type EventSink = Arc<dyn Fn(StoreEvent) + Send + Sync>;

@@ -92,9 +92,9 @@ fn a_message_that_is_cut_out_without_a_trace_is_seen_as_a_loss() {
     bytes[end..].fill(0);
     std::fs::write(victim.log(), bytes).unwrap();
     std::fs::remove_dir_all(victim.store().join("index")).unwrap();
-    std::fs::remove_file(victim.store().join("index.seal")).unwrap();
+    std::fs::remove_file(victim.store().join("index.checkpoint")).unwrap();
     assert_eq!(victim.check().len(), 1);
-    victim.tally.control("a message cut out, index and seal gone");
+    victim.tally.control("a message cut out, index and checkpoint gone");
 }
 
 /// Where the next record begins.

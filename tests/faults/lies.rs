@@ -75,7 +75,7 @@ fn a_skipped_write_that_nothing_remembers_is_seen_as_a_loss() {
         return;
     }
     let mut victim = lied_to(&closed(), 5, 5);
-    for name in ["index", "index.seal"] {
+    for name in ["index", "index.checkpoint"] {
         let path = victim.store().join(name);
         let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
     }

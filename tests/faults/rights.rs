@@ -33,7 +33,7 @@ const WRONGS: [Wrong; 17] = [
     ("index/metadata", 0o500, true),
     ("index/metadata", 0o000, true),
     ("index/slabs", 0o000, true),
-    ("index.seal", 0o000, true),
+    ("index.checkpoint", 0o000, true),
 ];
 
 #[test]

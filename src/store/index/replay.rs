@@ -2,128 +2,128 @@
 
 use std::io;
 
-use super::block::Entry;
-use super::overlay::is_little;
-use super::table::Table;
-use super::tree::Damaged;
+use super::block::IndexEntry;
+use super::lsm::LsmTree;
+use super::sled_store::IndexError;
+use super::write_buffer::is_deferrable;
 use crate::digest::Digest;
-use crate::store::log::{Found, Log, Point, Position, Tail};
-use crate::store::{Note, Notes};
+use crate::store::log::{Log, LogEnd, LogPosition, RecordLocation, ScanItem};
+use crate::store::{EventSink, StoreEvent};
 
 /// Entries that are inserted at a time.
-const BATCH: usize = 1 << 14;
+const INSERT_BATCH: usize = 1 << 14;
 /// A shorter replay is over before anybody looks at a progress bar, in bytes.
-const SHORT: u64 = 64 << 20;
+const MIN_PROGRESS_BYTES: u64 = 64 << 20;
 
 /// Why a replay ended early.
-pub enum Stopped {
+pub enum ReplayError {
     /// The log cannot be read.
     Log(io::Error),
     /// The table cannot be read or written.
-    Table(Damaged),
+    Index(IndexError),
 }
 
-impl From<io::Error> for Stopped {
+impl From<io::Error> for ReplayError {
     fn from(error: io::Error) -> Self {
         Self::Log(error)
     }
 }
 
-impl From<Damaged> for Stopped {
-    fn from(damaged: Damaged) -> Self {
-        Self::Table(damaged)
+impl From<IndexError> for ReplayError {
+    fn from(damaged: IndexError) -> Self {
+        Self::Index(damaged)
     }
 }
 
 /// What a replay found.
-pub struct Replayed {
+pub struct ReplayOutcome {
     /// So little that the table was spared it; then its mark is as it was.
-    pub left: Vec<Entry>,
+    pub deferred: Vec<IndexEntry>,
     /// How the log ends.
-    pub tail: Tail,
+    pub log_end: LogEnd,
 }
 
-/// Inserts what stands in the log between the table's mark and `until`, or its end; unless it is little and `may_leave`
+/// Inserts what stands in the log between the table's mark and `until`, or its end; unless it is little and `allow_defer`
 /// is set.
 pub fn replay(
-    table: &Table,
-    until: Option<Point>,
-    may_leave: bool,
+    table: &LsmTree,
+    until: Option<LogPosition>,
+    allow_defer: bool,
     log: &Log,
-    notes: &Notes,
-) -> Result<Replayed, Stopped> {
-    let from = table.mark().point;
-    let mut replay = Replay { table, batch: Vec::new(), inserted: false };
-    let total = log.length_from(from)?;
+    notes: &EventSink,
+) -> Result<ReplayOutcome, ReplayError> {
+    let from = table.totals().position;
+    let mut replay = Replayer { lsm: table, batch: Vec::new(), inserted: false };
+    let total = log.bytes_after(from)?;
     let mut done = 0;
     let tail = log.replay(from, |segment, found| {
         let offset = match found {
-            Found::Whole(_, position) | Found::Corrupt(_, position) => position.offset,
-            Found::Gap(offset, _) => offset,
+            ScanItem::Valid(_, position) | ScanItem::Corrupt(_, position) => position.offset,
+            ScanItem::Gap(offset, _) => offset,
         };
-        if until.is_some_and(|until| Point { segment, offset } >= until) {
+        if until.is_some_and(|until| LogPosition { segment, offset } >= until) {
             return Ok(());
         }
         match found {
-            Found::Whole(header, position) => {
+            ScanItem::Valid(header, position) => {
                 replay.add(header.digest, position)?;
-                done += position.size();
+                done += position.record_len();
             }
-            Found::Corrupt(header, position) => {
-                notes(Note::Said(format!("{} is corrupt in the log (segment {segment}, offset {offset})", header.digest)));
+            ScanItem::Corrupt(header, position) => {
+                notes(StoreEvent::Message(format!("{} is corrupt in the log (segment {segment}, offset {offset})", header.digest)));
                 replay.add_if_absent(header.digest, position)?;
             }
-            Found::Gap(offset, length) => {
-                notes(Note::Said(format!(
+            ScanItem::Gap(offset, length) => {
+                notes(StoreEvent::Message(format!(
                     "{length} bytes of the log are damaged (segment {segment}, offset {offset}); what stood there is lost"
                 )));
             }
         }
-        if total > SHORT && replay.batch.is_empty() {
-            notes(Note::Replayed { done, total });
+        if total > MIN_PROGRESS_BYTES && replay.batch.is_empty() {
+            notes(StoreEvent::ReplayProgress { done, total });
         }
-        Ok::<_, Stopped>(())
+        Ok::<_, ReplayError>(())
     })?;
-    let is_left = may_leave && !replay.inserted && is_little(replay.batch.iter().map(|(_, position)| position));
+    let is_left = allow_defer && !replay.inserted && is_deferrable(replay.batch.iter().map(|(_, position)| position));
     if !is_left {
-        replay.insert(until.unwrap_or(tail.point()))?;
+        replay.insert(until.unwrap_or(tail.position()))?;
     }
     // What was found is known from now on, and a put of what is known is acknowledged as it is.
     log.sync_from(from)?;
-    if total > SHORT {
-        notes(Note::Replayed { done: total, total });
+    if total > MIN_PROGRESS_BYTES {
+        notes(StoreEvent::ReplayProgress { done: total, total });
     }
-    Ok(Replayed { left: replay.batch, tail })
+    Ok(ReplayOutcome { deferred: replay.batch, log_end: tail })
 }
 
-struct Replay<'a> {
-    table: &'a Table,
-    batch: Vec<Entry>,
+struct Replayer<'a> {
+    lsm: &'a LsmTree,
+    batch: Vec<IndexEntry>,
     inserted: bool,
 }
 
-impl Replay<'_> {
-    fn add(&mut self, digest: Digest, position: Position) -> Result<(), Damaged> {
+impl Replayer<'_> {
+    fn add(&mut self, digest: Digest, position: RecordLocation) -> Result<(), IndexError> {
         self.batch.push((digest, Some(position)));
-        if self.batch.len() < BATCH {
+        if self.batch.len() < INSERT_BATCH {
             return Ok(());
         }
         self.insert(position.end())?;
-        self.table.tend()
+        self.lsm.maintain()
     }
 
     /// What is corrupt must be known, so that asking for it says so; but a whole copy is better.
-    fn add_if_absent(&mut self, digest: Digest, position: Position) -> Result<(), Damaged> {
-        self.insert(position.point())?;
-        let known = self.table.get(&digest)?;
+    fn add_if_absent(&mut self, digest: Digest, position: RecordLocation) -> Result<(), IndexError> {
+        self.insert(position.log_position())?;
+        let known = self.lsm.get(&digest)?;
         if known.is_some_and(|known| known.is_message()) { Ok(()) } else { self.add(digest, position) }
     }
 
     /// Inserts what was gathered; now the table is complete up to `end`.
-    fn insert(&mut self, end: Point) -> Result<(), Damaged> {
+    fn insert(&mut self, end: LogPosition) -> Result<(), IndexError> {
         // A digest may stand in the log twice: the later record counts.
         self.batch.sort_by_key(|(digest, _)| *digest);
-        self.table.insert(&self.batch, end)?;
+        self.lsm.insert(&self.batch, end)?;
         self.batch.clear();
         self.inserted = true;
         Ok(())

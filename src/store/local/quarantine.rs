@@ -6,11 +6,11 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::durable;
-use crate::store::log::{self, Tail};
-use crate::store::{Note, Notes};
+use crate::store::log::{self, LogEnd};
+use crate::store::{EventSink, StoreEvent};
 
 /// Keeps what `write` writes under a name, and answers with its path.
-pub fn keep(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<PathBuf> {
+pub fn save(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<PathBuf> {
     let dir = store.join("quarantine");
     let path = dir.join(name);
     std::fs::create_dir_all(&dir)?;
@@ -20,20 +20,21 @@ pub fn keep(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::
 }
 
 /// Moves what stands behind the last whole record out of the way, so that it can never be taken for a record later.
-pub fn set_aside(store: &Path, tail: &Tail, notes: &Notes) -> io::Result<()> {
+pub fn quarantine_tail(store: &Path, tail: &LogEnd, notes: &EventSink) -> io::Result<()> {
     if tail.end.clean {
         return Ok(());
     }
-    let mut segment = File::options().read(true).write(true).open(log::path(&store.join("log"), tail.segment))?;
+    let mut segment =
+        File::options().read(true).write(true).open(log::segment_path(&store.join("log"), tail.segment))?;
     segment.seek(SeekFrom::Start(tail.end.offset))?;
     let mut length = 0;
-    let aside = keep(store, &format!("{:08}-{}.tail", tail.segment, tail.end.offset), |file| {
+    let aside = save(store, &format!("{:08}-{}.tail", tail.segment, tail.end.offset), |file| {
         length = io::copy(&mut segment, file)?;
         Ok(())
     })?;
     segment.set_len(tail.end.offset)?;
     segment.sync_all()?;
-    notes(Note::Said(format!(
+    notes(StoreEvent::Message(format!(
         "the log ended in {length} bytes that are no whole record, from an interrupted put or from damage; they are now in {}",
         aside.display()
     )));

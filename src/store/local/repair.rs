@@ -2,42 +2,42 @@
 
 use std::collections::BTreeSet;
 
-use super::commit::Change;
-use super::{Core, compact, quarantine};
+use super::group_commit::Change;
+use super::{Shared, compaction, quarantine};
 use crate::digest::Digest;
 use crate::messages::{Damage, Error};
-use crate::store::Note;
+use crate::store::StoreEvent;
 
 /// See [`crate::messages::Messages::repair`].
-pub fn repair(core: &Core, damage: &[Damage]) -> Result<(), Error> {
+pub fn repair(core: &Shared, damage: &[Damage]) -> Result<(), Error> {
     for one in damage {
         if let Damage::Corrupt { digest } = one {
-            take_out(core, *digest)?;
+            quarantine_message(core, *digest)?;
         }
     }
     let is_of_index = |one: &Damage| matches!(one, Damage::Lost { .. } | Damage::Unindexed { .. });
     if damage.iter().any(is_of_index) {
-        core.index.renew()?;
+        core.index.rebuild()?;
     }
     let gaps = damage.iter().filter_map(|one| match one {
         Damage::Gap { segment, .. } => Some(*segment),
         _ => None,
     });
     let gaps: BTreeSet<_> = gaps.collect();
-    let mut segments = core.log.numbers().into_iter().filter(|number| gaps.contains(number));
-    segments.try_for_each(|number| compact::empty(core, number))
+    let mut segments = core.log.segment_ids().into_iter().filter(|number| gaps.contains(number));
+    segments.try_for_each(|number| compaction::evacuate(core, number))
 }
 
 /// Moves a message that is corrupt, still, out of the store.
-fn take_out(core: &Core, digest: Digest) -> Result<(), Error> {
+fn quarantine_message(core: &Shared, digest: Digest) -> Result<(), Error> {
     let Some(fetched) = core.fetch(&digest)? else { return Ok(()) };
     if fetched.message.is_some_and(|message| digest.names(&message)) {
         return Ok(());
     }
-    let stored = core.read(&fetched.position)?.unwrap_or_default();
-    let kept = quarantine::keep(&core.path, &format!("{digest}.corrupt"), |file| file.write_all(&stored));
+    let stored = core.read(&fetched.location)?.unwrap_or_default();
+    let kept = quarantine::save(&core.path, &format!("{digest}.corrupt"), |file| file.write_all(&stored));
     let path = kept.map_err(|why| Error::io(format!("cannot keep {digest} in quarantine"), why))?;
-    core.carry_out(Change::Remove(vec![digest]))?;
-    (core.notes)(Note::Said(format!("what was stored as {digest} is now in {}", path.display())));
+    core.submit(Change::Remove(vec![digest]))?;
+    (core.events)(StoreEvent::Message(format!("what was stored as {digest} is now in {}", path.display())));
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::record::size;
+use super::record::record_len_for;
 
 /// Shorter messages are not worth a try.
-const SHORTEST: usize = 64;
+const MIN_LEN: usize = 64;
 /// What the message's length takes.
-const LENGTH: usize = 4;
+const LEN_PREFIX: usize = 4;
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
@@ -19,7 +19,7 @@ thread_local! {
 
 /// The bytes to store for `message`; `None` if they would take no less of the log than the message itself.
 pub fn compress(message: &[u8], level: i32) -> Option<Vec<u8>> {
-    let length = u32::try_from(message.len()).ok().filter(|_| message.len() >= SHORTEST)?;
+    let length = u32::try_from(message.len()).ok().filter(|_| message.len() >= MIN_LEN)?;
     let frame = COMPRESSOR.with_borrow_mut(|kept| {
         if kept.as_ref().is_none_or(|(its, _)| *its != level) {
             *kept = Some((level, Compressor::new(level).ok()?));
@@ -27,12 +27,12 @@ pub fn compress(message: &[u8], level: i32) -> Option<Vec<u8>> {
         kept.as_mut()?.1.compress(message).ok()
     })?;
     let stored = [length.to_le_bytes().as_slice(), &frame].concat();
-    (size(u32::try_from(stored.len()).ok()?) < size(length)).then_some(stored)
+    (record_len_for(u32::try_from(stored.len()).ok()?) < record_len_for(length)).then_some(stored)
 }
 
 /// The message; `None` if these are no such bytes.
 pub fn decompress(stored: &[u8]) -> Option<Vec<u8>> {
-    let length = usize::try_from(length(stored)?).ok()?;
+    let length = usize::try_from(uncompressed_len(stored)?).ok()?;
     let mut message = Vec::new();
     // The length may be damaged: it must not take the process down.
     message.try_reserve_exact(length).ok()?;
@@ -40,13 +40,13 @@ pub fn decompress(stored: &[u8]) -> Option<Vec<u8>> {
         if kept.is_none() {
             *kept = Some(Decompressor::new().ok()?);
         }
-        kept.as_mut()?.decompress_to_buffer(stored.get(LENGTH..)?, &mut message).ok()
+        kept.as_mut()?.decompress_to_buffer(stored.get(LEN_PREFIX..)?, &mut message).ok()
     })?;
     (message.len() == length).then_some(message)
 }
 
 /// The length of the message, as it is said in front of it.
-pub fn length(stored: &[u8]) -> Option<u32> {
+pub fn uncompressed_len(stored: &[u8]) -> Option<u32> {
     stored.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_shrinks_comes_back_and_what_does_not_is_left_alone() {
+    fn compressible_messages_round_trip_and_others_are_not_compressed() {
         for length in [64, 1000, 1 << 20] {
             let message = b"to be or not to be ".iter().copied().cycle().take(length).collect::<Vec<_>>();
             let stored = compress(&message, 3).unwrap();
@@ -68,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_are_none_and_take_no_process_down() {
+    fn decompressing_damaged_bytes_returns_none_without_aborting() {
         let stored = compress(&[b'a'; 5000], 3).unwrap();
         for end in 0..stored.len() {
             assert_eq!(decompress(&stored[..end]), None, "{end}");
         }
         for length in [0, 4999, 5001, u32::MAX] {
-            let lying = [length.to_le_bytes().as_slice(), &stored[LENGTH..]].concat();
+            let lying = [length.to_le_bytes().as_slice(), &stored[LEN_PREFIX..]].concat();
             assert_eq!(decompress(&lying), None, "{length}");
         }
     }

@@ -17,12 +17,12 @@ use std::time::{Duration, SystemTime};
 use crate::digest::Digest;
 
 /// Records begin at multiples of this.
-pub const ALIGN: usize = 8;
+pub const RECORD_ALIGN: usize = 8;
 /// The length of a header.
-pub const HEADER: usize = 48;
+pub const HEADER_LEN: usize = 48;
 
 /// What a header begins with.
-pub const MARK: [u8; 3] = [0xd5, 0x5a, 0xa7];
+pub const RECORD_MAGIC: [u8; 3] = [0xd5, 0x5a, 0xa7];
 
 /// What keeps the records of one store apart from those of all others; random.
 pub type Salt = [u8; 16];
@@ -30,40 +30,40 @@ pub type Salt = [u8; 16];
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// The bytes that follow are the message.
     Message = 1,
     /// The bytes that follow are the message's length and the message, compressed: see [`super::compression`].
     Compressed = 2,
     /// The message is removed. No bytes follow.
-    Removal = 3,
+    Tombstone = 3,
 }
 
 /// A header, read or to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct RecordHeader {
     /// What the record says.
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// Of the bytes that follow; of a removal, the last segment that may hold what it removes.
-    pub number: u32,
+    pub len_or_bound: u32,
     /// Seconds since 1970; enough until 2106.
     pub time: u32,
     /// Of the message.
     pub digest: Digest,
 }
 
-impl Header {
+impl RecordHeader {
     /// How many bytes follow.
-    pub fn stored(&self) -> u32 {
-        if self.kind == Kind::Removal { 0 } else { self.number }
+    pub fn payload_len(&self) -> u32 {
+        if self.kind == RecordKind::Tombstone { 0 } else { self.len_or_bound }
     }
 
     /// The 48 bytes for this place.
-    pub fn encode(&self, salt: &Salt, segment: u32, offset: u64) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
-        bytes[..3].copy_from_slice(&MARK);
+    pub fn encode(&self, salt: &Salt, segment: u32, offset: u64) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..3].copy_from_slice(&RECORD_MAGIC);
         bytes[3] = self.kind as u8;
-        bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.len_or_bound.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.time.to_le_bytes());
         bytes[12..44].copy_from_slice(self.digest.as_bytes());
         let sum = checksum(salt, segment, offset, &bytes[..44]);
@@ -73,40 +73,40 @@ impl Header {
 
     /// The header that stands at this place, or `None` where none does.
     pub fn decode(bytes: &[u8], salt: &Salt, segment: u32, offset: u64) -> Option<Self> {
-        let bytes = bytes.first_chunk::<HEADER>()?;
-        if bytes[..3] != MARK || bytes[44..] != checksum(salt, segment, offset, &bytes[..44]).to_le_bytes() {
+        let bytes = bytes.first_chunk::<HEADER_LEN>()?;
+        if bytes[..3] != RECORD_MAGIC || bytes[44..] != checksum(salt, segment, offset, &bytes[..44]).to_le_bytes() {
             return None;
         }
         let kind = match bytes[3] {
-            1 => Kind::Message,
-            2 => Kind::Compressed,
-            3 => Kind::Removal,
+            1 => RecordKind::Message,
+            2 => RecordKind::Compressed,
+            3 => RecordKind::Tombstone,
             _ => return None,
         };
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let digest = *bytes[12..].first_chunk().expect("36 bytes are left");
-        Some(Self { kind, number: number(4), time: number(8), digest: Digest::from_bytes(digest) })
+        Some(Self { kind, len_or_bound: number(4), time: number(8), digest: Digest::from_bytes(digest) })
     }
 
     /// What the whole record takes, header and padding included.
-    pub fn size(&self) -> u64 {
-        size(self.stored())
+    pub fn record_len(&self) -> u64 {
+        record_len_for(self.payload_len())
     }
 }
 
 /// What a record takes in the log that stores so many bytes.
-pub fn size(stored: u32) -> u64 {
-    (HEADER as u64 + u64::from(stored)).next_multiple_of(ALIGN as u64)
+pub fn record_len_for(stored: u32) -> u64 {
+    (HEADER_LEN as u64 + u64::from(stored)).next_multiple_of(RECORD_ALIGN as u64)
 }
 
 /// Now, as a record says it. A clock before 1970 or after 2106 counts as the nearest of the two.
-pub fn now() -> u32 {
+pub fn unix_now() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// The time that a record says.
-pub fn time(seconds: u32) -> SystemTime {
+pub fn to_system_time(seconds: u32) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(seconds))
 }
 
@@ -126,36 +126,36 @@ mod tests {
     const SALT: Salt = *b"a salt for tests";
 
     #[test]
-    fn a_header_reads_back_at_its_place_and_at_no_other() {
-        for kind in [Kind::Message, Kind::Compressed, Kind::Removal] {
-            let header = Header { kind, number: 3, time: 1_700_000_000, digest: Digest::of(b"foo") };
+    fn header_decodes_only_at_its_own_location() {
+        for kind in [RecordKind::Message, RecordKind::Compressed, RecordKind::Tombstone] {
+            let header = RecordHeader { kind, len_or_bound: 3, time: 1_700_000_000, digest: Digest::of(b"foo") };
             let bytes = header.encode(&SALT, 7, 64);
-            assert_eq!(Header::decode(&bytes, &SALT, 7, 64), Some(header));
-            assert_eq!(Header::decode(&bytes, &SALT, 8, 64), None);
-            assert_eq!(Header::decode(&bytes, &SALT, 7, 72), None);
-            assert_eq!(Header::decode(&bytes, b"another 16 bytes", 7, 64), None);
-            assert_eq!(Header::decode(&bytes[..47], &SALT, 7, 64), None);
+            assert_eq!(RecordHeader::decode(&bytes, &SALT, 7, 64), Some(header));
+            assert_eq!(RecordHeader::decode(&bytes, &SALT, 8, 64), None);
+            assert_eq!(RecordHeader::decode(&bytes, &SALT, 7, 72), None);
+            assert_eq!(RecordHeader::decode(&bytes, b"another 16 bytes", 7, 64), None);
+            assert_eq!(RecordHeader::decode(&bytes[..47], &SALT, 7, 64), None);
         }
     }
 
     #[test]
-    fn any_flipped_bit_is_seen() {
-        let header = Header { kind: Kind::Message, number: 3, time: 1, digest: Digest::of(b"foo") };
+    fn any_flipped_bit_is_detected() {
+        let header = RecordHeader { kind: RecordKind::Message, len_or_bound: 3, time: 1, digest: Digest::of(b"foo") };
         let bytes = header.encode(&SALT, 1, 64);
-        for bit in 0..HEADER * 8 {
+        for bit in 0..HEADER_LEN * 8 {
             let mut bytes = bytes;
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&bytes, &SALT, 1, 64), None, "bit {bit}");
+            assert_eq!(RecordHeader::decode(&bytes, &SALT, 1, 64), None, "bit {bit}");
         }
     }
 
     #[test]
-    fn zeros_are_no_header() {
-        assert_eq!(Header::decode(&[0; HEADER], &SALT, 1, 64), None);
+    fn zeros_do_not_decode_as_a_header() {
+        assert_eq!(RecordHeader::decode(&[0; HEADER_LEN], &SALT, 1, 64), None);
     }
 
     #[test]
-    fn a_record_takes_whole_multiples_of_the_alignment() {
-        assert_eq!((size(0), size(1), size(8), size(9)), (48, 56, 56, 64));
+    fn record_length_is_a_multiple_of_the_alignment() {
+        assert_eq!((record_len_for(0), record_len_for(1), record_len_for(8), record_len_for(9)), (48, 56, 56, 64));
     }
 }

@@ -19,7 +19,7 @@ use tokio_postgres::Row;
 
 use crate::digest::Digest;
 use crate::messages::{Cursor, Damage, Entry, Error, Page, Stats, Verified};
-use crate::store::{Backend, Notes};
+use crate::store::{Backend, EventSink};
 use session::{Again, Failed, Sessions};
 
 /// Bytes that are asked for, or sent, at a time, unless one message alone is longer.
@@ -44,13 +44,13 @@ pub struct Options {
     /// How long to try for a database that is not there.
     pub patience: Duration,
     /// Where to say what is found.
-    pub notes: Notes,
+    pub notes: EventSink,
 }
 
 /// Messages in a database.
 pub struct Postgres {
     sessions: Sessions,
-    notes: Notes,
+    notes: EventSink,
     answers: count::Answers,
 }
 
@@ -98,7 +98,7 @@ impl Backend for Postgres {
         self.there(wanted)
     }
 
-    fn length(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+    fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         Ok(self.lengths(&[*digest])?.remove(digest))
     }
 

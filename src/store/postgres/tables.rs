@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use super::session::Again;
 use super::{Postgres, TURNS};
 use crate::messages::Error;
-use crate::store::Note;
+use crate::store::StoreEvent;
 
 /// The version of the tables that this program makes.
 const VERSION: i32 = 1;
@@ -99,7 +99,7 @@ impl Postgres {
         for name in off {
             let database = self.sessions.name();
             let line = format!("{name} is off in {database}: a power cut there may take what was acknowledged");
-            (self.notes)(Note::Said(line));
+            (self.notes)(StoreEvent::Message(line));
         }
         Ok(())
     }

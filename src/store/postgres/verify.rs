@@ -7,7 +7,7 @@ use super::Postgres;
 use super::session::{Again, Failed};
 use crate::digest::{Digest, Prefix};
 use crate::messages::{Cursor, Damage, Error, Page, Verified};
-use crate::store::{Backend, Note};
+use crate::store::{Backend, StoreEvent};
 
 /// Bytes that a step reads, unless one message alone is longer.
 const WINDOW: u64 = 32 << 20;
@@ -85,7 +85,7 @@ pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error
         let moved = postgres.sessions.run(Again::Yes, async |session| take_out(session, digest).await)?;
         if moved {
             let line = format!("what was stored as {digest} is now in the table messages_quarantine");
-            (postgres.notes)(Note::Said(line));
+            (postgres.notes)(StoreEvent::Message(line));
         }
     }
     Ok(())

@@ -1,22 +1,22 @@
 //! Several sources of entries as one: in the order of digests, and of one digest only what the newest says.
 
-use super::block::Entry;
-use super::tree::Damaged;
+use super::block::IndexEntry;
+use super::sled_store::IndexError;
 
 /// Entries in order, or why there are no more.
-type Source<'a> = Box<dyn Iterator<Item = Result<Entry, Damaged>> + 'a>;
+type Source<'a> = Box<dyn Iterator<Item = Result<IndexEntry, IndexError>> + 'a>;
 
 /// The entries of all sources.
-pub struct Merged<'a> {
+pub struct MergeIter<'a> {
     /// Newest first, each with its next entry.
-    sources: Vec<(Option<Entry>, Source<'a>)>,
-    damaged: Option<Damaged>,
+    sources: Vec<(Option<IndexEntry>, Source<'a>)>,
+    error: Option<IndexError>,
 }
 
-impl<'a> Merged<'a> {
+impl<'a> MergeIter<'a> {
     /// Of sources that are in order, the newest first.
-    pub fn of(sources: impl Iterator<Item = Source<'a>>) -> Self {
-        let mut merged = Self { sources: Vec::new(), damaged: None };
+    pub fn new(sources: impl Iterator<Item = Source<'a>>) -> Self {
+        let mut merged = Self { sources: Vec::new(), error: None };
         for mut source in sources {
             let next = merged.advance(&mut source);
             merged.sources.push((next, source));
@@ -24,22 +24,22 @@ impl<'a> Merged<'a> {
         merged
     }
 
-    fn advance(&mut self, source: &mut Source<'a>) -> Option<Entry> {
+    fn advance(&mut self, source: &mut Source<'a>) -> Option<IndexEntry> {
         match source.next()? {
             Ok(entry) => Some(entry),
             Err(damaged) => {
-                self.damaged = Some(damaged);
+                self.error = Some(damaged);
                 None
             }
         }
     }
 }
 
-impl Iterator for Merged<'_> {
-    type Item = Result<Entry, Damaged>;
+impl Iterator for MergeIter<'_> {
+    type Item = Result<IndexEntry, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(damaged) = self.damaged.take() {
+        if let Some(damaged) = self.error.take() {
             self.sources.clear();
             return Some(Err(damaged));
         }
@@ -61,24 +61,25 @@ impl Iterator for Merged<'_> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::store::log::{Kind, Position};
+    use crate::store::log::{RecordKind, RecordLocation};
 
-    fn entry(first: u8, offset: u64) -> Entry {
-        let position = Position { kind: Kind::Message, segment: 1, offset, stored: 0, length: 0, time: 0 };
+    fn entry(first: u8, offset: u64) -> IndexEntry {
+        let position =
+            RecordLocation { kind: RecordKind::Message, segment: 1, offset, payload_len: 0, message_len: 0, time: 0 };
         (Digest::from_bytes([first; 32]), (offset > 0).then_some(position))
     }
 
     #[test]
-    fn the_newest_counts_and_damage_ends_it() {
+    fn newest_source_wins_and_an_error_ends_the_iteration() {
         let newest = [entry(2, 0), entry(4, 32)];
         let older = [entry(1, 8), entry(2, 16), entry(4, 24), entry(5, 40)];
         let sources =
             || [newest.to_vec(), older.to_vec()].map(|entries| -> Source { Box::new(entries.into_iter().map(Ok)) });
-        let all: Vec<_> = Merged::of(sources().into_iter()).map(Result::unwrap).collect();
+        let all: Vec<_> = MergeIter::new(sources().into_iter()).map(Result::unwrap).collect();
         assert_eq!(all, [entry(1, 8), entry(2, 0), entry(4, 32), entry(5, 40)]);
         let [newest, older] = sources();
-        let broken: Source = Box::new(older.take(2).chain([Err(Damaged::new("broken"))]));
-        let read: Vec<_> = Merged::of([newest, broken].into_iter()).collect();
+        let broken: Source = Box::new(older.take(2).chain([Err(IndexError::new("broken"))]));
+        let read: Vec<_> = MergeIter::new([newest, broken].into_iter()).collect();
         assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
     }
 }

@@ -11,56 +11,56 @@ use crate::messages::Error;
 use crate::random;
 use crate::store::lock::Lock;
 use crate::store::log::{self, Salt};
-use crate::store::{Note, Notes};
+use crate::store::{EventSink, StoreEvent};
 
 /// The version of what is on disk.
 const VERSION: u32 = 1;
 
 /// Locks the store, making it first if it may be made, and reads its salt.
-pub fn enter(options: &Options) -> Result<(Lock, Salt), Error> {
-    let Options { path: dir, create, wait, me, notes, .. } = options;
+pub fn open_dir(options: &Options) -> Result<(Lock, Salt), Error> {
+    let Options { path: dir, create, lock_timeout: wait, owner: me, events: notes, .. } = options;
     let failed = |why| Error::io(format!("cannot use the store {}", dir.display()), why);
     if *create {
-        make_dir(dir).map_err(failed)?;
+        create_dir(dir).map_err(failed)?;
     } else if !dir.is_dir() {
         return Err(Error::Unusable(format!("there is no store at {}; the first put makes one", dir.display())));
     }
-    refuse_foreign(dir)?;
-    let lock = Lock::take(dir, *wait, me)?;
+    reject_foreign_dir(dir)?;
+    let lock = Lock::acquire(dir, *wait, me)?;
     let salt = match std::fs::read_to_string(dir.join("format")) {
         Ok(format) => match parse(&format) {
-            Some(Ok(salt)) if is_of_log(dir, &salt).map_err(failed)? => salt,
+            Some(Ok(salt)) if salt_matches_log(dir, &salt).map_err(failed)? => salt,
             Some(Err(version)) => {
                 return Err(Error::Unusable(format!(
                     "the store {} has format {version}, this program knows up to {VERSION}; use a newer sha-api",
                     dir.display()
                 )));
             }
-            Some(Ok(_)) | None => mend_format(dir, notes)?,
+            Some(Ok(_)) | None => repair_format(dir, notes)?,
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if is_begun(dir).map_err(failed)? {
-                mend_format(dir, notes)?
+            if has_segments(dir).map_err(failed)? {
+                repair_format(dir, notes)?
             } else {
-                make(dir).map_err(failed)?
+                create_store(dir).map_err(failed)?
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => mend_format(dir, notes)?,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => repair_format(dir, notes)?,
         Err(error) => return Err(failed(error)),
     };
     Ok((lock, salt))
 }
 
 /// Makes what a store consists of; the format comes last, so that a store which has one is whole.
-fn make(dir: &Path) -> io::Result<Salt> {
-    make_dir(&dir.join("log"))?;
+fn create_store(dir: &Path) -> io::Result<Salt> {
+    create_dir(&dir.join("log"))?;
     let salt = random::bytes()?;
     write_format(dir, &salt)?;
     Ok(salt)
 }
 
 /// Whether the log has been begun.
-fn is_begun(dir: &Path) -> io::Result<bool> {
+fn has_segments(dir: &Path) -> io::Result<bool> {
     match std::fs::read_dir(dir.join("log")) {
         Ok(mut entries) => Ok(entries.next().is_some()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -69,8 +69,8 @@ fn is_begun(dir: &Path) -> io::Result<bool> {
 }
 
 /// Whether no segment says another salt: with a wrong one, no record of the log would count.
-fn is_of_log(dir: &Path, salt: &Salt) -> io::Result<bool> {
-    match log::salt_of_any_segment(&dir.join("log")) {
+fn salt_matches_log(dir: &Path, salt: &Salt) -> io::Result<bool> {
+    match log::recover_salt(&dir.join("log")) {
         Ok(found) => Ok(found.is_none_or(|found| found == *salt)),
         // Whoever opens the log says what is wrong with it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -79,12 +79,15 @@ fn is_of_log(dir: &Path, salt: &Salt) -> io::Result<bool> {
 }
 
 /// Writes the format anew from what the segments say.
-fn mend_format(dir: &Path, notes: &Notes) -> Result<Salt, Error> {
+fn repair_format(dir: &Path, notes: &EventSink) -> Result<Salt, Error> {
     let failed = |why| Error::io(format!("cannot read the log of {}", dir.display()), why);
-    match log::salt_of_any_segment(&dir.join("log")).map_err(failed)? {
+    match log::recover_salt(&dir.join("log")).map_err(failed)? {
         Some(salt) => {
             write_format(dir, &salt).map_err(failed)?;
-            notes(Note::Said(format!("{} was damaged or missing and is mended", dir.join("format").display())));
+            notes(StoreEvent::Message(format!(
+                "{} was damaged or missing and is mended",
+                dir.join("format").display()
+            )));
             Ok(salt)
         }
         None => Err(Error::Unusable(format!(
@@ -95,7 +98,7 @@ fn mend_format(dir: &Path, notes: &Notes) -> Result<Salt, Error> {
 }
 
 /// A directory with other things in it is none of ours.
-fn refuse_foreign(dir: &Path) -> Result<(), Error> {
+fn reject_foreign_dir(dir: &Path) -> Result<(), Error> {
     // In this order, since another process may be making the store now: what it makes first is one of these names.
     let is_empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
     if is_empty || ["format", "log", "lock", "tls"].iter().any(|name| dir.join(name).exists()) {
@@ -121,7 +124,7 @@ fn write_format(dir: &Path, salt: &Salt) -> io::Result<()> {
     durable::write_whole(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
 }
 
-fn make_dir(dir: &Path) -> io::Result<()> {
+fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_format_is_read_and_a_newer_one_is_told_apart_from_damage() {
+    fn parse_distinguishes_a_newer_format_from_a_damaged_one() {
         let salt = [0x2a; 16];
         let line = format!("sha-api store 1 {}\n", hex::encode(salt));
         assert_eq!(parse(&line), Some(Ok(salt)));
