@@ -3,8 +3,8 @@
 #![allow(clippy::struct_excessive_bools, reason = "a switch is a bool")]
 #![allow(missing_docs, reason = "the doc comments here are the help texts")]
 
-mod all;
 mod global;
+mod maintenance;
 mod messages;
 mod serve;
 
@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-pub use all::{Copy, Export, Import, Stats, Verify};
 pub use global::{Compression, Global, Location};
+pub use maintenance::{Copy, Export, Import, Stats, Verify};
 pub use messages::{Get, Has, List, Put, Rm};
 pub use serve::{Health, LogFormat, Serve, Token};
 

@@ -13,28 +13,28 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Global};
 use crate::client::Token;
-use crate::database;
+use crate::postgres_url;
 use file::Settings;
 
 /// Flags that say where settings come from or what is printed are no settings themselves.
-const NO_SETTING: [&str; 4] = ["config", "help", "version", "check"];
+const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];
 
 /// The setting that has no flag.
-const TOKEN: &str = "token";
+const TOKEN_KEY: &str = "token";
 
 /// Flags of other commands that stand for the same setting of `serve`.
-const SHARED: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
+const ALIASES: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
 
 /// The command line with the variables that stand for flags.
 pub fn command() -> Command {
-    let command = with_settings(Cli::command(), |argument| match argument.get_action() {
+    let command = map_configurable_args(Cli::command(), |argument| match argument.get_action() {
         ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
         _ => argument,
     });
-    with_settings(command, with_variable)
+    map_configurable_args(command, with_env_variable)
 }
 
-/// A setting, as [`explain`] tells it.
+/// A setting, as [`effective_settings`] tells it.
 #[derive(Debug, serde::Serialize)]
 pub struct Setting {
     /// The long flag, which is also the key.
@@ -46,9 +46,9 @@ pub struct Setting {
 }
 
 /// Every setting that holds for `serve` with these arguments.
-pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Setting>, clap::Error> {
+pub fn effective_settings(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Setting>, clap::Error> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let (mut command, settings) = with_file(&arguments)?;
+    let (mut command, settings) = with_settings_file(&arguments)?;
     let matches = command.try_get_matches_from_mut(&arguments)?;
     let (_, matches) = matches.subcommand().expect("it was parsed before");
     let (serve, command) = (command.find_subcommand("serve").expect("the command line has it"), &command);
@@ -56,12 +56,13 @@ pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Sett
     let mut all: Vec<Setting> = Vec::new();
     for flag in flags {
         let (Some(name), id) = (flag.get_long(), flag.get_id().as_str()) else { continue };
-        if NO_SETTING.contains(&name) || all.iter().any(|setting| setting.name == name) {
+        if NOT_CONFIGURABLE.contains(&name) || all.iter().any(|setting| setting.name == name) {
             continue;
         }
         let raw = matches.try_get_raw(id).ok().flatten();
-        let value = raw
-            .map(|values| values.map(|value| database::public(&value.to_string_lossy())).collect::<Vec<_>>().join(","));
+        let value = raw.map(|values| {
+            values.map(|value| postgres_url::redacted(&value.to_string_lossy())).collect::<Vec<_>>().join(",")
+        });
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "variable",
@@ -75,25 +76,25 @@ pub fn explain(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Sett
 
 /// Reads arguments, variables and the settings file.
 pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let (mut command, settings) = with_file(arguments)?;
+    let (mut command, settings) = with_settings_file(arguments)?;
     let matches = command.try_get_matches_from_mut(arguments)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let (verb, matches) = matches.subcommand().expect("every command line has a command");
-    verb.clone_into(&mut cli.global.verb);
+    verb.clone_into(&mut cli.global.command_name);
     cli.global.token = token(&settings);
-    choose(&mut cli.global, matches).map_err(|why| command.error(ErrorKind::ArgumentConflict, why))?;
+    resolve_store_or_server(&mut cli.global, matches).map_err(|why| command.error(ErrorKind::ArgumentConflict, why))?;
     Ok(cli)
 }
 
 /// The token of the variable, else of the file; an empty one is none.
 fn token(settings: &Settings) -> Option<Token> {
     let variable = std::env::var_os("SHA_API_TOKEN").map(|token| token.to_string_lossy().into_owned());
-    let token = variable.or_else(|| settings.get(TOKEN)?.first().cloned());
+    let token = variable.or_else(|| settings.get(TOKEN_KEY)?.first().cloned());
     token.filter(|token| !token.is_empty()).map(Token)
 }
 
 /// Where the messages are is said by `store` or by `server`, whichever comes first: flag, variable, file.
-fn choose(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str> {
+fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str> {
     let rank = |id| match matches.value_source(id) {
         Some(ValueSource::CommandLine) => 3,
         Some(ValueSource::EnvVariable) => 2,
@@ -101,7 +102,7 @@ fn choose(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str>
         None => 0,
     };
     let (store, server) = (rank("store"), rank("server"));
-    if store > server || global.verb == "serve" {
+    if store > server || global.command_name == "serve" {
         global.server.clear();
     } else if store == server && server > 0 {
         return Err("both --store and --server say where the messages are; one of them must go");
@@ -113,24 +114,24 @@ fn choose(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str>
 }
 
 /// The command line with what the settings file says, and that.
-fn with_file(arguments: &[OsString]) -> Result<(Command, Settings), clap::Error> {
+fn with_settings_file(arguments: &[OsString]) -> Result<(Command, Settings), clap::Error> {
     let mut command = command();
-    let Some(path) = file::named(&command, arguments) else { return Ok((command, Settings::new())) };
-    let settings = file::read(&path).and_then(|settings| known(settings, &command, &path));
+    let Some(path) = file::config_path(&command, arguments) else { return Ok((command, Settings::new())) };
+    let settings = file::read(&path).and_then(|settings| reject_unknown(settings, &command, &path));
     let settings = settings.map_err(|why| command.error(ErrorKind::Io, why))?;
-    Ok((with_defaults(command, &settings), settings))
+    Ok((with_file_defaults(command, &settings), settings))
 }
 
 /// `command` with `change` made to every argument that may be a setting.
-fn with_settings(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
+fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
     let command = command.mut_args(&change).mut_subcommand("serve", |serve| serve.mut_args(&change));
     let shared = |command: Command, (name, id): (&'static str, &'static str)| {
         command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, &change))
     };
-    SHARED.into_iter().fold(command, shared)
+    ALIASES.into_iter().fold(command, shared)
 }
 
-fn with_variable(argument: Arg) -> Arg {
+fn with_env_variable(argument: Arg) -> Arg {
     match argument.get_long() {
         Some(long) if !["help", "version", "check"].contains(&long) => {
             let variable = format!("SHA_API_{}", long.to_uppercase().replace('-', "_"));
@@ -141,16 +142,16 @@ fn with_variable(argument: Arg) -> Arg {
 }
 
 /// Where a kind of file is kept: the directory that a variable names, or the one below the home directory.
-pub fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+pub fn xdg_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     set(variable).or_else(|| Some(set("HOME")?.join(below_home)))
 }
 
 /// The settings, if there is a flag for each.
-fn known(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
+fn reject_unknown(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
     let serve = command.find_subcommand("serve").expect("the command line has it");
     let flags: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();
-    let is_known = |key: &str| key == TOKEN || flags.contains(&key) && !NO_SETTING.contains(&key);
+    let is_known = |key: &str| key == TOKEN_KEY || flags.contains(&key) && !NOT_CONFIGURABLE.contains(&key);
     match settings.keys().find(|key| !is_known(key)) {
         Some(key) => Err(format!("{}: `{key}` is no setting; `sha-api serve --help` lists them", path.display())),
         None => Ok(settings),
@@ -158,12 +159,12 @@ fn known(settings: Settings, command: &Command, path: &Path) -> Result<Settings,
 }
 
 /// What the file says takes the place of what the program would take by itself.
-fn with_defaults(command: Command, settings: &Settings) -> Command {
+fn with_file_defaults(command: Command, settings: &Settings) -> Command {
     let change = |argument: Arg| match argument.get_long().and_then(|long| settings.get(long)) {
         Some(values) => argument.default_values(values.clone()).required(false),
         None => argument,
     };
-    with_settings(command, change)
+    map_configurable_args(command, change)
 }
 
 #[cfg(test)]
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_definition_is_valid() {
         command().debug_assert();
     }
 
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_gives_what_no_flag_does() {
+    fn file_settings_apply_where_no_flag_is_given() {
         let settings = "store = '/from/file'\nmax-message = 10\njson = true\nlisten = ['[::1]:1', '[::1]:2']\n";
         let cli = parse_with(settings, &["--store", "/from/flag", "serve"]).unwrap();
         assert_eq!(cli.global.store, Some(crate::cli::Location("/from/flag".into())));
@@ -195,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_takes_the_place_of_a_list_in_the_file() {
+    fn a_flag_overrides_a_list_in_the_file() {
         let cli = parse_with("listen = ['[::1]:1', '[::1]:2']", &["serve", "--listen", "[::1]:3"]).unwrap();
         let crate::cli::Command::Serve(serve) = cli.command else { panic!("not serve") };
         assert_eq!(serve.listen, ["[::1]:3"]);
     }
 
     #[test]
-    fn an_unknown_key_is_named() {
+    fn an_unknown_key_is_named_in_the_error() {
         for key in ["stroe", "config", "help", "lines"] {
             let error = parse_with(&format!("{key} = 'x'"), &["stats"]).unwrap_err().to_string();
             assert!(error.contains(&format!("`{key}` is no setting")), "{error}");
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_a_wrong_form_names_its_key() {
+    fn an_invalid_value_is_reported_with_its_key() {
         let error = parse_with("wait = { a = 1 }", &["stats"]).unwrap_err().to_string();
         assert!(error.contains("`wait` must be"), "{error}");
         let error = parse_with("wait = 'soon'", &["stats"]).unwrap_err().to_string();

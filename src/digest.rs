@@ -23,13 +23,13 @@ pub enum ParseError {
     #[error("a digest has 64 hex digits, this has {0}")]
     Length(usize),
     /// Too short to be a prefix.
-    #[error("a prefix of a digest needs at least {shortest} hex digits, this has {given}", shortest = Prefix::SHORTEST, given = .0)]
+    #[error("a prefix of a digest needs at least {shortest} hex digits, this has {given}", shortest = Prefix::MIN_DIGITS, given = .0)]
     Short(usize),
 }
 
 impl Digest {
     /// The digest of `message`.
-    pub fn of(message: &[u8]) -> Self {
+    pub fn compute(message: &[u8]) -> Self {
         Self(sha2::Sha256::digest(message).into())
     }
 
@@ -44,20 +44,20 @@ impl Digest {
     }
 
     /// Its first bytes, as a number: in the order of digests, but different ones may share it.
-    pub fn leading(&self) -> u64 {
+    pub fn prefix_u64(&self) -> u64 {
         u64::from_be_bytes(*self.0.first_chunk().expect("a digest is longer"))
     }
 
     /// Whether `message` is what this digest names.
-    pub fn names(&self, message: &[u8]) -> bool {
-        Self::of(message) == *self
+    pub fn matches(&self, message: &[u8]) -> bool {
+        Self::compute(message) == *self
     }
 }
 
 impl Ord for Digest {
     /// The order of their bytes. Nearly always the first of them tell.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.leading().cmp(&other.leading()).then_with(|| self.0.cmp(&other.0))
+        self.prefix_u64().cmp(&other.prefix_u64()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -70,7 +70,7 @@ impl PartialOrd for Digest {
 impl Hash for Digest {
     /// Of its first bytes alone: nobody finds more than a few messages whose digests share them.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.leading());
+        state.write_u64(self.prefix_u64());
     }
 }
 
@@ -124,7 +124,7 @@ pub struct Prefix {
 
 impl Prefix {
     /// The fewest hex digits that a command takes in place of a digest.
-    pub const SHORTEST: usize = 8;
+    pub const MIN_DIGITS: usize = 8;
 
     /// The prefix of every digest.
     pub const ALL: Self = Self { first: Digest([0; 32]), last: Digest([0xff; 32]) };
@@ -135,14 +135,14 @@ impl Prefix {
     }
 
     /// The digest itself, if all 64 digits were given.
-    pub fn whole(&self) -> Option<Digest> {
+    pub fn to_digest(&self) -> Option<Digest> {
         (self.first == self.last).then_some(self.first)
     }
 
     /// Reads a prefix that is long enough to stand for a digest.
-    pub fn naming_one(text: &str) -> Result<Self, ParseError> {
+    pub fn parse_unambiguous(text: &str) -> Result<Self, ParseError> {
         let prefix = text.parse()?;
-        if text.len() < Self::SHORTEST {
+        if text.len() < Self::MIN_DIGITS {
             return Err(ParseError::Short(text.len()));
         }
         Ok(prefix)
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_digest_of_foo_is_what_sha256sum_prints() {
-        assert_eq!(Digest::of(b"foo").to_string(), FOO);
+        assert_eq!(Digest::compute(b"foo").to_string(), FOO);
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_refused_with_the_reason() {
+    fn invalid_digests_are_rejected_with_a_reason() {
         assert_eq!("2c26".parse::<Digest>(), Err(ParseError::Length(4)));
         assert_eq!("".parse::<Digest>(), Err(ParseError::Length(0)));
         assert_eq!(format!("{FOO}0").parse::<Digest>(), Err(ParseError::Length(65)));
@@ -198,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_names_exactly_the_digests_that_begin_with_it() {
+    fn a_prefix_matches_exactly_the_digests_that_begin_with_it() {
         let foo: Digest = FOO.parse().unwrap();
         for end in 0..=64 {
             let prefix: Prefix = FOO[..end].parse().unwrap();
             assert!(prefix.range().contains(&foo), "{end}");
-            assert_eq!(prefix.whole(), (end == 64).then_some(foo));
+            assert_eq!(prefix.to_digest(), (end == 64).then_some(foo));
             assert_eq!(prefix.to_string(), FOO[..end]);
         }
         let odd: Prefix = "2c2".parse().unwrap();
@@ -212,8 +212,8 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_seven_digits_names_no_one_digest() {
-        assert_eq!(Prefix::naming_one(&FOO[..7]), Err(ParseError::Short(7)));
-        assert!(Prefix::naming_one(&FOO[..8]).is_ok());
+    fn a_prefix_of_seven_digits_is_too_short() {
+        assert_eq!(Prefix::parse_unambiguous(&FOO[..7]), Err(ParseError::Short(7)));
+        assert!(Prefix::parse_unambiguous(&FOO[..8]).is_ok());
     }
 }

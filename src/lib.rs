@@ -13,17 +13,17 @@ pub mod server;
 pub mod client;
 pub mod upstream;
 
-pub mod messages;
+pub mod message_store;
 pub mod store;
 
-pub mod database;
 pub mod digest;
-pub mod durable;
+pub mod fs;
+pub mod json_message;
 pub mod pem;
+pub mod postgres_url;
 pub mod random;
 pub mod sandbox;
-pub mod socket;
-pub mod wire;
+pub mod unix_path;
 
 #[cfg(test)]
 mod testing;

@@ -6,58 +6,67 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::Global;
-use crate::client::{self, Address, Client, Trust};
+use crate::client::{self, Address, Client, TlsOptions};
 use crate::config;
-use crate::database;
-use crate::messages::{Error, Messages};
+use crate::message_store::{Error, MessageStore};
+use crate::postgres_url;
 use crate::store::local::{LocalStore, Options};
 use crate::store::{EventSink, HashingStore, StoreEvent};
-use crate::upstream::Upstream;
+use crate::upstream::CachingProxy;
 
 /// How long to wait for a lock before looking whether a server has it.
-const TURN: Duration = Duration::from_millis(100);
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Before a server asks again for a database that is not there.
-const AGAIN: Duration = Duration::from_millis(500);
+const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
 /// Opens what `--server` or `--store` names; a store is made first if `create` says so.
-pub fn open(global: &Global, create: bool, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
+pub fn open(global: &Global, create: bool, notes: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
     match global.server.as_slice() {
-        [] => match database_of(global) {
+        [] => match database_url(global) {
             Some(url) => open_database(url, global, global.wait.into(), notes),
-            None => open_dir(&path(global)?, global, create, notes),
+            None => open_dir(&store_path(global)?, global, create, notes),
         },
-        servers => Ok(Arc::new(Client::new(servers, &options(global))?)),
+        servers => Ok(Arc::new(Client::new(servers, &client_options(global))?)),
     }
 }
 
 /// Opens any location, a directory or a URL.
-pub fn open_at(global: &Global, location: &OsStr, create: bool, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
-    if let Some(url) = location.to_str().filter(|text| database::is_meant(text)) {
+pub fn open_location(
+    global: &Global,
+    location: &OsStr,
+    create: bool,
+    notes: &EventSink,
+) -> Result<Arc<dyn MessageStore>, Error> {
+    if let Some(url) = location.to_str().filter(|text| postgres_url::looks_like(text)) {
         return open_database(url, global, global.wait.into(), notes);
     }
-    let Some(text) = location.to_str().filter(|text| Address::is_meant(text)) else {
+    let Some(text) = location.to_str().filter(|text| Address::looks_like_url(text)) else {
         return open_dir(Path::new(location), global, create, notes);
     };
     let address = text.parse::<Address>().map_err(|why| Error::Unusable(why.to_string()))?;
-    Ok(Arc::new(Client::new(&[address], &options(global))?))
+    Ok(Arc::new(Client::new(&[address], &client_options(global))?))
 }
 
 /// Opens the store that `--store` names and no other, for the process that is to be its server.
 ///
 /// With an `upstream`, it keeps what passes from and to that.
-pub fn to_serve(global: &Global, upstream: &[Address], notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
-    let own = own(global, notes)?;
+pub fn open_for_serving(
+    global: &Global,
+    upstream: &[Address],
+    notes: &EventSink,
+) -> Result<Arc<dyn MessageStore>, Error> {
+    let own = open_configured_store(global, notes)?;
     if upstream.is_empty() {
         return Ok(own);
     }
-    let far = Client::new(upstream, &options(global))?;
-    Ok(Arc::new(Upstream::new(own, Arc::new(far), notes.clone())))
+    let far = Client::new(upstream, &client_options(global))?;
+    Ok(Arc::new(CachingProxy::new(own, Arc::new(far), notes.clone())))
 }
 
-fn own(global: &Global, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
-    let Some(url) = database_of(global) else {
-        return local(&path(global)?, global, true, global.wait.into(), notes);
+fn open_configured_store(global: &Global, notes: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
+    let Some(url) = database_url(global) else {
+        return open_local(&store_path(global)?, global, true, global.wait.into(), notes);
     };
     let mut said = false;
     loop {
@@ -67,7 +76,7 @@ fn own(global: &Global, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
                 if !std::mem::replace(&mut said, true) {
                     notes(StoreEvent::Message(format!("{why} Trying on")));
                 }
-                std::thread::sleep(AGAIN);
+                std::thread::sleep(DATABASE_RETRY);
             }
             outcome => return outcome,
         }
@@ -76,15 +85,15 @@ fn own(global: &Global, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
 
 /// The directory that `--store` names, or the usual one; `None`: it names a database.
 pub fn directory(global: &Global) -> Result<Option<PathBuf>, Error> {
-    match database_of(global) {
+    match database_url(global) {
         Some(_) => Ok(None),
-        None => path(global).map(Some),
+        None => store_path(global).map(Some),
     }
 }
 
 /// The URL of the database, if `--store` names one.
-fn database_of(global: &Global) -> Option<&str> {
-    global.store.as_ref()?.0.to_str().filter(|text| database::is_meant(text))
+fn database_url(global: &Global) -> Option<&str> {
+    global.store.as_ref()?.0.to_str().filter(|text| postgres_url::looks_like(text))
 }
 
 #[cfg(feature = "postgres")]
@@ -93,40 +102,40 @@ fn open_database(
     global: &Global,
     patience: Duration,
     notes: &EventSink,
-) -> Result<Arc<dyn Messages>, Error> {
-    use crate::store::postgres::{LONGEST, Options, Postgres};
+) -> Result<Arc<dyn MessageStore>, Error> {
+    use crate::store::postgres::{MAX_MESSAGE_BYTES, Options, Postgres};
     let max_message = global.max_message.as_u64();
-    if max_message > LONGEST {
-        let why = format!("a database takes messages of up to {LONGEST} bytes; lower --max-message to that");
+    if max_message > MAX_MESSAGE_BYTES {
+        let why = format!("a database takes messages of up to {MAX_MESSAGE_BYTES} bytes; lower --max-message to that");
         return Err(Error::Unusable(why));
     }
     let options = Options {
         url: url.to_owned(),
-        pool_size: global.pool_size,
-        connect_timeout: global.connect_timeout.into(),
-        statement_timeout: global.statement_timeout.into(),
-        patience,
-        notes: notes.clone(),
+        pool_size: global.db_pool_size,
+        connect_timeout: global.db_connect_timeout.into(),
+        statement_timeout: global.db_statement_timeout.into(),
+        ready_timeout: patience,
+        events: notes.clone(),
     };
     Ok(Arc::new(HashingStore::new(Postgres::open(&options)?, max_message)))
 }
 
 #[cfg(not(feature = "postgres"))]
-fn open_database(url: &str, _: &Global, _: Duration, _: &EventSink) -> Result<Arc<dyn Messages>, Error> {
+fn open_database(url: &str, _: &Global, _: Duration, _: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
     Err(Error::Unusable(format!(
         "cannot use {}: this program was built without the feature `postgres`",
-        database::public(url)
+        postgres_url::redacted(url)
     )))
 }
 
 /// The directory that `--store` names, or the usual one.
-fn path(global: &Global) -> Result<PathBuf, Error> {
+fn store_path(global: &Global) -> Result<PathBuf, Error> {
     let Some(path) = global.store.as_ref().map(|store| Path::new(&store.0)) else {
-        let usual = config::xdg("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
+        let usual = config::xdg_dir("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
         return usual
             .ok_or_else(|| Error::Unusable("neither HOME nor XDG_DATA_HOME is set; name a --store".to_owned()));
     };
-    if Address::is_meant(&path.to_string_lossy()) {
+    if Address::looks_like_url(&path.to_string_lossy()) {
         let why =
             format!("{} is no directory; --store takes a directory or postgres://…, --server a URL", path.display());
         return Err(Error::Unusable(why));
@@ -135,34 +144,36 @@ fn path(global: &Global) -> Result<PathBuf, Error> {
 }
 
 /// A store by way of the server that holds it, else by itself, as soon as nobody else does.
-fn open_dir(path: &Path, global: &Global, create: bool, notes: &EventSink) -> Result<Arc<dyn Messages>, Error> {
+fn open_dir(path: &Path, global: &Global, create: bool, notes: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
     let wait: Duration = global.wait.into();
     let deadline = Instant::now() + wait;
     loop {
-        if let Some(client) = Client::beside(path, &options(global)) {
+        if let Some(client) = Client::via_local_socket(path, &client_options(global)) {
             return Ok(Arc::new(client));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match local(path, global, create, left.min(TURN), notes) {
-            Err(Error::Held { .. }) if left > TURN => {}
-            Err(Error::Held { path, holder, .. }) => return Err(Error::Held { path, holder, waited: wait }),
+        match open_local(path, global, create, left.min(LOCK_POLL), notes) {
+            Err(Error::Locked { .. }) if left > LOCK_POLL => {}
+            Err(Error::Locked { path, owner: holder, .. }) => {
+                return Err(Error::Locked { path, owner: holder, waited: wait });
+            }
             outcome => return outcome,
         }
     }
 }
 
-fn local(
+fn open_local(
     path: &Path,
     global: &Global,
     create: bool,
     wait: Duration,
     notes: &EventSink,
-) -> Result<Arc<dyn Messages>, Error> {
+) -> Result<Arc<dyn MessageStore>, Error> {
     let options = Options {
         path: path.to_owned(),
         create,
         lock_timeout: wait,
-        owner: format!("sha-api {}", global.verb),
+        owner: format!("sha-api {}", global.command_name),
         index_cache: global.index_cache.as_u64(),
         segment_size: global.segment_size.as_u64(),
         compression: global.compression.level(),
@@ -171,13 +182,13 @@ fn local(
     Ok(Arc::new(HashingStore::new(LocalStore::open(&options)?, global.max_message.as_u64())))
 }
 
-fn options(global: &Global) -> client::Options {
+fn client_options(global: &Global) -> client::Options {
     let (cacert, cert, key) = (global.cacert.clone(), global.cert.clone(), global.key.clone());
     client::Options {
-        trust: Trust { cacert, cert, key },
+        tls: TlsOptions { cacert, cert, key },
         token: global.token.clone(),
-        timeout: global.timeout.into(),
-        wait: global.wait.into(),
+        read_timeout: global.read_timeout.into(),
+        ready_timeout: global.wait.into(),
         max_message: global.max_message.as_u64(),
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use sha_api::{commands, config, sandbox};
 
 fn main() -> ExitCode {
-    sandbox::run_nothing_else();
+    sandbox::forbid_exec();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match config::parse(&arguments) {
         Ok(cli) => cli,

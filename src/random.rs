@@ -5,10 +5,10 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// As many as the caller takes.
-pub fn bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
-    let mut bytes = [0; COUNT];
+pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
     let mut filled = 0;
-    while filled < COUNT {
+    while filled < N {
         filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
     }
     Ok(bytes)

@@ -4,7 +4,7 @@
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 
 /// Forbids this process, from now on, to execute any file.
-pub fn run_nothing_else() {
+pub fn forbid_exec() {
     let execute = AccessFs::from_all(ABI::V1) & AccessFs::Execute;
     let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(execute);
     // Best effort: what it prevents costs time, not truth.

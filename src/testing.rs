@@ -6,32 +6,32 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::SystemTime;
 
 use crate::digest::Digest;
-use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
+use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 
 /// Keeps messages in memory, or fails at every call.
 #[derive(Default)]
-pub(crate) struct Memory {
-    kept: Mutex<BTreeMap<Digest, Vec<u8>>>,
+pub(crate) struct MemoryStore {
+    messages: Mutex<BTreeMap<Digest, Vec<u8>>>,
     corrupt: Mutex<Vec<Digest>>,
     limit: Option<u64>,
     failing: Option<Error>,
-    refused: Option<&'static [u8]>,
+    rejected: Option<&'static [u8]>,
     puts: AtomicUsize,
 }
 
-impl Memory {
+impl MemoryStore {
     pub(crate) fn failing(error: Error) -> Self {
         Self { failing: Some(error), ..Self::default() }
     }
 
     /// Takes messages of up to `limit` bytes.
-    pub(crate) fn taking(limit: u64) -> Self {
+    pub(crate) fn with_limit(limit: u64) -> Self {
         Self { limit: Some(limit), ..Self::default() }
     }
 
     /// Has no room for any batch that has `message` in it.
-    pub(crate) fn refusing(message: &'static [u8]) -> Self {
-        Self { refused: Some(message), ..Self::default() }
+    pub(crate) fn rejecting(message: &'static [u8]) -> Self {
+        Self { rejected: Some(message), ..Self::default() }
     }
 
     /// How many batches were put.
@@ -40,29 +40,29 @@ impl Memory {
     }
 
     /// Keeps something under the digest of `message` that does not hash to it.
-    pub(crate) fn spoil(&self, message: &[u8]) {
+    pub(crate) fn make_corrupt(&self, message: &[u8]) {
         self.put(vec![message.to_vec()]).unwrap();
-        self.corrupt.lock().unwrap().push(Digest::of(message));
+        self.corrupt.lock().unwrap().push(Digest::compute(message));
     }
 
-    fn try_all(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<Digest, Vec<u8>>>, Error> {
-        self.failing.clone().map_or_else(|| Ok(self.kept.lock().unwrap()), Err)
+    fn lock_messages(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<Digest, Vec<u8>>>, Error> {
+        self.failing.clone().map_or_else(|| Ok(self.messages.lock().unwrap()), Err)
     }
 }
 
-impl Messages for Memory {
+impl MessageStore for MemoryStore {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
         self.puts.fetch_add(1, SeqCst);
-        let mut kept = self.try_all()?;
-        if self.refused.is_some_and(|refused| batch.iter().any(|message| message == refused)) {
-            return Err(Error::Full("/memory".into()));
+        let mut kept = self.lock_messages()?;
+        if self.rejected.is_some_and(|refused| batch.iter().any(|message| message == refused)) {
+            return Err(Error::NoSpace("/memory".into()));
         }
         let lengths = batch.iter().map(|message| message.len() as u64);
         if let Some((limit, length)) = self.limit.zip(lengths.max()).filter(|(limit, length)| length > limit) {
             return Err(Error::TooLarge { length, limit });
         }
         let put_one = |message: Vec<u8>| {
-            let digest = Digest::of(&message);
+            let digest = Digest::compute(&message);
             Receipt { digest, new: kept.insert(digest, message).is_none() }
         };
         Ok(batch.into_iter().map(put_one).collect())
@@ -71,49 +71,49 @@ impl Messages for Memory {
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a> {
         Box::new(digests.iter().map(|digest| match self.corrupt.lock().unwrap().contains(digest) {
             true => Err(Error::Corrupt(*digest)),
-            false => Ok(self.try_all()?.get(digest).cloned()),
+            false => Ok(self.lock_messages()?.get(digest).cloned()),
         }))
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let kept = self.try_all()?;
+        let kept = self.lock_messages()?;
         Ok(digests.iter().map(|digest| kept.contains_key(digest)).collect())
     }
 
-    fn length(&self, digest: Digest) -> Result<Option<u64>, Error> {
-        Ok(self.try_all()?.get(&digest).map(|message| message.len() as u64))
+    fn size(&self, digest: Digest) -> Result<Option<u64>, Error> {
+        Ok(self.lock_messages()?.get(&digest).map(|message| message.len() as u64))
     }
 
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
         let entry = |(digest, message): (&Digest, &Vec<u8>)| Entry {
             digest: *digest,
             length: message.len() as u64,
             stored_at: SystemTime::UNIX_EPOCH,
         };
         let after = |(digest, _): &(&Digest, &Vec<u8>)| page.after.is_none_or(|after| **digest > after);
-        Ok(self.try_all()?.range(page.prefix.range()).filter(after).take(page.limit).map(entry).collect())
+        Ok(self.lock_messages()?.range(page.prefix.range()).filter(after).take(page.limit).map(entry).collect())
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let mut kept = self.try_all()?;
+        let mut kept = self.lock_messages()?;
         Ok(digests.iter().map(|digest| kept.remove(digest).is_some()).collect())
     }
 
-    fn verify(&self, _: Option<&Cursor>) -> Result<Verified, Error> {
-        let messages = self.try_all()?.len() as u64;
-        Ok(Verified { next: None, messages, bytes: 0, done: 0, total: 0, damage: Vec::new() })
+    fn verify(&self, _: Option<&Cursor>) -> Result<VerifyStep, Error> {
+        let messages = self.lock_messages()?.len() as u64;
+        Ok(VerifyStep { next: None, messages, bytes: 0, done: 0, total: 0, damage: Vec::new() })
     }
 
     fn repair(&self, _: &[Damage]) -> Result<(), Error> {
-        self.try_all().map(drop)
+        self.lock_messages().map(drop)
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        let messages = self.try_all()?.len() as u64;
+        let messages = self.lock_messages()?.len() as u64;
         Ok(Stats { messages, bytes: 0, disk: 0, dead: 0, newest: None, verified: None, damaged: 0 })
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.try_all().map(drop)
+        self.lock_messages().map(drop)
     }
 }

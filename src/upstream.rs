@@ -4,51 +4,51 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::digest::Digest;
-use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
+use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 use crate::store::{EventSink, StoreEvent};
 
 /// How much is fetched ahead at a time, in bytes.
-const AHEAD: usize = 8 << 20;
+const PREFETCH_BYTES: usize = 8 << 20;
 
 /// Messages of `far`, kept in `near` as they pass.
-pub struct Upstream {
-    near: Arc<dyn Messages>,
-    far: Arc<dyn Messages>,
+pub struct CachingProxy {
+    local: Arc<dyn MessageStore>,
+    remote: Arc<dyn MessageStore>,
     /// Counts the removals: what was under way from `far` while one was carried out is not kept.
-    removals: RwLock<u64>,
-    notes: EventSink,
+    generation: RwLock<u64>,
+    events: EventSink,
 }
 
-impl Upstream {
+impl CachingProxy {
     /// What cannot be kept near is told to `notes`, and served all the same.
-    pub fn new(near: Arc<dyn Messages>, far: Arc<dyn Messages>, notes: EventSink) -> Self {
-        Self { near, far, removals: RwLock::default(), notes }
+    pub fn new(near: Arc<dyn MessageStore>, far: Arc<dyn MessageStore>, notes: EventSink) -> Self {
+        Self { local: near, remote: far, generation: RwLock::default(), events: notes }
     }
 
-    fn removals(&self) -> u64 {
-        *self.removals.read().unwrap_or_else(PoisonError::into_inner)
+    fn generation(&self) -> u64 {
+        *self.generation.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps what came from `far`, unless something was removed since `then`.
-    fn keep(&self, batch: Vec<Vec<u8>>, then: u64) {
-        let now = self.removals.read().unwrap_or_else(PoisonError::into_inner);
+    fn cache_locally(&self, batch: Vec<Vec<u8>>, then: u64) {
+        let now = self.generation.read().unwrap_or_else(PoisonError::into_inner);
         if *now != then || batch.is_empty() {
             return;
         }
-        if let Err(why) = self.near.put(batch) {
-            (self.notes)(StoreEvent::Message(format!("what came from the upstream is not kept: {why}")));
+        if let Err(why) = self.local.put(batch) {
+            (self.events)(StoreEvent::Message(format!("what came from the upstream is not kept: {why}")));
         }
     }
 
     fn fetch(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        let near = self.near.get_one(digest);
+        let near = self.local.get_one(digest);
         if let Ok(Some(message)) = near {
             return Ok(Some(message));
         }
-        let then = self.removals();
-        match (self.far.get_one(digest)?, near) {
+        let then = self.generation();
+        match (self.remote.get_one(digest)?, near) {
             (Some(message), _) => {
-                self.keep(vec![message.clone()], then);
+                self.cache_locally(vec![message.clone()], then);
                 Ok(Some(message))
             }
             // It was here once, so that it is nowhere now is no plain absence.
@@ -58,11 +58,11 @@ impl Upstream {
     }
 }
 
-impl Messages for Upstream {
+impl MessageStore for CachingProxy {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
-        let then = self.removals();
-        let receipts = self.far.put(batch.clone())?;
-        self.keep(batch, then);
+        let then = self.generation();
+        let receipts = self.remote.put(batch.clone())?;
+        self.cache_locally(batch, then);
         Ok(receipts)
     }
 
@@ -70,12 +70,12 @@ impl Messages for Upstream {
         Box::new(digests.iter().map(|digest| self.fetch(*digest)))
     }
 
-    fn expect(&self, digests: &[Digest]) {
-        let Ok(stored) = self.near.has(digests) else { return };
+    fn prefetch(&self, digests: &[Digest]) {
+        let Ok(stored) = self.local.has(digests) else { return };
         let missing: Vec<_> = digests.iter().zip(stored).filter(|(_, has)| !has).map(|(digest, _)| *digest).collect();
-        let then = self.removals();
+        let then = self.generation();
         let (mut batch, mut length) = (Vec::new(), 0);
-        for message in self.far.get(&missing) {
+        for message in self.remote.get(&missing) {
             match message {
                 Ok(Some(message)) => {
                     length += message.len();
@@ -85,19 +85,19 @@ impl Messages for Upstream {
                 // Whoever gets the message is told.
                 Err(_) => break,
             }
-            if length > AHEAD {
+            if length > PREFETCH_BYTES {
                 break;
             }
         }
-        self.keep(batch, then);
+        self.cache_locally(batch, then);
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let mut stored = self.near.has(digests)?;
+        let mut stored = self.local.has(digests)?;
         let missing: Vec<_> =
             digests.iter().zip(&stored).filter(|(_, has)| !**has).map(|(digest, _)| *digest).collect();
         if !missing.is_empty() {
-            let mut far = self.far.has(&missing)?.into_iter();
+            let mut far = self.remote.has(&missing)?.into_iter();
             for has in stored.iter_mut().filter(|has| !**has) {
                 *has = far.next().expect("an answer for each digest");
             }
@@ -105,73 +105,73 @@ impl Messages for Upstream {
         Ok(stored)
     }
 
-    fn length(&self, digest: Digest) -> Result<Option<u64>, Error> {
-        match self.near.length(digest) {
+    fn size(&self, digest: Digest) -> Result<Option<u64>, Error> {
+        match self.local.size(digest) {
             Ok(Some(length)) => Ok(Some(length)),
-            _ => self.far.length(digest),
+            _ => self.remote.size(digest),
         }
     }
 
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
-        self.far.list(page)
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
+        self.remote.list(page)
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let removed = self.far.remove(digests)?;
-        let mut removals = self.removals.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.remote.remove(digests)?;
+        let mut removals = self.generation.write().unwrap_or_else(PoisonError::into_inner);
         *removals += 1;
-        self.near.remove(digests)?;
+        self.local.remove(digests)?;
         Ok(removed)
     }
 
-    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error> {
-        self.near.verify(from)
+    fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
+        self.local.verify(from)
     }
 
     fn repair(&self, damage: &[Damage]) -> Result<(), Error> {
-        self.near.repair(damage)
+        self.local.repair(damage)
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        self.near.stats()
+        self.local.stats()
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.near.health()
+        self.local.health()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Memory;
+    use crate::testing::MemoryStore;
 
-    fn upstream(near: Memory, far: Memory) -> (Upstream, Arc<std::sync::Mutex<Vec<StoreEvent>>>) {
+    fn caching_proxy(near: MemoryStore, far: MemoryStore) -> (CachingProxy, Arc<std::sync::Mutex<Vec<StoreEvent>>>) {
         let said = Arc::new(std::sync::Mutex::new(Vec::new()));
         let notes = said.clone();
         let notes: EventSink = Arc::new(move |note| notes.lock().unwrap().push(note));
-        (Upstream::new(Arc::new(near), Arc::new(far), notes), said)
+        (CachingProxy::new(Arc::new(near), Arc::new(far), notes), said)
     }
 
-    fn full() -> Error {
-        Error::Full("/near".into())
+    fn no_space_error() -> Error {
+        Error::NoSpace("/near".into())
     }
 
     #[test]
-    fn what_a_removal_crossed_is_not_kept() {
-        let (messages, _) = upstream(Memory::default(), Memory::default());
-        let foo = Digest::of(b"foo");
-        let then = messages.removals();
+    fn a_message_fetched_across_a_removal_is_not_cached() {
+        let (messages, _) = caching_proxy(MemoryStore::default(), MemoryStore::default());
+        let foo = Digest::compute(b"foo");
+        let then = messages.generation();
         messages.remove(&[foo]).unwrap();
-        messages.keep(vec![b"foo".to_vec()], then);
-        assert_eq!(messages.near.has(&[foo]).unwrap(), [false]);
-        messages.keep(vec![b"foo".to_vec()], messages.removals());
-        assert_eq!(messages.near.has(&[foo]).unwrap(), [true]);
+        messages.cache_locally(vec![b"foo".to_vec()], then);
+        assert_eq!(messages.local.has(&[foo]).unwrap(), [false]);
+        messages.cache_locally(vec![b"foo".to_vec()], messages.generation());
+        assert_eq!(messages.local.has(&[foo]).unwrap(), [true]);
     }
 
     #[test]
-    fn what_cannot_be_kept_is_said_and_served() {
-        let (messages, said) = upstream(Memory::failing(full()), Memory::default());
+    fn a_failed_local_write_is_reported_and_the_message_is_served() {
+        let (messages, said) = caching_proxy(MemoryStore::failing(no_space_error()), MemoryStore::default());
         let receipt = messages.put(vec![b"foo".to_vec()]).unwrap()[0];
         assert_eq!(messages.get_one(receipt.digest).unwrap().unwrap(), b"foo");
         assert_eq!(said.lock().unwrap().len(), 2);
@@ -179,18 +179,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_acknowledged_or_kept_that_the_far_one_did_not_take() {
-        let (messages, _) = upstream(Memory::default(), Memory::failing(full()));
+    fn a_put_that_the_remote_rejects_is_neither_acknowledged_nor_cached() {
+        let (messages, _) = caching_proxy(MemoryStore::default(), MemoryStore::failing(no_space_error()));
         assert!(messages.put(vec![b"foo".to_vec()]).is_err());
-        assert_eq!(messages.near.has(&[Digest::of(b"foo")]).unwrap(), [false]);
-        assert!(messages.get_one(Digest::of(b"foo")).is_err(), "nobody knows whether it is absent");
+        assert_eq!(messages.local.has(&[Digest::compute(b"foo")]).unwrap(), [false]);
+        assert!(messages.get_one(Digest::compute(b"foo")).is_err(), "nobody knows whether it is absent");
     }
 
     #[test]
-    fn what_is_corrupt_here_and_nowhere_else_is_said() {
-        let near = Memory::default();
-        near.spoil(b"foo");
-        let (messages, _) = upstream(near, Memory::default());
-        assert!(matches!(messages.get_one(Digest::of(b"foo")), Err(Error::Corrupt(_))));
+    fn a_corrupt_local_message_absent_from_the_remote_is_reported() {
+        let near = MemoryStore::default();
+        near.make_corrupt(b"foo");
+        let (messages, _) = caching_proxy(near, MemoryStore::default());
+        assert!(matches!(messages.get_one(Digest::compute(b"foo")), Err(Error::Corrupt(_))));
     }
 }

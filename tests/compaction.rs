@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha_api::digest::{Digest, Prefix};
-use sha_api::messages::{Messages, Page};
+use sha_api::message_store::{ListQuery, MessageStore};
 use sha_api::store::HashingStore;
 use sha_api::store::local::{LocalStore, Options};
 
@@ -42,7 +42,7 @@ fn come_and_go(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest
     let mut stored = BTreeSet::new();
     for _ in 0..STEPS {
         let message = message(thread, random.below(MESSAGES));
-        let digest = Digest::of(&message);
+        let digest = Digest::compute(&message);
         match random.below(3) {
             0 => assert_eq!(store.remove(&[digest]).unwrap(), [stored.remove(&digest)]),
             1 => {
@@ -55,7 +55,7 @@ fn come_and_go(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest
 }
 
 fn list(store: &HashingStore<LocalStore>) -> BTreeSet<Digest> {
-    let page = Page { prefix: Prefix::ALL, after: None, limit: usize::MAX };
+    let page = ListQuery { prefix: Prefix::ALL, after: None, limit: usize::MAX };
     store.list(&page).unwrap().iter().map(|entry| entry.digest).collect()
 }
 
@@ -79,7 +79,7 @@ fn puts_gets_and_removals_beside_compactions_leave_what_they_should() {
         for thread in 0..THREADS {
             for number in 0..MESSAGES {
                 let message = message(thread, number);
-                let digest = Digest::of(&message);
+                let digest = Digest::compute(&message);
                 assert_eq!(store.get_one(digest).unwrap(), stored.contains(&digest).then_some(message));
             }
         }
@@ -108,7 +108,7 @@ fn a_message_is_found_at_every_moment_of_its_moves() {
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     let message = &kept[reader % kept.len()];
-                    assert!(store.get_one(Digest::of(message)).unwrap().as_ref() == Some(message));
+                    assert!(store.get_one(Digest::compute(message)).unwrap().as_ref() == Some(message));
                 }
             });
         }

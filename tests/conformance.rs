@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use sha_api::client::{self, Client};
 use sha_api::digest::{Digest, Prefix};
-use sha_api::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
+use sha_api::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 use sha_api::store::local::{LocalStore, Options};
 use sha_api::store::{Backend, HashingStore};
 
@@ -20,7 +20,7 @@ use crate::common::{Sandbox, noise};
 const LIMIT: u64 = 1 << 20;
 
 /// All that a `Messages` promises; it must be empty and take messages of up to `LIMIT` bytes.
-fn conforms(messages: &dyn Messages) {
+fn conforms(messages: &dyn MessageStore) {
     answers_for_nothing(messages);
     gives_back_what_was_put(messages);
     tells_new_from_known(messages);
@@ -33,36 +33,36 @@ fn conforms(messages: &dyn Messages) {
     removes_beside_puts(messages);
 }
 
-fn answers_for_nothing(messages: &dyn Messages) {
+fn answers_for_nothing(messages: &dyn MessageStore) {
     assert_eq!(messages.put(vec![]).unwrap(), []);
     assert_eq!(messages.get(&[]).count(), 0);
     assert_eq!(messages.has(&[]).unwrap(), Vec::<bool>::new());
     assert_eq!(messages.list(&all()).unwrap(), []);
-    assert_eq!(messages.get_one(Digest::of(b"absent")).unwrap(), None);
+    assert_eq!(messages.get_one(Digest::compute(b"absent")).unwrap(), None);
     let stats = messages.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes, stats.newest), (0, 0, None));
 }
 
-fn gives_back_what_was_put(messages: &dyn Messages) {
+fn gives_back_what_was_put(messages: &dyn MessageStore) {
     let batch = vec![vec![], b"foo".to_vec(), vec![0], noise(1000, 1), noise(1 << 20, 2), b"\n".to_vec()];
     let receipts = messages.put(batch.clone()).unwrap();
-    let digests: Vec<_> = batch.iter().map(|message| Digest::of(message)).collect();
+    let digests: Vec<_> = batch.iter().map(|message| Digest::compute(message)).collect();
     let expected: Vec<_> = digests.iter().map(|digest| Receipt { digest: *digest, new: true }).collect();
     assert_eq!(receipts, expected);
     let got: Vec<_> = messages.get(&digests).map(|got| got.unwrap().unwrap()).collect();
     assert!(got == batch);
     assert_eq!(messages.has(&digests).unwrap(), vec![true; batch.len()]);
     for (digest, message) in digests.iter().zip(&batch) {
-        assert_eq!(messages.length(*digest).unwrap(), Some(message.len() as u64));
+        assert_eq!(messages.size(*digest).unwrap(), Some(message.len() as u64));
     }
-    assert_eq!(messages.length(Digest::of(b"absent")).unwrap(), None);
-    let mixed = [Digest::of(b"absent"), digests[1], Digest::of(b"absent too"), digests[0]];
+    assert_eq!(messages.size(Digest::compute(b"absent")).unwrap(), None);
+    let mixed = [Digest::compute(b"absent"), digests[1], Digest::compute(b"absent too"), digests[0]];
     let got: Vec<_> = messages.get(&mixed).map(Result::unwrap).collect();
     assert_eq!(got, [None, Some(b"foo".to_vec()), None, Some(vec![])]);
     assert_eq!(messages.has(&mixed).unwrap(), [false, true, false, true]);
 }
 
-fn tells_new_from_known(messages: &dyn Messages) {
+fn tells_new_from_known(messages: &dyn MessageStore) {
     let new = |batch: &[&[u8]]| -> Vec<bool> {
         let batch = batch.iter().map(|message| message.to_vec()).collect();
         messages.put(batch).unwrap().iter().map(|receipt| receipt.new).collect()
@@ -71,28 +71,28 @@ fn tells_new_from_known(messages: &dyn Messages) {
     assert_eq!(new(&[b"once", b"twice"]), [false, false]);
 }
 
-fn refuses_what_is_too_long(messages: &dyn Messages) {
+fn refuses_what_is_too_long(messages: &dyn MessageStore) {
     let long = vec![b'x'; usize::try_from(LIMIT).unwrap() + 1];
-    let digest = Digest::of(&long);
+    let digest = Digest::compute(&long);
     let refused = messages.put(vec![b"beside a long one".to_vec(), long]).unwrap_err();
     assert!(matches!(refused, Error::TooLarge { length, limit } if (length, limit) == (LIMIT + 1, LIMIT)), "{refused}");
-    assert_eq!(messages.has(&[digest, Digest::of(b"beside a long one")]).unwrap(), [false, false]);
+    assert_eq!(messages.has(&[digest, Digest::compute(b"beside a long one")]).unwrap(), [false, false]);
 }
 
-fn lists_in_order(messages: &dyn Messages) {
+fn lists_in_order(messages: &dyn MessageStore) {
     let mut stored = vec![vec![], b"foo".to_vec(), vec![0], noise(1000, 1), noise(1 << 20, 2), b"\n".to_vec()];
     stored.extend([b"once".to_vec(), b"twice".to_vec()]);
-    let mut expected: Vec<_> = stored.iter().map(|message| (Digest::of(message), message.len() as u64)).collect();
+    let mut expected: Vec<_> = stored.iter().map(|message| (Digest::compute(message), message.len() as u64)).collect();
     expected.sort();
-    let list = |page: &Page| -> Vec<(Digest, u64)> {
+    let list = |page: &ListQuery| -> Vec<(Digest, u64)> {
         let entries = messages.list(page).unwrap();
         let lately = SystemTime::now() - Duration::from_secs(3600)..SystemTime::now() + Duration::from_secs(3600);
         assert!(entries.iter().all(|entry| lately.contains(&entry.stored_at)));
         entries.iter().map(|entry| (entry.digest, entry.length)).collect()
     };
     assert_eq!(list(&all()), expected);
-    let paged = std::iter::successors(Some(list(&Page { limit: 3, ..all() })), |page| {
-        Some(list(&Page { limit: 3, after: Some(page.last()?.0), ..all() }))
+    let paged = std::iter::successors(Some(list(&ListQuery { limit: 3, ..all() })), |page| {
+        Some(list(&ListQuery { limit: 3, after: Some(page.last()?.0), ..all() }))
     });
     assert_eq!(paged.take_while(|page| !page.is_empty()).flatten().collect::<Vec<_>>(), expected);
     for (digest, _) in &expected {
@@ -100,25 +100,25 @@ fn lists_in_order(messages: &dyn Messages) {
         for end in [0, 1, 2, 63, 64] {
             let prefix: Prefix = text[..end].parse().unwrap();
             let within = expected.iter().filter(|(digest, _)| digest.to_string().starts_with(&text[..end]));
-            assert_eq!(list(&Page { prefix, ..all() }), within.copied().collect::<Vec<_>>());
+            assert_eq!(list(&ListQuery { prefix, ..all() }), within.copied().collect::<Vec<_>>());
             let after = within_after(&expected, &text[..end], *digest);
-            assert_eq!(list(&Page { prefix, after: Some(*digest), ..all() }), after);
+            assert_eq!(list(&ListQuery { prefix, after: Some(*digest), ..all() }), after);
         }
     }
-    assert_eq!(list(&Page { limit: 0, ..all() }), []);
+    assert_eq!(list(&ListQuery { limit: 0, ..all() }), []);
 }
 
 fn within_after(all: &[(Digest, u64)], prefix: &str, after: Digest) -> Vec<(Digest, u64)> {
     all.iter().filter(|(digest, _)| digest.to_string().starts_with(prefix) && *digest > after).copied().collect()
 }
 
-fn counts(messages: &dyn Messages) {
+fn counts(messages: &dyn MessageStore) {
     let stats = messages.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes), (8, 3 + 1 + 1000 + (1 << 20) + 1 + 4 + 5));
     assert!(stats.newest.is_some() && messages.health().is_ok());
 }
 
-fn takes_puts_from_many_threads(messages: &dyn Messages) {
+fn takes_puts_from_many_threads(messages: &dyn MessageStore) {
     let before = messages.stats().unwrap().messages;
     let new: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8_u32)
@@ -142,16 +142,19 @@ fn takes_puts_from_many_threads(messages: &dyn Messages) {
     assert!(new >= 50 + 8 * 50, "{new}");
 }
 
-fn removes(messages: &dyn Messages) {
+fn removes(messages: &dyn MessageStore) {
     let before = messages.stats().unwrap();
     let batch = vec![b"to go".to_vec(), noise(70_000, 9), b"to stay".to_vec()];
     let digests: Vec<_> = messages.put(batch.clone()).unwrap().iter().map(|receipt| receipt.digest).collect();
     assert_eq!(messages.remove(&[]).unwrap(), Vec::<bool>::new());
     let [gone, long, kept] = digests[..] else { panic!("three messages") };
-    assert_eq!(messages.remove(&[gone, Digest::of(b"never there"), long, gone]).unwrap(), [true, false, true, false]);
+    assert_eq!(
+        messages.remove(&[gone, Digest::compute(b"never there"), long, gone]).unwrap(),
+        [true, false, true, false]
+    );
     assert_eq!(messages.get(&digests).map(Result::unwrap).collect::<Vec<_>>(), [None, None, Some(b"to stay".to_vec())]);
     assert_eq!(messages.has(&digests).unwrap(), [false, false, true]);
-    assert_eq!((messages.length(gone).unwrap(), messages.length(kept).unwrap()), (None, Some(7)));
+    assert_eq!((messages.size(gone).unwrap(), messages.size(kept).unwrap()), (None, Some(7)));
     assert!(messages.list(&all()).unwrap().iter().all(|entry| entry.digest != gone && entry.digest != long));
     let stats = messages.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes), (before.messages + 1, before.bytes + 7));
@@ -162,7 +165,7 @@ fn removes(messages: &dyn Messages) {
     assert_eq!(messages.stats().unwrap().messages, before.messages);
 }
 
-fn verifies(messages: &dyn Messages) {
+fn verifies(messages: &dyn MessageStore) {
     let (mut from, mut found, mut bytes) = (None, 0, 0);
     loop {
         let step = messages.verify(from.as_ref()).unwrap();
@@ -178,7 +181,7 @@ fn verifies(messages: &dyn Messages) {
     messages.repair(&[]).unwrap();
 }
 
-fn removes_beside_puts(messages: &dyn Messages) {
+fn removes_beside_puts(messages: &dyn MessageStore) {
     let before = messages.stats().unwrap().messages;
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
@@ -196,8 +199,8 @@ fn removes_beside_puts(messages: &dyn Messages) {
     assert_eq!(messages.stats().unwrap().messages, before);
 }
 
-fn all() -> Page {
-    Page { prefix: Prefix::ALL, after: None, limit: usize::MAX }
+fn all() -> ListQuery {
+    ListQuery { prefix: Prefix::ALL, after: None, limit: usize::MAX }
 }
 
 fn local(dir: &std::path::Path) -> LocalStore {
@@ -223,7 +226,7 @@ fn a_local_store_conforms_and_remembers() {
     conforms(&HashingStore::new(local(dir.path()), LIMIT));
     let again = HashingStore::new(local(dir.path()), LIMIT);
     assert_eq!(again.stats().unwrap().messages, 8 + 50 + 8 * 50);
-    assert_eq!(again.get_one(Digest::of(b"foo")).unwrap(), Some(b"foo".to_vec()));
+    assert_eq!(again.get_one(Digest::compute(b"foo")).unwrap(), Some(b"foo".to_vec()));
     assert!(!again.put(vec![b"foo".to_vec()]).unwrap()[0].new);
 }
 
@@ -237,14 +240,14 @@ fn a_local_store_that_compresses_conforms() {
 /// A client of a server on an empty store, over HTTPS or over its socket.
 fn client(server: &Server, over_socket: bool) -> Client {
     let options = client::Options {
-        trust: client::Trust { cacert: Some(cert(&server.sandbox)), cert: None, key: None },
+        tls: client::TlsOptions { cacert: Some(cert(&server.sandbox)), cert: None, key: None },
         token: Some(client::Token(TOKEN.to_owned())),
-        timeout: Duration::from_secs(60),
-        wait: Duration::from_secs(10),
+        read_timeout: Duration::from_secs(60),
+        ready_timeout: Duration::from_secs(10),
         max_message: LIMIT,
     };
     match over_socket {
-        true => Client::beside(&server.sandbox.store(), &options).unwrap(),
+        true => Client::via_local_socket(&server.sandbox.store(), &options).unwrap(),
         false => Client::new(&[url(server).parse().unwrap()], &options).unwrap(),
     }
 }
@@ -269,8 +272,8 @@ fn a_database_conforms() {
         pool_size: 4,
         connect_timeout: Duration::from_secs(5),
         statement_timeout: Duration::from_secs(60),
-        patience: Duration::from_secs(10),
-        notes: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
+        ready_timeout: Duration::from_secs(10),
+        events: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
     };
     // Two at once make the tables.
     let open = || HashingStore::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), LIMIT);
@@ -339,7 +342,7 @@ impl Backend for Memory {
         self.call(|| self.messages.lock().unwrap().get(digest).map(|(message, _)| message.len() as u64))
     }
 
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
         self.call(|| {
             let messages = self.messages.lock().unwrap();
             let within = messages.iter().filter(|(digest, _)| {
@@ -359,11 +362,11 @@ impl Backend for Memory {
         self.call(|| digests.iter().map(|digest| messages.remove(digest).is_some()).collect())
     }
 
-    fn verify(&self, _: Option<&Cursor>) -> Result<Verified, Error> {
+    fn verify(&self, _: Option<&Cursor>) -> Result<VerifyStep, Error> {
         let messages = self.messages.lock().unwrap();
         let bytes = messages.values().map(|(message, _)| message.len() as u64).sum();
         let (messages, damage) = (messages.len() as u64, Vec::new());
-        self.call(|| Verified { next: None, messages, bytes, done: bytes, total: bytes, damage })
+        self.call(|| VerifyStep { next: None, messages, bytes, done: bytes, total: bytes, damage })
     }
 
     fn repair(&self, _: &[Damage]) -> Result<(), Error> {
@@ -386,25 +389,25 @@ impl Backend for Memory {
 }
 
 /// Some of everything. Answers with what was acknowledged; an error is passed over, as a client would try on.
-fn work(messages: &dyn Messages) -> (Vec<Vec<u8>>, usize) {
+fn work(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
     let (mut acknowledged, mut errors) = (Vec::new(), 0);
     for number in 0..6_usize {
         let batch: Vec<_> = (0..=number % 3).map(|part| noise(10 + part, (number * 10 + part) as u64)).collect();
         match messages.put(batch.clone()) {
             Ok(receipts) => {
-                assert!(receipts.iter().zip(&batch).all(|(receipt, message)| receipt.digest.names(message)));
+                assert!(receipts.iter().zip(&batch).all(|(receipt, message)| receipt.digest.matches(message)));
                 acknowledged.extend(batch.clone());
             }
             Err(_) => errors += 1,
         }
         for message in &batch {
-            match messages.get_one(Digest::of(message)) {
+            match messages.get_one(Digest::compute(message)) {
                 Ok(Some(got)) => assert!(got == *message),
                 Ok(None) => assert!(!acknowledged.contains(message)),
                 Err(_) => errors += 1,
             }
         }
-        let digests: Vec<_> = acknowledged.iter().map(|message| Digest::of(message)).collect();
+        let digests: Vec<_> = acknowledged.iter().map(|message| Digest::compute(message)).collect();
         match messages.has(&digests) {
             Ok(has) => assert!(has.iter().all(|has| *has)),
             Err(_) => errors += 1,
@@ -432,7 +435,7 @@ fn whichever_call_fails_what_was_acknowledged_is_there_and_one_error_is_said() {
             let (acknowledged, errors) = work(&store);
             assert_eq!(errors, 1, "call {call}");
             for message in acknowledged {
-                assert_eq!(store.get_one(Digest::of(&message)).unwrap(), Some(message));
+                assert_eq!(store.get_one(Digest::compute(&message)).unwrap(), Some(message));
             }
         }
     }
@@ -441,7 +444,7 @@ fn whichever_call_fails_what_was_acknowledged_is_there_and_one_error_is_said() {
 #[test]
 fn no_flipped_bit_is_ever_handed_out() {
     let message = b"some message".to_vec();
-    let digest = Digest::of(&message);
+    let digest = Digest::compute(&message);
     for bit in 0..message.len() * 8 {
         let memory = Memory::default();
         memory.put(vec![(digest, message.clone())]).unwrap();

@@ -13,7 +13,7 @@ const JSON: &str = "Content-Type: application/json\r\n";
 /// What every hostile request is followed by: a request that must not be executed.
 fn smuggled(number: usize) -> (String, String) {
     let message = format!("smuggled {number}");
-    let digest = sha_api::digest::Digest::of(message.as_bytes());
+    let digest = sha_api::digest::Digest::compute(message.as_bytes());
     (post(&message, ""), format!("/messages/{digest}"))
 }
 

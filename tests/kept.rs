@@ -164,7 +164,7 @@ fn a_message_that_looks_like_records_is_never_taken_for_some() {
     std::fs::write(&path, bytes).unwrap();
     std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
     let list = sandbox.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
-    let mut expected: Vec<_> = messages[1..].iter().map(|message| Digest::of(message).to_string()).collect();
+    let mut expected: Vec<_> = messages[1..].iter().map(|message| Digest::compute(message).to_string()).collect();
     expected.sort();
     assert_eq!(String::from_utf8(list).unwrap().lines().collect::<Vec<_>>(), expected);
 }

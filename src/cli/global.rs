@@ -30,7 +30,7 @@ pub struct Global {
     pub key: Option<PathBuf>,
     /// For how long a server may say nothing
     #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
-    pub timeout: Duration,
+    pub read_timeout: Duration,
     /// Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
@@ -57,19 +57,19 @@ pub struct Global {
     pub compression: Compression,
     /// Connections to a database at a time
     #[arg(long, global = true, value_name = "COUNT", default_value_t = 16)]
-    pub pool_size: usize,
+    pub db_pool_size: usize,
     /// How long to wait for a connection to a database
     #[arg(long, global = true, value_name = "TIME", default_value = "5s")]
-    pub connect_timeout: Duration,
+    pub db_connect_timeout: Duration,
     /// How long a database may work on one statement; 0s: for ever
     #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
-    pub statement_timeout: Duration,
+    pub db_statement_timeout: Duration,
     /// Who we are to a server; no flag, since other users of the machine see those.
     #[arg(skip)]
     pub token: Option<client::Token>,
     /// The name of the command, for who finds the store held.
     #[arg(skip)]
-    pub verb: String,
+    pub command_name: String,
 }
 
 /// A directory, or a URL. That of a database may hold a password, so it is never shown as it is.
@@ -84,7 +84,7 @@ impl From<OsString> for Location {
 
 impl std::fmt::Debug for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&crate::database::public(&self.0.to_string_lossy()))
+        f.write_str(&crate::postgres_url::redacted(&self.0.to_string_lossy()))
     }
 }
 

@@ -37,10 +37,10 @@ pub struct Serve {
     pub metrics_listen: Option<String>,
     /// Write down each request in FILE; SIGHUP opens it anew
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub log_file: Option<PathBuf>,
-    /// Write down each request so, on stderr if there is no --log-file [default with --log-file: combined]
+    pub access_log: Option<PathBuf>,
+    /// Write down each request so, on stderr if there is no --access-log [default with --access-log: combined]
     #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
+    pub access_log_format: Option<LogFormat>,
     /// Print each setting, its value and where that comes from, and serve nothing
     #[arg(long)]
     pub check: bool,

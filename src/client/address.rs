@@ -28,21 +28,21 @@ pub struct Url {
 /// A text that is no address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no URL of a server; one is https://HOST:PORT, http://HOST:PORT or unix:PATH")]
-pub struct NoAddress(String);
+pub struct ParseAddressError(String);
 
 impl Address {
     /// Whether `text` is meant to be an address, however wrong it may be.
-    pub fn is_meant(text: &str) -> bool {
+    pub fn looks_like_url(text: &str) -> bool {
         text.contains("://") || text.starts_with("unix:")
     }
 }
 
 impl FromStr for Address {
-    type Err = NoAddress;
+    type Err = ParseAddressError;
 
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
         match text.strip_prefix("unix:") {
-            Some("") => Err(NoAddress(text.to_owned())),
+            Some("") => Err(ParseAddressError(text.to_owned())),
             Some(path) => Ok(Self::Socket(path.into())),
             None => text.parse().map(Self::Url),
         }
@@ -67,17 +67,17 @@ impl Url {
 
 impl Url {
     /// Whether it names this machine, so that no proxy is between.
-    pub fn is_here(&self) -> bool {
+    pub fn is_loopback(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
         self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
     }
 }
 
 impl FromStr for Url {
-    type Err = NoAddress;
+    type Err = ParseAddressError;
 
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
-        let wrong = || NoAddress(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        let wrong = || ParseAddressError(text.to_owned());
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let https = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
@@ -126,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_rejected() {
         for bad in ["a:1", "ftp://a", "https://", "https://a/b", "https://u@a", "https://a:b", "https://a b", "unix:"] {
-            assert_eq!(bad.parse::<Address>(), Err(NoAddress(bad.to_owned())));
+            assert_eq!(bad.parse::<Address>(), Err(ParseAddressError(bad.to_owned())));
         }
     }
 }

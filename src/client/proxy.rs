@@ -4,25 +4,25 @@
 use ureq::{Proxy, ProxyProtocol};
 
 use super::Url;
-use crate::messages::Error;
+use crate::message_store::Error;
 
 /// The proxy on the way to `url`, if there is one.
-pub(super) fn to(url: &Url) -> Result<Option<Proxy>, Error> {
-    by(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()), url)
+pub(super) fn proxy_for(url: &Url) -> Result<Option<Proxy>, Error> {
+    from_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()), url)
 }
 
 /// A proxy's URL without what says who we are.
-pub(super) fn public(proxy: &Proxy) -> String {
+pub(super) fn redacted(proxy: &Proxy) -> String {
     let scheme = if proxy.protocol() == ProxyProtocol::Https { "https" } else { "http" };
     format!("{scheme}://{}:{}", proxy.host(), proxy.port())
 }
 
-fn by(variable: impl Fn(&str) -> Option<String>, url: &Url) -> Result<Option<Proxy>, Error> {
+fn from_env(variable: impl Fn(&str) -> Option<String>, url: &Url) -> Result<Option<Proxy>, Error> {
     let read = |name: &'static str| {
         let value = variable(name).or_else(|| variable(&name.to_ascii_lowercase()))?;
         (!value.is_empty()).then_some((name, value))
     };
-    if url.is_here() || read("NO_PROXY").is_some_and(|(_, list)| spares(&list, &url.host)) {
+    if url.is_loopback() || read("NO_PROXY").is_some_and(|(_, list)| no_proxy_matches(&list, &url.host)) {
         return Ok(None);
     }
     let of_scheme = if url.https { "HTTPS_PROXY" } else { "HTTP_PROXY" };
@@ -35,7 +35,7 @@ fn by(variable: impl Fn(&str) -> Option<String>, url: &Url) -> Result<Option<Pro
 }
 
 /// Whether a list names `host`, a domain that it is in, or all.
-fn spares(list: &str, host: &str) -> bool {
+fn no_proxy_matches(list: &str, host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     list.to_ascii_lowercase().split([',', ' ']).any(|entry| {
         let domain = entry.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
@@ -48,15 +48,15 @@ fn spares(list: &str, host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn chosen(variables: &[(&str, &str)], url: &str) -> Result<Option<String>, String> {
+    fn resolve(variables: &[(&str, &str)], url: &str) -> Result<Option<String>, String> {
         let variable =
             |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned());
-        let proxy = by(variable, &url.parse().unwrap()).map_err(|why| why.to_string())?;
-        Ok(proxy.as_ref().map(public))
+        let proxy = from_env(variable, &url.parse().unwrap()).map_err(|why| why.to_string())?;
+        Ok(proxy.as_ref().map(redacted))
     }
 
     #[test]
-    fn the_variable_of_the_scheme_counts_then_the_one_for_all_in_capitals_or_not() {
+    fn the_scheme_variable_precedes_all_proxy_in_either_case() {
         let all = [("HTTPS_PROXY", "http://s:1"), ("http_proxy", "p"), ("ALL_PROXY", "https://u:secret@a")];
         for (variables, url, proxy) in [
             (&all[..], "https://far", Some("http://s:1")),
@@ -67,21 +67,21 @@ mod tests {
             (&[("https_proxy", ""), ("all_proxy", "[::1]:2")], "https://far", Some("http://[::1]:2")),
             (&[], "https://far", None),
         ] {
-            assert_eq!(chosen(variables, url), Ok(proxy.map(str::to_owned)), "{variables:?} {url}");
+            assert_eq!(resolve(variables, url), Ok(proxy.map(str::to_owned)), "{variables:?} {url}");
         }
     }
 
     #[test]
-    fn what_is_no_proxy_that_we_can_speak_to_is_an_error_that_does_not_show_it() {
+    fn an_unsupported_proxy_is_an_error_without_its_password() {
         for wrong in ["socks5://u:secret@a:1", "ftp://a", "http://", "http://u:secret@a b"] {
-            let why = chosen(&[("all_proxy", wrong)], "https://far").unwrap_err();
+            let why = resolve(&[("all_proxy", wrong)], "https://far").unwrap_err();
             assert!(why.starts_with("ALL_PROXY is no URL of a proxy; "), "{why}");
             assert!(!why.contains("secret"), "{why}");
         }
     }
 
     #[test]
-    fn who_is_named_with_his_domain_or_by_all_is_spared_and_nobody_else() {
+    fn no_proxy_matches_only_listed_hosts_domains_and_the_wildcard() {
         for (list, host, is_spared) in [
             ("a.example", "a.example", true),
             ("A.Example", "a.eXample", true),
@@ -98,14 +98,14 @@ mod tests {
             (" ,,.", "a.example", false),
             ("", "a.example", false),
         ] {
-            assert_eq!(spares(list, host), is_spared, "{list} {host}");
+            assert_eq!(no_proxy_matches(list, host), is_spared, "{list} {host}");
         }
     }
 
     #[test]
-    fn this_machine_is_never_behind_a_proxy() {
+    fn loopback_is_never_proxied() {
         for here in ["http://localhost", "https://LocalHost:1", "http://127.9.9.9", "https://[::1]:8443"] {
-            assert_eq!(chosen(&[("ALL_PROXY", "a"), ("HTTPS_PROXY", "nonsense nonsense")], here), Ok(None), "{here}");
+            assert_eq!(resolve(&[("ALL_PROXY", "a"), ("HTTPS_PROXY", "nonsense nonsense")], here), Ok(None), "{here}");
         }
     }
 }

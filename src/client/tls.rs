@@ -9,12 +9,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use crate::messages::Error;
+use crate::message_store::Error;
 use crate::pem::{certificates, private_key, unusable};
 
 /// The files that say so, all PEM.
 #[derive(Debug, Clone, Default)]
-pub struct Trust {
+pub struct TlsOptions {
     /// The authorities that vouch for servers; `None`: those of the system.
     pub cacert: Option<PathBuf>,
     /// Our certificate chain.
@@ -24,13 +24,17 @@ pub struct Trust {
 }
 
 /// TLS as `trust` says.
-pub(super) fn config(trust: &Trust) -> Result<TlsConfig, Error> {
+pub(super) fn config(trust: &TlsOptions) -> Result<TlsConfig, Error> {
     let roots = match &trust.cacert {
-        Some(file) => authorities(file)?,
+        Some(file) => load_ca_certificates(file)?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    let ours = trust.cert.as_deref().map(|cert| identity(cert, trust.key.as_deref().unwrap_or(cert))).transpose()?;
+    let ours = trust
+        .cert
+        .as_deref()
+        .map(|cert| load_client_certificate(cert, trust.key.as_deref().unwrap_or(cert)))
+        .transpose()?;
     Ok(TlsConfig::builder()
         .root_certs(RootCerts::new_with_certs(&roots))
         .client_cert(ours)
@@ -39,12 +43,12 @@ pub(super) fn config(trust: &Trust) -> Result<TlsConfig, Error> {
 }
 
 /// No TLS.
-pub(super) fn none() -> TlsConfig {
+pub(super) fn disabled() -> TlsConfig {
     TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[])).build()
 }
 
 /// The certificates of a file, at least one, all of a form that can vouch for others.
-fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn load_ca_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let roots = certificates(file)?;
     let mut store = RootCertStore::empty();
     for root in &roots {
@@ -54,7 +58,7 @@ fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 /// A certificate and its key, proved to belong together: ureq panics if they do not.
-fn identity(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
+fn load_client_certificate(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
     let chain = certificates(cert)?;
     let private = private_key(key)?;
     CertifiedKey::from_der(chain.clone(), private, &ring::default_provider()).map_err(|why| unusable(cert, &why))?;

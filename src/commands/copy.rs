@@ -2,22 +2,22 @@
 
 use serde_json::json;
 
-use super::{Context, Outcome, output};
+use super::{Context, ExitStatus, output};
 use crate::cli;
 use crate::digest::Prefix;
-use crate::messages::{Error, Page};
+use crate::message_store::{Error, ListQuery};
 
 /// Digests that are compared at a time.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 /// Bytes that are committed together at the most.
-const GROUP: usize = 4 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Says how much was sent.
-pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<Outcome> {
-    let (from, to) = (context.open_at(&copy.from.0, false)?, context.open_at(&copy.to.0, true)?);
+pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus> {
+    let (from, to) = (context.open_location(&copy.from.0, false)?, context.open_location(&copy.to.0, true)?);
     let total = from.stats()?.messages;
-    let (mut copied, mut bytes, mut known, mut outcome) = (0_u64, 0_u64, 0_u64, Outcome::Done);
-    let mut page = Page { prefix: Prefix::ALL, after: None, limit: PAGE };
+    let (mut copied, mut bytes, mut known, mut outcome) = (0_u64, 0_u64, 0_u64, ExitStatus::Success);
+    let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
         let entries = from.list(&page)?;
         let Some(last) = entries.last() else { break };
@@ -38,21 +38,21 @@ pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<Outcome> {
                 // It was removed after it was listed.
                 Ok(None) => {}
                 Err(error @ Error::Corrupt(_)) => {
-                    output::say(&error.to_string(), context.output.is_json());
-                    outcome = Outcome::Reported(4);
+                    output::print_notice(&error.to_string(), context.output.is_json());
+                    outcome = ExitStatus::Reported(4);
                 }
                 Err(error) => return Err(error.into()),
             }
-            if size >= GROUP {
+            if size >= BATCH_BYTES {
                 to.put(std::mem::take(&mut group))?;
                 size = 0;
             }
         }
         to.put(group)?;
-        context.progress.count("copying", copied + known, total);
+        context.progress.show_count("copying", copied + known, total);
     }
     context.progress.clear();
     let text = format!("{copied} copied, {bytes} bytes; {known} were there");
-    context.output.line(text.as_bytes(), &json!({ "copied": copied, "bytes": bytes, "known": known }))?;
+    context.output.print_line(text.as_bytes(), &json!({ "copied": copied, "bytes": bytes, "known": known }))?;
     Ok(outcome)
 }

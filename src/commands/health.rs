@@ -13,44 +13,45 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
 
-use super::{Context, Outcome, Usage};
+use super::{Context, ExitStatus, UsageError};
 use crate::cli;
 use crate::client::Url;
 use crate::pem::{certificates, unusable};
 
 /// For each step of the exchange.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// More of a reply than that is not looked at.
-const LONGEST: u64 = 64 << 10;
+const MAX_READYZ_RESPONSE: u64 = 64 << 10;
 
 /// Asks `/readyz`. An error if the server is not ready, or not there.
-pub fn run(context: &mut Context, health: &cli::Health) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, health: &cli::Health) -> anyhow::Result<ExitStatus> {
     let url = match &health.url {
-        Some(url) => parse(url)?,
-        None => listened_on(&health.listen, !health.http)?,
+        Some(url) => parse_url(url)?,
+        None => probe_url(&health.listen, !health.http)?,
     };
-    let reply = ask(&url, context.global.cacert.as_deref()).map_err(|error| match error.is::<Usage>() {
-        true => error,
-        // As text: a connection that broke is not the closed pipe that ends a command quietly.
-        false => anyhow!("{}:{}: {error:#}", url.bracketed_host(), url.port),
-    })?;
+    let reply =
+        request_readyz(&url, context.global.cacert.as_deref()).map_err(|error| match error.is::<UsageError>() {
+            true => error,
+            // As text: a connection that broke is not the closed pipe that ends a command quietly.
+            false => anyhow!("{}:{}: {error:#}", url.bracketed_host(), url.port),
+        })?;
     let status = reply.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("no HTTP");
     if status != "200" {
         bail!("{}:{} is not ready: {status}", url.bracketed_host(), url.port);
     }
-    context.output.line(b"ready", &serde_json::json!({ "status": "ready" }))?;
-    Ok(Outcome::Done)
+    context.output.print_line(b"ready", &serde_json::json!({ "status": "ready" }))?;
+    Ok(ExitStatus::Success)
 }
 
-fn parse(url: &str) -> Result<Url, Usage> {
-    let wrong = |_| Usage(format!("`{url}` is no URL of a server; one is https://HOST:PORT or http://HOST:PORT"));
+fn parse_url(url: &str) -> Result<Url, UsageError> {
+    let wrong = |_| UsageError(format!("`{url}` is no URL of a server; one is https://HOST:PORT or http://HOST:PORT"));
     url.parse().map_err(wrong)
 }
 
 /// The first address that `serve` listens on, seen from this machine.
-fn listened_on(listen: &[String], https: bool) -> Result<Url, Usage> {
+fn probe_url(listen: &[String], https: bool) -> Result<Url, UsageError> {
     let first = listen.first().map_or("", String::as_str);
-    let mut place = parse(&format!("{}://{first}", if https { "https" } else { "http" }))?;
+    let mut place = parse_url(&format!("{}://{first}", if https { "https" } else { "http" }))?;
     match place.host.parse() {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".clone_into(&mut place.host),
         Ok(IpAddr::V6(address)) if address.is_unspecified() => "::1".clone_into(&mut place.host),
@@ -59,43 +60,48 @@ fn listened_on(listen: &[String], https: bool) -> Result<Url, Usage> {
     Ok(place)
 }
 
-fn ask(url: &Url, cacert: Option<&Path>) -> anyhow::Result<String> {
+fn request_readyz(url: &Url, cacert: Option<&Path>) -> anyhow::Result<String> {
     let addresses: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs()?.collect();
     let mut last = anyhow!("no address");
     for address in addresses {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => return ask_at(stream, address, url, cacert),
+        match TcpStream::connect_timeout(&address, IO_TIMEOUT) {
+            Ok(stream) => return request_over_stream(stream, address, url, cacert),
             Err(error) => last = error.into(),
         }
     }
     Err(last)
 }
 
-fn ask_at(stream: TcpStream, address: SocketAddr, url: &Url, cacert: Option<&Path>) -> anyhow::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn request_over_stream(
+    stream: TcpStream,
+    address: SocketAddr,
+    url: &Url,
+    cacert: Option<&Path>,
+) -> anyhow::Result<String> {
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     if !url.https {
-        return exchange(stream, url);
+        return send_request(stream, url);
     }
     let config = match cacert {
-        Some(file) => trusting(file)?,
-        None if address.ip().to_canonical().is_loopback() => trusting_anyone()?,
-        None => return Err(Usage("--cacert FILE is needed for a server on another machine".to_owned()).into()),
+        Some(file) => config_with_ca(file)?,
+        None if address.ip().to_canonical().is_loopback() => insecure_config()?,
+        None => return Err(UsageError("--cacert FILE is needed for a server on another machine".to_owned()).into()),
     };
     let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(url.host.clone())?)?;
-    exchange(StreamOwned::new(connection, stream), url)
+    send_request(StreamOwned::new(connection, stream), url)
 }
 
-fn exchange(mut stream: impl Read + Write, url: &Url) -> anyhow::Result<String> {
+fn send_request(mut stream: impl Read + Write, url: &Url) -> anyhow::Result<String> {
     let host = url.bracketed_host();
     write!(stream, "GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     stream.flush()?;
     let mut reply = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut reply)?;
+    stream.take(MAX_READYZ_RESPONSE).read_to_end(&mut reply)?;
     Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
-fn trusting(file: &Path) -> anyhow::Result<ClientConfig> {
+fn config_with_ca(file: &Path) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for root in certificates(file)? {
         roots.add(root).map_err(|why| unusable(file, &why))?;
@@ -104,17 +110,17 @@ fn trusting(file: &Path) -> anyhow::Result<ClientConfig> {
     Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn trusting_anyone() -> anyhow::Result<ClientConfig> {
+fn insecure_config() -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(InsecureVerifier(provider))).with_no_client_auth())
 }
 
 /// Takes every certificate, but only from who has its key.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct InsecureVerifier(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for InsecureVerifier {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -154,14 +160,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_leads_to_this_machine() {
+    fn unspecified_listen_addresses_are_probed_on_loopback() {
         for (listen, https, here) in [
             ("0.0.0.0:8443", true, "https://127.0.0.1:8443"),
             ("[::]:80", false, "http://[::1]"),
             ("a.example:8080", false, "http://a.example:8080"),
         ] {
-            assert_eq!(listened_on(&[listen.to_owned()], https).unwrap().to_string(), here);
+            assert_eq!(probe_url(&[listen.to_owned()], https).unwrap().to_string(), here);
         }
-        assert!(listened_on(&[], true).is_err());
+        assert!(probe_url(&[], true).is_err());
     }
 }

@@ -2,11 +2,11 @@
 
 use anyhow::Context as _;
 
-use super::{Context, Outcome};
+use super::{Context, ExitStatus};
 use crate::{cli, config};
 
 /// Prints the main page, or writes all pages into a directory.
-pub fn run(context: &mut Context, man: &cli::Man) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, man: &cli::Man) -> anyhow::Result<ExitStatus> {
     // `sha-api help put` prints what the page of `put` says; it needs none of its own.
     let command = config::command().disable_help_subcommand(true);
     match &man.dir {
@@ -17,5 +17,5 @@ pub fn run(context: &mut Context, man: &cli::Man) -> anyhow::Result<Outcome> {
             clap_mangen::Man::new(command).render(&mut context.output.raw())?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Success)
 }

@@ -27,26 +27,26 @@ use std::sync::Arc;
 
 use crate::cli::{Cli, Command, Global};
 use crate::location;
-use crate::messages::{self, Messages};
+use crate::message_store::{self, MessageStore};
 use output::Output;
 use progress::Progress;
 
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ExitStatus {
     /// All was done.
-    Done,
+    Success,
     /// Something that was asked for is not stored.
     Absent,
     /// Something failed, and has been reported already; the rest was done.
     Reported(u8),
 }
 
-impl Outcome {
+impl ExitStatus {
     /// The one that a caller has to know of, if it can know of one only.
-    fn or(self, other: Self) -> Self {
+    fn worst(self, other: Self) -> Self {
         let weight = |outcome| match outcome {
-            Self::Done => 0,
+            Self::Success => 0,
             Self::Absent => 1,
             Self::Reported(code) => code,
         };
@@ -54,12 +54,12 @@ impl Outcome {
     }
 }
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(outcome: ExitStatus) -> Self {
         match outcome {
-            Outcome::Done => Self::SUCCESS,
-            Outcome::Absent => Self::from(1),
-            Outcome::Reported(code) => Self::from(code),
+            ExitStatus::Success => Self::SUCCESS,
+            ExitStatus::Absent => Self::from(1),
+            ExitStatus::Reported(code) => Self::from(code),
         }
     }
 }
@@ -67,7 +67,7 @@ impl From<Outcome> for ExitCode {
 /// The caller asked for what makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(String);
+pub struct UsageError(String);
 
 /// What every command works with.
 struct Context {
@@ -78,17 +78,20 @@ struct Context {
 
 impl Context {
     /// Opens the store; `create` makes it if it is not there.
-    fn open(&self, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
-        location::open(&self.global, create, &self.progress.notes())
+    fn open(&self, create: bool) -> Result<Arc<dyn MessageStore>, message_store::Error> {
+        location::open(&self.global, create, &self.progress.event_sink())
     }
 
     /// Opens another store than the one that `--store` names.
-    fn open_at(&self, location: &OsStr, create: bool) -> Result<Arc<dyn Messages>, messages::Error> {
-        location::open_at(&self.global, location, create, &self.progress.notes())
+    fn open_location(&self, location: &OsStr, create: bool) -> Result<Arc<dyn MessageStore>, message_store::Error> {
+        location::open_location(&self.global, location, create, &self.progress.event_sink())
     }
 
     /// Opens the store at the first call: what feeds a pipe may need the store before its first line comes.
-    fn open_once(&self, opened: &mut Option<Arc<dyn Messages>>) -> Result<Arc<dyn Messages>, messages::Error> {
+    fn get_or_open(
+        &self,
+        opened: &mut Option<Arc<dyn MessageStore>>,
+    ) -> Result<Arc<dyn MessageStore>, message_store::Error> {
         match opened {
             Some(messages) => Ok(messages.clone()),
             None => Ok(opened.insert(self.open(false)?).clone()),
@@ -97,7 +100,7 @@ impl Context {
 }
 
 /// Carries out a command.
-pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
     let global = cli.global;
     let mut context = Context {
         output: Output::new(global.json)?,
@@ -127,9 +130,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 
 /// Says on stderr why a command failed, and gives its exit code. A closed pipe is no failure.
 pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
-    let code = code_of(error);
+    let code = exit_code(error);
     if code != 0 {
-        output::say_error(error, json);
+        output::print_error(error, json);
     }
     ExitCode::from(code)
 }
@@ -139,11 +142,11 @@ pub fn report_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
         let text = error.to_string();
         let reason = text.lines().next().unwrap_or_default();
-        output::say(reason.trim_start_matches("error: "), true);
+        output::print_notice(reason.trim_start_matches("error: "), true);
     } else {
         match arguments.iter().filter_map(|argument| argument.to_str()).find(|text| text.contains("://")) {
             // What was given may be shown again, and with it a password.
-            Some(url) => eprint!("{}", error.render().to_string().replace(url, &crate::database::public(url))),
+            Some(url) => eprint!("{}", error.render().to_string().replace(url, &crate::postgres_url::redacted(url))),
             // If nobody reads it, nobody misses it.
             None => drop(error.print()),
         }
@@ -151,13 +154,13 @@ pub fn report_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-fn code_of(error: &anyhow::Error) -> u8 {
+fn exit_code(error: &anyhow::Error) -> u8 {
     let closed_pipe = error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe);
     match error.downcast_ref() {
         _ if closed_pipe => 0,
-        _ if error.is::<Usage>() => 2,
-        Some(messages::Error::Corrupt(_)) => 4,
-        Some(messages::Error::NotPermitted { .. }) => 5,
+        _ if error.is::<UsageError>() => 2,
+        Some(message_store::Error::Corrupt(_)) => 4,
+        Some(message_store::Error::NotPermitted { .. }) => 5,
         _ => 3,
     }
 }

@@ -40,16 +40,16 @@ impl Output {
     }
 
     /// A result: `text` and a newline, or `object` as JSON.
-    pub fn line(&mut self, text: &[u8], object: &impl Serialize) -> io::Result<()> {
+    pub fn print_line(&mut self, text: &[u8], object: &impl Serialize) -> io::Result<()> {
         if self.json {
-            return self.object(object);
+            return self.print_json(object);
         }
         self.out.write_all(text)?;
         self.out.write_all(b"\n")
     }
 
     /// One object a line.
-    pub fn object(&mut self, object: &impl Serialize) -> io::Result<()> {
+    pub fn print_json(&mut self, object: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, object)?;
         self.out.write_all(b"\n")
     }
@@ -66,12 +66,12 @@ impl Output {
 }
 
 /// One line on stderr: what failed and why.
-pub fn say_error(error: &anyhow::Error, json: bool) {
-    say(&format!("{error:#}"), json);
+pub fn print_error(error: &anyhow::Error, json: bool) {
+    print_notice(&format!("{error:#}"), json);
 }
 
 /// One line on stderr.
-pub fn say(text: &str, json: bool) {
+pub fn print_notice(text: &str, json: bool) {
     let line = match json {
         true => serde_json::to_string(&JsonError { err_msg: text }).expect("text can be JSON"),
         false => format!("sha-api: {text}"),

@@ -10,7 +10,7 @@ use crate::store::{EventSink, StoreEvent};
 
 /// Nothing at all with `--quiet`, and no bar unless stderr is a terminal.
 pub struct Progress {
-    loud: bool,
+    enabled: bool,
     json: bool,
     bar: Mutex<Option<ProgressBar>>,
 }
@@ -18,31 +18,31 @@ pub struct Progress {
 impl Progress {
     /// `loud` allows anything to be said.
     pub fn new(loud: bool, json: bool) -> Self {
-        Self { loud, json, bar: Mutex::new(None) }
+        Self { enabled: loud, json, bar: Mutex::new(None) }
     }
 
     /// Where a store says what it finds.
-    pub fn notes(self: &Arc<Self>) -> EventSink {
+    pub fn event_sink(self: &Arc<Self>) -> EventSink {
         let progress = self.clone();
         Arc::new(move |note| match note {
-            StoreEvent::Message(text) => progress.note(&text),
-            StoreEvent::ReplayProgress { done, total } => progress.show("reading the log", done, Some(total)),
+            StoreEvent::Message(text) => progress.print_notice(&text),
+            StoreEvent::ReplayProgress { done, total } => progress.show_bytes("reading the log", done, Some(total)),
         })
     }
 
     /// A line beside the results.
-    pub fn note(&self, text: &str) {
-        if self.loud {
+    pub fn print_notice(&self, text: &str) {
+        if self.enabled {
             let bar = self.bar.lock().expect("nobody panics while holding this");
             match &*bar {
-                Some(bar) => bar.suspend(|| output::say(text, self.json)),
-                None => output::say(text, self.json),
+                Some(bar) => bar.suspend(|| output::print_notice(text, self.json)),
+                None => output::print_notice(text, self.json),
             }
         }
     }
 
     /// How far something is, in bytes; done, it goes away.
-    pub fn show(&self, what: &'static str, done: u64, total: Option<u64>) {
+    pub fn show_bytes(&self, what: &'static str, done: u64, total: Option<u64>) {
         let form = match total {
             Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
             None => "{msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
@@ -54,13 +54,13 @@ impl Progress {
     }
 
     fn draw(&self, done: u64, begin: impl FnOnce() -> ProgressBar) {
-        if self.loud && !self.json && stderr().is_terminal() {
+        if self.enabled && !self.json && stderr().is_terminal() {
             self.bar.lock().expect("nobody panics while holding this").get_or_insert_with(begin).set_position(done);
         }
     }
 
     /// How far something is that is counted in messages.
-    pub fn count(&self, what: &'static str, done: u64, total: u64) {
+    pub fn show_count(&self, what: &'static str, done: u64, total: u64) {
         self.draw(done, || new_bar(what, Some(total), "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}"));
     }
 

@@ -10,18 +10,18 @@ use anyhow::{Context as _, anyhow};
 use serde_json::json;
 
 use super::records::{Records, read_ahead};
-use super::{Context, Outcome, output};
+use super::{Context, ExitStatus, output};
 use crate::cli;
 use crate::digest::Digest;
-use crate::messages::Messages;
+use crate::message_store::MessageStore;
 
 /// Bytes that are committed together at the most.
-const GROUP: usize = 4 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// Messages that are committed together at the most.
-const COUNT: usize = 1 << 14;
+const BATCH_MESSAGES: usize = 1 << 14;
 
 /// Stores what the arguments say.
-pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<ExitStatus> {
     if !put.file.is_empty() {
         return put_files(context, &put.file);
     }
@@ -33,17 +33,17 @@ pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<Outcome> {
         Some(message) if message != "-" => message.as_bytes().to_vec(),
         _ => {
             if stdin().is_terminal() {
-                context.progress.note("reading the message from the terminal; Ctrl-D ends it");
+                context.progress.print_notice("reading the message from the terminal; Ctrl-D ends it");
             }
-            read_whole(stdin().lock(), limit).context("cannot read stdin")?
+            read_message(stdin().lock(), limit).context("cannot read stdin")?
         }
     };
     let receipts = context.open(true)?.put(vec![message])?;
-    print(context, receipts[0].digest)?;
-    Ok(Outcome::Done)
+    print_digest(context, receipts[0].digest)?;
+    Ok(ExitStatus::Success)
 }
 
-fn put_records(context: &mut Context, end: u8) -> anyhow::Result<Outcome> {
+fn put_records(context: &mut Context, end: u8) -> anyhow::Result<ExitStatus> {
     let batches = read_ahead(Records::new(stdin(), end, context.global.max_message.as_u64()));
     let mut bytes = 0;
     // What feeds this pipe may need the store first.
@@ -52,7 +52,7 @@ fn put_records(context: &mut Context, end: u8) -> anyhow::Result<Outcome> {
     while let Some(batch) = next.take() {
         let mut group = batch?;
         // What has come by now is committed together; what has not is not waited for.
-        while group.len() < COUNT && group.iter().map(Vec::len).sum::<usize>() < GROUP {
+        while group.len() < BATCH_MESSAGES && group.iter().map(Vec::len).sum::<usize>() < BATCH_BYTES {
             match batches.try_recv() {
                 Ok(Ok(more)) => group.extend(more),
                 Ok(stopped) => {
@@ -64,19 +64,19 @@ fn put_records(context: &mut Context, end: u8) -> anyhow::Result<Outcome> {
         }
         bytes += group.iter().map(|message| message.len() as u64 + 1).sum::<u64>();
         for receipt in messages.put(group)? {
-            print(context, receipt.digest)?;
+            print_digest(context, receipt.digest)?;
         }
         context.output.flush()?;
-        context.progress.show("storing", bytes, None);
+        context.progress.show_bytes("storing", bytes, None);
         next = next.or_else(|| batches.recv().ok());
     }
     context.progress.clear();
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Success)
 }
 
-fn put_files(context: &mut Context, files: &[PathBuf]) -> anyhow::Result<Outcome> {
+fn put_files(context: &mut Context, files: &[PathBuf]) -> anyhow::Result<ExitStatus> {
     let messages = context.open(true)?;
-    let mut outcome = Outcome::Done;
+    let mut outcome = ExitStatus::Success;
     let mut group = Vec::new();
     let mut names = Vec::new();
     for (index, file) in files.iter().enumerate() {
@@ -87,11 +87,11 @@ fn put_files(context: &mut Context, files: &[PathBuf]) -> anyhow::Result<Outcome
             }
             // One file that cannot be read keeps the others from nothing.
             Err(error) => {
-                output::say_error(&error, context.output.is_json());
-                outcome = Outcome::Reported(3);
+                output::print_error(&error, context.output.is_json());
+                outcome = ExitStatus::Reported(3);
             }
         }
-        let full = group.len() >= COUNT || group.iter().map(Vec::len).sum::<usize>() >= GROUP;
+        let full = group.len() >= BATCH_MESSAGES || group.iter().map(Vec::len).sum::<usize>() >= BATCH_BYTES;
         if full || index + 1 == files.len() {
             commit_files(context, &*messages, std::mem::take(&mut group), &std::mem::take(&mut names))?;
         }
@@ -101,19 +101,19 @@ fn put_files(context: &mut Context, files: &[PathBuf]) -> anyhow::Result<Outcome
 
 fn commit_files(
     context: &mut Context,
-    messages: &dyn Messages,
+    messages: &dyn MessageStore,
     group: Vec<Vec<u8>>,
     names: &[&OsStr],
 ) -> anyhow::Result<()> {
     for (receipt, name) in messages.put(group)?.into_iter().zip(names) {
         let object = json!({ "digest": receipt.digest, "file": name.to_string_lossy() });
-        context.output.line(&checksum_line(receipt.digest, name), &object)?;
+        context.output.print_line(&checksum_line(receipt.digest, name), &object)?;
     }
     Ok(context.output.flush()?)
 }
 
-fn print(context: &mut Context, digest: Digest) -> std::io::Result<()> {
-    context.output.line(digest.to_string().as_bytes(), &json!({ "digest": digest }))
+fn print_digest(context: &mut Context, digest: Digest) -> std::io::Result<()> {
+    context.output.print_line(digest.to_string().as_bytes(), &json!({ "digest": digest }))
 }
 
 /// A line as `sha256sum` prints it, which marks a name that it had to escape by a backslash in front of the digest.
@@ -133,14 +133,14 @@ fn checksum_line(digest: Digest, name: &OsStr) -> Vec<u8> {
 
 fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     let read = || match path == Path::new("-") {
-        true => read_whole(stdin().lock(), limit),
-        false => read_whole(File::open(path)?, limit),
+        true => read_message(stdin().lock(), limit),
+        false => read_message(File::open(path)?, limit),
     };
     read().with_context(|| format!("cannot store {}", path.display()))
 }
 
 /// All of the input, unless it is longer than a message may be.
-fn read_whole(input: impl Read, limit: u64) -> anyhow::Result<Vec<u8>> {
+fn read_message(input: impl Read, limit: u64) -> anyhow::Result<Vec<u8>> {
     let mut message = Vec::new();
     input.take(limit.saturating_add(1)).read_to_end(&mut message)?;
     if message.len() as u64 > limit {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_name_that_would_break_the_line_is_escaped_as_sha256sum_does() {
-        let digest = Digest::of(b"");
+        let digest = Digest::compute(b"");
         assert_eq!(checksum_line(digest, OsStr::new("plain name")), format!("{digest}  plain name").into_bytes());
         assert_eq!(checksum_line(digest, OsStr::new("a\nb\\c")), format!("\\{digest}  a\\nb\\\\c").into_bytes());
     }

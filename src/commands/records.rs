@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// What is read at a time.
-const CHUNK: usize = 1 << 18;
+const CHUNK_BYTES: usize = 1 << 18;
 /// Batches that are read ahead.
-const AHEAD: usize = 4;
+const READ_AHEAD_BATCHES: usize = 4;
 
 /// Why a stream of records ended early.
 #[derive(Debug, thiserror::Error)]
@@ -28,30 +28,39 @@ pub enum Error {
 /// Iterates over batches of records, each without the byte that ends it.
 pub struct Records<R> {
     input: R,
-    end: u8,
+    delimiter: u8,
     limit: u64,
     chunk: Vec<u8>,
     partial: Vec<u8>,
     number: u64,
-    stopped: Option<Error>,
+    pending_error: Option<Error>,
     done: bool,
 }
 
 impl<R: Read> Records<R> {
     /// Records of at most `limit` bytes, ended by `end`; the last may go without.
     pub fn new(input: R, end: u8, limit: u64) -> Self {
-        Self { input, end, limit, chunk: vec![0; CHUNK], partial: Vec::new(), number: 0, stopped: None, done: false }
+        Self {
+            input,
+            delimiter: end,
+            limit,
+            chunk: vec![0; CHUNK_BYTES],
+            partial: Vec::new(),
+            number: 0,
+            pending_error: None,
+            done: false,
+        }
     }
 
-    fn split(&mut self, length: usize) -> Vec<Vec<u8>> {
+    fn split_chunk(&mut self, length: usize) -> Vec<Vec<u8>> {
         let mut batch = Vec::new();
-        for piece in self.chunk[..length].split_inclusive(|byte| *byte == self.end) {
-            let (piece, is_whole) = match piece.strip_suffix(&[self.end]) {
+        for piece in self.chunk[..length].split_inclusive(|byte| *byte == self.delimiter) {
+            let (piece, is_whole) = match piece.strip_suffix(&[self.delimiter]) {
                 Some(piece) => (piece, true),
                 None => (piece, false),
             };
             if (self.partial.len() + piece.len()) as u64 > self.limit {
-                self.stopped = Some(Error::TooLong { number: self.number + 1, limit: self.limit });
+                self.pending_error = Some(Error::TooLong { number: self.number + 1, limit: self.limit });
                 break;
             }
             self.partial.extend_from_slice(piece);
@@ -69,7 +78,7 @@ impl<R: Read> Iterator for Records<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.done {
-            if let Some(error) = self.stopped.take() {
+            if let Some(error) = self.pending_error.take() {
                 self.done = true;
                 return Some(Err(error));
             }
@@ -79,10 +88,10 @@ impl<R: Read> Iterator for Records<R> {
                     let last = std::mem::take(&mut self.partial);
                     if last.is_empty() { Vec::new() } else { vec![last] }
                 }
-                Ok(length) => self.split(length),
+                Ok(length) => self.split_chunk(length),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    self.stopped = Some(error.into());
+                    self.pending_error = Some(error.into());
                     continue;
                 }
             };
@@ -96,7 +105,7 @@ impl<R: Read> Iterator for Records<R> {
 
 /// Reads batches ahead in a thread, so that reading, hashing and syncing go on at the same time.
 pub fn read_ahead<R: Read + Send + 'static>(records: Records<R>) -> Receiver<Result<Vec<Vec<u8>>, Error>> {
-    let (sender, receiver) = sync_channel(AHEAD);
+    let (sender, receiver) = sync_channel(READ_AHEAD_BATCHES);
     std::thread::spawn(move || {
         for batch in records {
             if sender.send(batch).is_err() {
@@ -112,9 +121,9 @@ mod tests {
     use super::*;
 
     /// Hands out its pieces one a read.
-    struct Pieces(Vec<&'static [u8]>);
+    struct ChunkedReader(Vec<&'static [u8]>);
 
-    impl Read for Pieces {
+    impl Read for ChunkedReader {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             if self.0.is_empty() {
                 return Ok(0);
@@ -125,9 +134,9 @@ mod tests {
         }
     }
 
-    fn batches(pieces: &[&'static [u8]], limit: u64) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
+    fn read_batches(pieces: &[&'static [u8]], limit: u64) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
         let mut good = Vec::new();
-        for batch in Records::new(Pieces(pieces.to_vec()), b'\n', limit) {
+        for batch in Records::new(ChunkedReader(pieces.to_vec()), b'\n', limit) {
             match batch {
                 Ok(batch) => good.push(batch),
                 Err(error) => return (good, Some(error.to_string())),
@@ -137,21 +146,21 @@ mod tests {
     }
 
     #[test]
-    fn records_are_whole_however_the_reads_fall() {
-        let (good, error) = batches(&[b"a\nb", b"c", b"\n\nd\n", b"e"], 10);
+    fn records_are_complete_regardless_of_read_boundaries() {
+        let (good, error) = read_batches(&[b"a\nb", b"c", b"\n\nd\n", b"e"], 10);
         assert_eq!(good, [vec![b"a".to_vec()], vec![b"bc".to_vec(), vec![], b"d".to_vec()], vec![b"e".to_vec()]]);
         assert_eq!(error, None);
     }
 
     #[test]
-    fn an_empty_stream_has_no_record_and_a_bare_newline_has_one_empty() {
-        assert_eq!(batches(&[], 10).0, Vec::<Vec<Vec<u8>>>::new());
-        assert_eq!(batches(&[b"\n"], 10).0, [vec![Vec::<u8>::new()]]);
+    fn an_empty_stream_has_no_records_and_a_newline_is_one_empty_record() {
+        assert_eq!(read_batches(&[], 10).0, Vec::<Vec<Vec<u8>>>::new());
+        assert_eq!(read_batches(&[b"\n"], 10).0, [vec![Vec::<u8>::new()]]);
     }
 
     #[test]
-    fn what_stands_before_a_record_that_is_too_long_still_comes_and_the_record_is_named() {
-        let (good, error) = batches(&[b"abc\nabcd\nx\n"], 3);
+    fn records_before_an_oversized_one_are_returned_and_its_number_is_reported() {
+        let (good, error) = read_batches(&[b"abc\nabcd\nx\n"], 3);
         assert_eq!(good, [vec![b"abc".to_vec()]]);
         assert_eq!(error.unwrap(), "record 2 is over the limit of 3 bytes; --max-message raises it");
     }

@@ -2,23 +2,23 @@
 
 use serde_json::json;
 
-use super::{Context, Outcome, digests, output};
+use super::{Context, ExitStatus, digests, output};
 use crate::cli;
 
 /// Removes what the arguments name; says what was absent.
-pub fn run(context: &mut Context, rm: &cli::Rm) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, rm: &cli::Rm) -> anyhow::Result<ExitStatus> {
     let mut opened = None;
-    let mut outcome = Outcome::Done;
-    digests::each_batch(&rm.digests, |texts| {
-        let digests = texts.iter().map(|text| digests::whole(text)).collect::<Result<Vec<_>, _>>()?;
-        let messages = context.open_once(&mut opened)?;
+    let mut outcome = ExitStatus::Success;
+    digests::for_each_batch(&rm.digests, |texts| {
+        let digests = texts.iter().map(|text| digests::parse_digest(text)).collect::<Result<Vec<_>, _>>()?;
+        let messages = context.get_or_open(&mut opened)?;
         for (digest, removed) in digests.iter().zip(messages.remove(&digests)?) {
             if !removed {
-                outcome = Outcome::Absent;
-                output::say(&format!("absent: {digest}"), context.output.is_json());
+                outcome = ExitStatus::Absent;
+                output::print_notice(&format!("absent: {digest}"), context.output.is_json());
             }
             if context.output.is_json() {
-                context.output.object(&json!({ "digest": digest, "removed": removed }))?;
+                context.output.print_json(&json!({ "digest": digest, "removed": removed }))?;
             }
         }
         Ok(context.output.flush()?)

@@ -1,33 +1,33 @@
 //! `serve`: turns flags into what the server needs.
 
-use super::{Context, Outcome};
+use super::{Context, ExitStatus};
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
-use crate::{cli, config, location, messages, socket};
+use crate::{cli, config, location, message_store, unix_path};
 
 /// Serves until a signal ends it.
-pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<ExitStatus> {
     if serve.check {
-        return check(context);
+        return print_settings(context);
     }
     let dir = location::directory(&context.global)?;
     let tls = match (&serve.tls_cert, serve.http) {
         (_, true) => Tls::Off,
         (Some(cert), false) => Tls::Files { cert: cert.clone(), key: serve.tls_key.clone() },
-        (None, false) => Tls::SelfSigned(dir.as_deref().ok_or_else(no_certificate)?.join("tls")),
+        (None, false) => Tls::SelfSigned(dir.as_deref().ok_or_else(missing_certificate_error)?.join("tls")),
     };
     let options = Options {
-        local_socket: dir.map(|dir| dir.join(socket::NAME)),
+        local_socket: dir.map(|dir| dir.join(unix_path::SOCKET_NAME)),
         max_message: context.global.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
         client_ca: serve.tls_client_ca.clone(),
         metrics_listen: serve.metrics_listen.clone(),
-        access_log_format: match serve.log_format {
+        access_log_format: match serve.access_log_format {
             Some(cli::LogFormat::Json) => Some(LogFormat::Json),
             Some(cli::LogFormat::Combined) => Some(LogFormat::Combined),
-            None => serve.log_file.is_some().then_some(LogFormat::Combined),
+            None => serve.access_log.is_some().then_some(LogFormat::Combined),
         },
-        access_log: serve.log_file.clone(),
+        access_log: serve.access_log.clone(),
         token_file: serve.token_file.clone(),
         enabled_scopes: match (serve.read_only, serve.append_only) {
             (true, _) => Scopes::READ_ONLY,
@@ -40,24 +40,24 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<Outcome>
         scrub_interval: serve.scrub_interval.map(Into::into),
         drain_timeout: serve.drain_timeout.into(),
     };
-    let (global, notes, upstream) = (context.global.clone(), context.progress.notes(), serve.upstream.clone());
-    server::run(&options, context.output.raw(), move || location::to_serve(&global, &upstream, &notes))?;
-    Ok(Outcome::Done)
+    let (global, notes, upstream) = (context.global.clone(), context.progress.event_sink(), serve.upstream.clone());
+    server::run(&options, context.output.raw(), move || location::open_for_serving(&global, &upstream, &notes))?;
+    Ok(ExitStatus::Success)
 }
 
-fn no_certificate() -> messages::Error {
+fn missing_certificate_error() -> message_store::Error {
     let why = "a database has no directory for a self-signed certificate; name one by --tls-cert, or say --http behind a \
                proxy that does TLS";
-    messages::Error::Unusable(why.to_owned())
+    message_store::Error::Unusable(why.to_owned())
 }
 
 /// Prints what would be used, and from where.
-fn check(context: &mut Context) -> anyhow::Result<Outcome> {
-    for setting in config::explain(std::env::args_os())? {
+fn print_settings(context: &mut Context) -> anyhow::Result<ExitStatus> {
+    for setting in config::effective_settings(std::env::args_os())? {
         let value = setting.value.as_deref().unwrap_or("(none)");
-        context.output.line(format!("{} = {value}  # {}", setting.name, setting.source).as_bytes(), &setting)?;
+        context.output.print_line(format!("{} = {value}  # {}", setting.name, setting.source).as_bytes(), &setting)?;
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Success)
 }
 
 fn limits(serve: &cli::Serve) -> Limits {

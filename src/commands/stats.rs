@@ -6,11 +6,11 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Context, Outcome};
-use crate::messages::Stats;
+use super::{Context, ExitStatus};
+use crate::message_store::Stats;
 
 /// Prints a figure a line.
-pub fn run(context: &mut Context) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context) -> anyhow::Result<ExitStatus> {
     let opened = context.open(false)?;
     let Stats { messages, bytes, disk, dead, newest, verified, damaged } = opened.stats()?;
     let ratio = (bytes > 0).then(|| as_float(disk) / as_float(bytes));
@@ -18,18 +18,18 @@ pub fn run(context: &mut Context) -> anyhow::Result<Outcome> {
     let (newest, verified) = (say(newest)?, say(verified)?);
     let health = opened.health().err().map_or("ok".to_owned(), |why| why.to_string());
     if context.output.is_json() {
-        context.output.object(&json!({
+        context.output.print_json(&json!({
             "messages": messages, "bytes": bytes, "disk": disk, "ratio": ratio, "dead": dead, "newest": newest,
             "verified": verified, "damaged": damaged, "health": health,
         }))?;
-        return Ok(Outcome::Done);
+        return Ok(ExitStatus::Success);
     }
     let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     let [newest, verified] = [&newest, &verified].map(|time| time.as_deref().unwrap_or("-"));
     let out = context.output.raw();
     writeln!(out, "messages  {messages}\nbytes     {bytes}\ndisk      {disk}\nratio     {ratio}\ndead      {dead}")?;
     writeln!(out, "newest    {newest}\nverified  {verified}\ndamaged   {damaged}\nhealth    {health}")?;
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Success)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "it is printed with two decimals")]

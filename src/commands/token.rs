@@ -11,51 +11,51 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::{Context, Outcome, Usage};
+use super::{Context, ExitStatus, UsageError};
 use crate::cli;
 use crate::digest::Digest;
-use crate::durable;
+use crate::fs;
 use crate::random;
 use crate::server::token_file::{self, TokenEntry};
 
 #[derive(Serialize)]
-struct Made<'a> {
+struct CreatedToken<'a> {
     name: &'a str,
     token: &'a str,
 }
 
 /// Makes, keeps and prints it.
-pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<Outcome> {
+pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<ExitStatus> {
     let name = &token.name;
     if name.is_empty() || name.starts_with('#') || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         let why = format!("`{name}` is no name for a token: it must be ASCII without spaces and not begin with #");
-        return Err(Usage(why).into());
+        return Err(UsageError(why).into());
     }
     let path = &token.token_file;
-    let file = open(path).with_context(|| path.display().to_string())?;
+    let file = open_locked(path).with_context(|| path.display().to_string())?;
     let mut known = String::new();
     (&file).read_to_string(&mut known).with_context(|| path.display().to_string())?;
     if token_file::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
-        return Err(Usage(format!("{}: `{name}` is there already", path.display())).into());
+        return Err(UsageError(format!("{}: `{name}` is there already", path.display())).into());
     }
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<32>()?);
-    let line = TokenEntry::format_entry(name, token.scope, Digest::of(secret.as_bytes()));
+    let line = TokenEntry::format_entry(name, token.scope, Digest::compute(secret.as_bytes()));
     let missing = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
-    append(&file, &[missing, &line].concat(), path).with_context(|| path.display().to_string())?;
-    context.output.line(secret.as_bytes(), &Made { name, token: &secret })?;
-    Ok(Outcome::Done)
+    append_line(&file, &[missing, &line].concat(), path).with_context(|| path.display().to_string())?;
+    context.output.print_line(secret.as_bytes(), &CreatedToken { name, token: &secret })?;
+    Ok(ExitStatus::Success)
 }
 
 /// The file, ours alone until it is closed.
-fn open(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
 
 /// In one write, so that a server that reads meanwhile sees all of the line or nothing.
-fn append(mut file: &File, text: &str, path: &Path) -> io::Result<()> {
+fn append_line(mut file: &File, text: &str, path: &Path) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    durable::sync_dir(durable::parent(path))
+    fs::sync_dir(fs::parent_dir(path))
 }

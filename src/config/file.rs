@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
 
-use super::xdg;
+use super::xdg_dir;
 
 /// The values of the keys in a settings file.
 pub(super) type Settings = BTreeMap<String, Vec<String>>;
 
 /// The file that is named, or the one in its usual place if there is one.
-pub(super) fn named(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
+pub(super) fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
     let named = |matches: &ArgMatches| matches.get_one::<PathBuf>("config").cloned();
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok();
     let named = matches.as_ref().and_then(|matches| {
@@ -21,7 +21,7 @@ pub(super) fn named(command: &Command, arguments: &[OsString]) -> Option<PathBuf
         below.or_else(|| named(matches))
     });
     named.or_else(|| {
-        let usual = xdg("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
+        let usual = xdg_dir("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
         usual.is_file().then_some(usual)
     })
 }
@@ -32,10 +32,10 @@ pub(super) fn read(path: &Path) -> Result<Settings, String> {
     let table: toml::Table = toml::from_str(&text).map_err(|why| format!("{}: {why}", path.display()))?;
     let values = |(key, value): (String, toml::Value)| match value {
         toml::Value::Array(values) => {
-            let values: Option<Vec<_>> = values.iter().map(text_of).collect();
+            let values: Option<Vec<_>> = values.iter().map(scalar_to_string).collect();
             values.map(|values| (key.clone(), values)).ok_or(key)
         }
-        value => text_of(&value).map(|value| (key.clone(), vec![value])).ok_or(key),
+        value => scalar_to_string(&value).map(|value| (key.clone(), vec![value])).ok_or(key),
     };
     let settings: Result<_, String> = table.into_iter().map(values).collect();
     settings.map_err(|key| {
@@ -43,7 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Settings, String> {
     })
 }
 
-fn text_of(value: &toml::Value) -> Option<String> {
+fn scalar_to_string(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),

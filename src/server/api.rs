@@ -24,7 +24,7 @@ pub(super) use routes::{redacted_path, required_scope, route_name};
 pub(super) use ui::ui_response;
 
 use crate::digest::Digest;
-use crate::messages::{self, Damage, Messages};
+use crate::message_store::{self, Damage, MessageStore};
 use crate::server::auth::Scopes;
 
 /// What a request asks for, once it is known to be one that can be answered.
@@ -35,7 +35,7 @@ enum Operation {
     Upload(Digest),
     Get(Digest, Representation),
     Remove(Digest),
-    List(listing::ListQuery),
+    List(listing::ListParameters),
     PutBatch,
     ListMissing,
     GetBatch,
@@ -46,18 +46,18 @@ enum Operation {
 }
 
 /// The reply to `request`.
-pub(super) fn handle(mut request: Request, messages: &dyn Messages) -> Response {
+pub(super) fn handle(mut request: Request, messages: &dyn MessageStore) -> Response {
     let action = match route(&request).and_then(|action| content_digest::verify_body(&request).map(|()| action)) {
         Ok(action) => action,
         Err(reply) => return reply,
     };
     let body = std::mem::take(&mut request.body);
-    let digests =
-        |each: fn(&[Digest], &dyn Messages) -> Result<Response, messages::Error>| match batch::parse_all_digests(&body)
-        {
+    let digests = |each: fn(&[Digest], &dyn MessageStore) -> Result<Response, message_store::Error>| {
+        match batch::parse_all_digests(&body) {
             Ok(digests) => each(&digests, messages),
             Err(reply) => Ok(reply),
-        };
+        }
+    };
     let reply = match action {
         Operation::Builtin(own) => Ok(builtin_response(own, || health(messages, true), String::new)),
         Operation::Put => message::put(&body, messages),
@@ -150,19 +150,19 @@ fn route(request: &Request) -> Result<Operation, Response> {
     }
 }
 
-fn error_response(error: &messages::Error) -> Response {
+fn error_response(error: &message_store::Error) -> Response {
     match error {
         // A digest is a capability, so the operator's line does not name it either: `verify` does.
-        messages::Error::Corrupt(_) => {
+        message_store::Error::Corrupt(_) => {
             Response::error(500, "Message is corrupt").with_cause("a stored message is corrupt")
         }
-        messages::Error::TooLarge { .. } => Response::error(413, "Message is too large"),
-        messages::Error::Full(_) => Response::error(507, "No space left").with_cause(error),
-        messages::Error::Unavailable { .. } | messages::Error::Server { .. } => {
+        message_store::Error::TooLarge { .. } => Response::error(413, "Message is too large"),
+        message_store::Error::NoSpace(_) => Response::error(507, "No space left").with_cause(error),
+        message_store::Error::Unavailable { .. } | message_store::Error::Server { .. } => {
             Response::error(503, "The store cannot be reached").with_header("Retry-After", "1").with_cause(error)
         }
-        messages::Error::ReadOnly(_) => Response::error(503, "The store is read-only").with_cause(error),
-        messages::Error::Failed(_) => Response::error(503, "Writing has stopped").with_cause(error),
+        message_store::Error::ReadOnly(_) => Response::error(503, "The store is read-only").with_cause(error),
+        message_store::Error::WriteFailed(_) => Response::error(503, "Writing has stopped").with_cause(error),
         _ => Response::error(500, "Internal server error").with_cause(error),
     }
 }

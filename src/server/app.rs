@@ -22,7 +22,7 @@ use super::engine::Engine;
 use super::metrics::Metrics;
 use super::semaphore::Semaphore;
 use crate::digest::Digest;
-use crate::messages::Messages;
+use crate::message_store::MessageStore;
 use open_store::OpenStore;
 pub(super) use request_log::RequestLog;
 
@@ -115,7 +115,7 @@ impl App {
     }
 
     /// From now on, `messages` are served.
-    pub(super) fn attach_store(&self, messages: Arc<dyn Messages>) -> Result<(), Error> {
+    pub(super) fn attach_store(&self, messages: Arc<dyn MessageStore>) -> Result<(), Error> {
         let engine = Engine::start(Arc::clone(&messages));
         let engine = engine.map_err(|error| Error::Io("starting the engine".into(), error))?;
         let engine = RwLock::new(Arc::new(engine));
@@ -239,13 +239,13 @@ mod tests {
     use super::super::auth::Scopes;
     use super::super::engine;
     use super::*;
-    use crate::testing::Memory;
+    use crate::testing::MemoryStore;
 
     #[test]
     fn the_server_is_ready_once_the_store_and_all_endpoints_are_open() {
         let service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
         assert_eq!(service.health(), Health::Opening);
-        service.attach_store(Arc::new(Memory::default())).unwrap();
+        service.attach_store(Arc::new(MemoryStore::default())).unwrap();
         assert_eq!(service.health(), Health::Opening, "there is the local door still");
         service.mark_ready();
         assert_eq!(service.health(), Health::Ready);
@@ -258,9 +258,10 @@ mod tests {
         let rights = Authorizer::new(Scopes::ALL, None);
         let service = App::new(0, Budget::new(1 << 20), rights, None, false);
         let engine = RwLock::new(Arc::new(engine::tests::dead_engine()));
-        assert!(service.store.set(OpenStore { engine, messages: Arc::new(Memory::default()) }).is_ok());
-        let ask =
-            || service.handle(Request::new(Method::Get, &format!("/messages/{}", Digest::of(b"")))).response.status;
+        assert!(service.store.set(OpenStore { engine, messages: Arc::new(MemoryStore::default()) }).is_ok());
+        let ask = || {
+            service.handle(Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")))).response.status
+        };
         service.mark_ready();
         assert_eq!(service.health(), Health::Failed);
         assert_eq!(ask(), 503);

@@ -76,7 +76,10 @@ mod tests {
     use super::*;
 
     fn entry(message: &[u8]) -> (CacheKey, Arc<Response>) {
-        ((Digest::of(message), Representation::Bytes), Arc::new(Response::new(200, "text/plain", message.to_vec())))
+        (
+            (Digest::compute(message), Representation::Bytes),
+            Arc::new(Response::new(200, "text/plain", message.to_vec())),
+        )
     }
 
     #[test]

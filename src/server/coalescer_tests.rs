@@ -30,7 +30,7 @@ fn enqueue_leader<'a>(together: &'a PutCoalescer, number: usize, told: &Sender<C
 }
 
 fn line_digests(lines: &[u8]) -> Vec<Option<Digest>> {
-    lines.split_inclusive(|byte| *byte == b'\n').map(|line| Some(Digest::of(line))).collect()
+    lines.split_inclusive(|byte| *byte == b'\n').map(|line| Some(Digest::compute(line))).collect()
 }
 
 /// Takes the only turn.
@@ -66,7 +66,7 @@ fn puts_enqueued_during_a_batch_join_the_next_and_get_their_own_digests() {
     });
     assert_eq!(
         drain_completed(&told),
-        (1..=50).map(|number| (number, Some(Digest::of(&batch_line(number))))).collect::<Vec<_>>()
+        (1..=50).map(|number| (number, Some(Digest::compute(&batch_line(number))))).collect::<Vec<_>>()
     );
 }
 
@@ -102,7 +102,7 @@ fn a_leader_completes_only_the_waiters_of_its_own_batch() {
     let next = enqueue_leader(&together, 3, &tell);
     // A line that was not answered is left to ask alone.
     lead.complete(line_digests(&lines)[..1].to_vec());
-    assert_eq!(drain_completed(&told), [(1, Some(Digest::of(&batch_line(1)))), (2, None)]);
+    assert_eq!(drain_completed(&told), [(1, Some(Digest::compute(&batch_line(1)))), (2, None)]);
     drop(next);
     assert_eq!(drain_completed(&told), [(3, None)]);
 }

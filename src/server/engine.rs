@@ -18,7 +18,7 @@ use super::api::{self, Method, Request, Response};
 use super::budget::{Budget, Reservation};
 use super::poll::poll_fd;
 use super::warn;
-use crate::messages::Messages;
+use crate::message_store::MessageStore;
 use pool::{Pool, PooledConnection, SocketHandle};
 
 /// Connections to tiny_http, thus requests that it works on at a time.
@@ -51,7 +51,7 @@ pub(super) struct Engine {
     // Dropped in this order: the server is told to end, the pool's connections close, `Way` wakes the acceptor.
     server: Server,
     pool: Pool,
-    messages: Arc<dyn Messages>,
+    messages: Arc<dyn MessageStore>,
 }
 
 impl Engine {
@@ -59,7 +59,7 @@ impl Engine {
     ///
     /// They are opened one by one, each proved by a request before the next: tiny_http 0.12 counts a thread that it has
     /// already woken as idle, so in a burst connections end up in a queue that nobody works on.
-    pub(super) fn start(messages: Arc<dyn Messages>) -> io::Result<Self> {
+    pub(super) fn start(messages: Arc<dyn MessageStore>) -> io::Result<Self> {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix("sha-api-").permissions(private).tempdir()?;
         let path = dir.path().join("engine");

@@ -4,14 +4,14 @@ use std::io;
 use std::path::PathBuf;
 
 use super::token_file;
-use crate::messages;
+use crate::message_store;
 
 /// Why the server could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store would not open.
     #[error(transparent)]
-    Store(#[from] messages::Error),
+    Store(#[from] message_store::Error),
     /// The token file cannot be used.
     #[error(transparent)]
     TokenFile(#[from] token_file::Error),

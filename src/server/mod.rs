@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::messages::{self, Messages};
+use crate::message_store::{self, MessageStore};
 use access_log::AccessLog;
 pub use access_log::Format as LogFormat;
 use app::{App, EndpointKind};
@@ -70,7 +70,7 @@ enum Event {
 pub fn run(
     options: &Options,
     out: &mut dyn Write,
-    open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
+    open: impl FnOnce() -> Result<Arc<dyn MessageStore>, message_store::Error> + Send + 'static,
 ) -> Result<(), Error> {
     let (events, events_rx) = mpsc::channel();
     watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
@@ -171,7 +171,7 @@ fn wait_drained(events_rx: &mpsc::Receiver<Event>, time: Duration, mut doors: us
 }
 
 fn open_store(
-    open: impl FnOnce() -> Result<Arc<dyn Messages>, messages::Error> + Send + 'static,
+    open: impl FnOnce() -> Result<Arc<dyn MessageStore>, message_store::Error> + Send + 'static,
     service: &Arc<App>,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::warn;
-use crate::messages::{Error, Messages};
+use crate::message_store::{Error, MessageStore};
 
 /// How long to rest, in what the last step took.
 const IDLE_RATIO: u32 = 9;
@@ -23,7 +23,7 @@ pub(super) struct Scrub {
 impl Scrub {
     /// Verifies everything once an `interval`, counted from the last time; `found` hears how much damage there is.
     pub(super) fn start(
-        messages: Arc<dyn Messages>,
+        messages: Arc<dyn MessageStore>,
         interval: Duration,
         found: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -48,7 +48,7 @@ impl Drop for Scrub {
 struct Stopped;
 
 fn run_scrub(
-    messages: &dyn Messages,
+    messages: &dyn MessageStore,
     interval: Duration,
     found: &dyn Fn(u64),
     stopped: &Receiver<()>,
@@ -78,7 +78,7 @@ fn run_scrub(
 }
 
 /// How much damage there is.
-fn verify_all(messages: &dyn Messages, stopped: &Receiver<()>) -> Result<Result<u64, Error>, Stopped> {
+fn verify_all(messages: &dyn MessageStore, stopped: &Receiver<()>) -> Result<Result<u64, Error>, Stopped> {
     let (mut damaged, mut from) = (0, None);
     loop {
         let began = Instant::now();

@@ -127,7 +127,7 @@ mod tests {
     use crate::server::auth::Scope;
 
     fn entry_line(name: &str, scopes: &str, token: &str) -> String {
-        TokenEntry::format_entry(name, scopes.parse().unwrap(), Digest::of(token.as_bytes()))
+        TokenEntry::format_entry(name, scopes.parse().unwrap(), Digest::compute(token.as_bytes()))
     }
 
     #[test]
@@ -138,10 +138,10 @@ mod tests {
             ["# who may\n\n", &entry_line("reader", "read", "r"), &entry_line("writer", "read,write", "w")].concat();
         fs::write(&path, text).unwrap();
         let tokens = TokenFile::load(path).unwrap();
-        let found = tokens.lookup(Digest::of(b"w")).unwrap();
+        let found = tokens.lookup(Digest::compute(b"w")).unwrap();
         assert_eq!((found.name.as_str(), found.scopes.contains(Scope::Write)), ("writer", true));
-        assert_eq!(tokens.lookup(Digest::of(b"r")).unwrap().name, "reader");
-        assert_eq!(tokens.lookup(Digest::of(b"x")), None);
+        assert_eq!(tokens.lookup(Digest::compute(b"r")).unwrap().name, "reader");
+        assert_eq!(tokens.lookup(Digest::compute(b"x")), None);
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
         let tokens = TokenFile::load(path.clone()).unwrap();
         fs::write(&path, "nonsense").unwrap();
         tokens.reload(true);
-        assert!(tokens.lookup(Digest::of(b"1")).is_some());
+        assert!(tokens.lookup(Digest::compute(b"1")).is_some());
         fs::write(&path, entry_line("b", "read", "2")).unwrap();
         tokens.reload(true);
-        assert!(tokens.lookup(Digest::of(b"1")).is_none() && tokens.lookup(Digest::of(b"2")).is_some());
+        assert!(tokens.lookup(Digest::compute(b"1")).is_none() && tokens.lookup(Digest::compute(b"2")).is_some());
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::messages::Error;
+use crate::message_store::Error;
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Lock {
                     pause = (pause * 2).min(Duration::from_millis(50));
                 }
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::Held { path: dir.to_owned(), holder: read_owner(&mut file), waited: wait });
+                    return Err(Error::Locked { path: dir.to_owned(), owner: read_owner(&mut file), waited: wait });
                 }
                 Err(errno) => return Err(failed(errno.into())),
             }

@@ -11,7 +11,7 @@ mod log;
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::messages::{Cursor, Damage, Entry, Error, Messages, Page, Receipt, Stats, Verified};
+use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 
 /// A plain map from digest to bytes.
 pub trait Backend: Send + Sync {
@@ -28,25 +28,25 @@ pub trait Backend: Send + Sync {
     /// Whether something is stored under each of the digests, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
-    /// See [`Messages::length`].
+    /// See [`MessageStore::size`].
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error>;
 
-    /// See [`Messages::list`].
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
+    /// See [`MessageStore::list`].
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error>;
 
-    /// See [`Messages::remove`].
+    /// See [`MessageStore::remove`].
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
-    /// See [`Messages::verify`].
-    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error>;
+    /// See [`MessageStore::verify`].
+    fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error>;
 
-    /// See [`Messages::repair`].
+    /// See [`MessageStore::repair`].
     fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
 
-    /// See [`Messages::stats`].
+    /// See [`MessageStore::stats`].
     fn stats(&self) -> Result<Stats, Error>;
 
-    /// See [`Messages::health`].
+    /// See [`MessageStore::health`].
     fn health(&self) -> Result<(), Error>;
 }
 
@@ -69,12 +69,12 @@ impl<B: Backend> HashingStore<B> {
     }
 }
 
-impl<B: Backend> Messages for HashingStore<B> {
+impl<B: Backend> MessageStore for HashingStore<B> {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
         if let Some(long) = batch.iter().find(|message| message.len() as u64 > self.max_message) {
             return Err(Error::TooLarge { length: long.len() as u64, limit: self.max_message });
         }
-        let batch: Vec<_> = batch.into_iter().map(|message| (Digest::of(&message), message)).collect();
+        let batch: Vec<_> = batch.into_iter().map(|message| (Digest::compute(&message), message)).collect();
         let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
         let new = self.backend.put(batch)?;
         Ok(digests.into_iter().zip(new).map(|(digest, new)| Receipt { digest, new }).collect())
@@ -87,7 +87,7 @@ impl<B: Backend> Messages for HashingStore<B> {
                 ahead = self.backend.get(&digests[at..])?.into_iter();
             }
             match ahead.next().expect("a backend answers at least once") {
-                Some(bytes) if digest.names(&bytes) => Ok(Some(bytes)),
+                Some(bytes) if digest.matches(&bytes) => Ok(Some(bytes)),
                 Some(_) => Err(Error::Corrupt(*digest)),
                 None => Ok(None),
             }
@@ -98,11 +98,11 @@ impl<B: Backend> Messages for HashingStore<B> {
         self.backend.has(digests)
     }
 
-    fn length(&self, digest: Digest) -> Result<Option<u64>, Error> {
+    fn size(&self, digest: Digest) -> Result<Option<u64>, Error> {
         self.backend.size(&digest)
     }
 
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
         self.backend.list(page)
     }
 
@@ -110,7 +110,7 @@ impl<B: Backend> Messages for HashingStore<B> {
         self.backend.remove(digests)
     }
 
-    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error> {
+    fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
         self.backend.verify(from)
     }
 

@@ -204,5 +204,5 @@ pub fn skipped(why: &str) {
 
 /// The text of a digest.
 pub fn digest(message: &[u8]) -> String {
-    Digest::of(message).to_string()
+    Digest::compute(message).to_string()
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use assert_cmd::Command;
-use sha_api::database::public;
+use sha_api::postgres_url::redacted;
 
 use super::server::Server;
 use super::{Sandbox, digest};
@@ -104,7 +104,7 @@ impl View {
         let plain = |bytes: &[u8]| {
             let text = bytes.iter().map(|byte| byte.escape_ascii().to_string()).collect::<String>();
             let text = text.replace(&self.sandbox().store().display().to_string(), "STORE");
-            let text = text.replace(&public(self.sandbox().location().to_str().unwrap()), "STORE");
+            let text = text.replace(&redacted(self.sandbox().location().to_str().unwrap()), "STORE");
             match &self.server {
                 Some(server) => text.replace(&url(server), "STORE"),
                 None => text,

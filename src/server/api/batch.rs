@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Response, json};
 use crate::digest::Digest;
-use crate::messages::{Error, Messages};
-use crate::wire::{Incoming, Outgoing};
+use crate::json_message::{JsonMessage, ParsedMessage};
+use crate::message_store::{Error, MessageStore};
 
 /// The type of bodies that are lines of JSON.
 pub(super) const CONTENT_TYPE: &str = "application/x-ndjson";
@@ -41,7 +41,7 @@ struct ResultLine<'a> {
 }
 
 /// Stores what the good lines hold, all in one commit; answers each line.
-pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn put(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
     let lines = match split_lines(body) {
         Ok(lines) => lines,
         Err(reply) => return Ok(reply),
@@ -71,14 +71,14 @@ pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Response, Erro
 }
 
 /// Answers with those that are not stored.
-pub(super) fn list_missing(digests: &[Digest], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn list_missing(digests: &[Digest], messages: &dyn MessageStore) -> Result<Response, Error> {
     let stored = messages.has(digests)?;
     let missing = digests.iter().zip(stored).filter(|(_, stored)| !stored);
     Ok(ndjson_response(missing.map(|(digest, _)| ResultLine { digest: Some(*digest), ..ResultLine::default() })))
 }
 
 /// Removes them all, and answers which of them were stored.
-pub(super) fn remove(digests: &[Digest], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn remove(digests: &[Digest], messages: &dyn MessageStore) -> Result<Response, Error> {
     let removed = messages.remove(digests)?;
     let line = |(digest, removed): (&Digest, bool)| ResultLine {
         digest: Some(*digest),
@@ -89,9 +89,9 @@ pub(super) fn remove(digests: &[Digest], messages: &dyn Messages) -> Result<Resp
 }
 
 /// Answers with the messages, as many as fit.
-pub(super) fn get(digests: &[Digest], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn get(digests: &[Digest], messages: &dyn MessageStore) -> Result<Response, Error> {
     let mut out = Vec::new();
-    messages.expect(digests);
+    messages.prefetch(digests);
     for &digest in digests {
         let start = out.len();
         append_result_line(digest, messages, &mut out)?;
@@ -121,14 +121,14 @@ fn parse_digest_line(line: &[u8]) -> Option<Digest> {
     json::parse_object::<DigestLine>(line).map(|named| named.digest)
 }
 
-fn append_result_line(digest: Digest, messages: &dyn Messages, out: &mut Vec<u8>) -> Result<(), Error> {
+fn append_result_line(digest: Digest, messages: &dyn MessageStore, out: &mut Vec<u8>) -> Result<(), Error> {
     let mut line = ResultLine { digest: Some(digest), ..ResultLine::default() };
-    match messages.length(digest)? {
+    match messages.size(digest)? {
         None => line.absent = true,
         Some(length) if length > MAX_INLINE_MESSAGE => line.large = true,
         Some(_) => match messages.get_one(digest) {
             Ok(Some(message)) => {
-                json::append_line(out, &Outgoing::new(Some(digest), &message));
+                json::append_line(out, &JsonMessage::new(Some(digest), &message));
                 return Ok(());
             }
             Ok(None) => line.absent = true,
@@ -155,9 +155,9 @@ fn split_lines(body: &[u8]) -> Result<Vec<&[u8]>, Response> {
 
 /// The message of a line, or what is wrong with it.
 fn parse_message_line(line: &[u8], limit: u64) -> Result<Vec<u8>, &'static str> {
-    let Incoming { digest, message } =
+    let ParsedMessage { digest, message } =
         json::parse_object(line).ok_or("Invalid line, expected a JSON object with a message or base64")?;
-    if digest.is_some_and(|digest| !digest.names(&message)) {
+    if digest.is_some_and(|digest| !digest.matches(&message)) {
         return Err("The message does not hash to its digest");
     }
     if message.len() as u64 > limit { Err("Message is too large") } else { Ok(message) }

@@ -2,11 +2,11 @@
 
 use super::super::{Method, Request, handle, json};
 use super::*;
-use crate::testing::Memory;
+use crate::testing::MemoryStore;
 
 const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
-fn post_lines(path: &str, body: &[u8], memory: &Memory) -> Response {
+fn post_lines(path: &str, body: &[u8], memory: &MemoryStore) -> Response {
     let content_type = Some(CONTENT_TYPE.to_owned());
     handle(Request { content_type, body: body.to_vec(), ..Request::new(Method::Post, path) }, memory)
 }
@@ -31,12 +31,12 @@ fn digest_lines(digests: &[Digest]) -> Vec<u8> {
 
 #[test]
 fn each_line_has_a_result_in_order_and_an_invalid_line_has_an_error() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let deep = format!("{{\"message\": \"a\", \"b\": {}", "[".repeat(100_000));
     let body = format!(
         "{{\"message\": \"foo\"}}\n\n{{\"base64\": \"/w==\", \"digest\": \"{}\"}}\r\n{{\"message\": \"a\", \"digest\": \"{FOO}\"}}\n\
          [null, \"foo\", null]\n{{\"message\": \"a\"}} x\n{{}}\n{deep}\n{{\"message\": \"foo\", \"more\": [1]}}",
-        Digest::of(b"\xff")
+        Digest::compute(b"\xff")
     );
     let reply = post_lines("/messages", body.as_bytes(), &memory);
     assert_eq!((reply.status, reply.raw_headers.as_str()), (200, "Content-Type: application/x-ndjson\r\n"));
@@ -48,14 +48,14 @@ fn each_line_has_a_result_in_order_and_an_invalid_line_has_an_error() {
     assert!(
         status_and_body(&reply).1.starts_with(&format!("{{\"digest\": \"{FOO}\", \"new\": true}}\n{{\"err_msg\": \""))
     );
-    assert_eq!(values[2]["digest"], Digest::of(b"\xff").to_string());
+    assert_eq!(values[2]["digest"], Digest::compute(b"\xff").to_string());
     assert_eq!((values[8]["digest"].as_str(), values[8]["new"].as_bool()), (Some(FOO), Some(false)));
     assert_eq!(memory.stats().unwrap().messages, 2);
 }
 
 #[test]
 fn a_message_that_is_too_large_fails_only_its_own_line() {
-    let memory = Memory::taking(3);
+    let memory = MemoryStore::with_limit(3);
     let body = b"{\"message\": \"foo\"}\n{\"message\": \"long\"}\n{\"message\": \"bar\"}\n";
     let values = parse_values(&post_lines("/messages", body, &memory));
     assert_eq!(values[1]["err_msg"], "Message is too large");
@@ -66,7 +66,7 @@ fn a_message_that_is_too_large_fails_only_its_own_line() {
 #[test]
 fn an_empty_body_returns_no_lines_and_a_missing_content_type_is_400() {
     for path in ["/messages", "/messages/missing", "/messages/get", "/messages/remove"] {
-        let memory = Memory::default();
+        let memory = MemoryStore::default();
         assert_eq!(status_and_body(&post_lines(path, b"", &memory)), (200, String::new()), "{path}");
         assert_eq!(handle(Request::new(Method::Post, path), &memory).status, 400, "{path}");
     }
@@ -74,12 +74,12 @@ fn an_empty_body_returns_no_lines_and_a_missing_content_type_is_400() {
 
 #[test]
 fn a_store_error_fails_the_whole_request() {
-    let memory = || Memory::failing(Error::Full("/secret".into()));
+    let memory = || MemoryStore::failing(Error::NoSpace("/secret".into()));
     for (path, body) in [
         ("/messages", &b"{\"message\": \"foo\"}\n"[..]),
-        ("/messages/missing", &digest_lines(&[Digest::of(b"")])),
-        ("/messages/get", &digest_lines(&[Digest::of(b"")])),
-        ("/messages/remove", &digest_lines(&[Digest::of(b"")])),
+        ("/messages/missing", &digest_lines(&[Digest::compute(b"")])),
+        ("/messages/get", &digest_lines(&[Digest::compute(b"")])),
+        ("/messages/remove", &digest_lines(&[Digest::compute(b"")])),
     ] {
         assert_eq!(
             status_and_body(&post_lines(path, body, &memory())),
@@ -91,7 +91,7 @@ fn a_store_error_fails_the_whole_request() {
 
 #[test]
 fn a_line_without_a_digest_is_400_with_its_number_and_changes_nothing() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     memory.put(vec![b"foo".to_vec()]).unwrap();
     for bad in ["", "{}", "[]", "foo", "{\"digest\": \"2c26\"}", "{\"digest\": 1}"] {
         let body = format!("{{\"digest\": \"{FOO}\"}}\n{bad}\n");
@@ -109,10 +109,10 @@ fn a_line_without_a_digest_is_400_with_its_number_and_changes_nothing() {
 
 #[test]
 fn missing_lists_absent_digests_and_remove_reports_which_were_stored() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     memory.put(vec![b"foo".to_vec()]).unwrap();
-    let body = digest_lines(&[Digest::of(b"a"), Digest::of(b"foo"), Digest::of(b"b")]);
-    let absent = digest_lines(&[Digest::of(b"a"), Digest::of(b"b")]);
+    let body = digest_lines(&[Digest::compute(b"a"), Digest::compute(b"foo"), Digest::compute(b"b")]);
+    let absent = digest_lines(&[Digest::compute(b"a"), Digest::compute(b"b")]);
     assert_eq!(post_lines("/messages/missing", &body, &memory).body, absent);
     let removed = parse_values(&post_lines("/messages/remove", &body, &memory));
     assert_eq!(removed.iter().map(|line| line["removed"].as_bool().unwrap()).collect::<Vec<_>>(), [false, true, false]);
@@ -121,11 +121,11 @@ fn missing_lists_absent_digests_and_remove_reports_which_were_stored() {
 
 #[test]
 fn messages_are_returned_in_request_order_and_failures_are_marked() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let large = vec![b'x'; (1 << 20) + 1];
     memory.put(vec![b"foo".to_vec(), b"\xff".to_vec(), large.clone()]).unwrap();
-    memory.spoil(b"bad");
-    let asked: Vec<_> = [&b"foo"[..], b"none", b"\xff", &large, b"bad", b"foo"].map(Digest::of).to_vec();
+    memory.make_corrupt(b"bad");
+    let asked: Vec<_> = [&b"foo"[..], b"none", b"\xff", &large, b"bad", b"foo"].map(Digest::compute).to_vec();
     let lines = parse_values(&post_lines("/messages/get", &digest_lines(&asked), &memory));
     assert_eq!(lines.len(), 6);
     for (line, digest) in lines.iter().zip(asked) {
@@ -141,9 +141,9 @@ fn messages_are_returned_in_request_order_and_failures_are_marked() {
 
 #[test]
 fn a_response_ends_at_its_size_limit_but_has_at_least_one_line() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let messages: Vec<_> = (0..20_u8).map(|seed| vec![seed; 1 << 20]).collect();
-    let digests: Vec<_> = messages.iter().map(|message| Digest::of(message)).collect();
+    let digests: Vec<_> = messages.iter().map(|message| Digest::compute(message)).collect();
     memory.put(messages).unwrap();
     let (mut asked, mut rounds) = (digests.as_slice(), 0);
     while !asked.is_empty() {
@@ -160,7 +160,7 @@ fn a_response_ends_at_its_size_limit_but_has_at_least_one_line() {
 fn too_many_lines_are_413() {
     for path in ["/messages", "/messages/missing", "/messages/get", "/messages/remove"] {
         let body = b"\n".repeat(MAX_LINES + 1);
-        assert_eq!(post_lines(path, &body, &Memory::default()).status, 413, "{path}");
+        assert_eq!(post_lines(path, &body, &MemoryStore::default()).status, 413, "{path}");
     }
-    assert_eq!(post_lines("/messages", &b"\n".repeat(MAX_LINES), &Memory::default()).status, 200);
+    assert_eq!(post_lines("/messages", &b"\n".repeat(MAX_LINES), &MemoryStore::default()).status, 200);
 }

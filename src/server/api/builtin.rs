@@ -1,7 +1,7 @@
 //! What the server answers by itself, whether or not the store is open: probes, metrics, the description.
 
 use super::{Method, Request, Response, json};
-use crate::messages::{Error, Messages};
+use crate::message_store::{Error, MessageStore};
 
 /// The contract, for programs.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -64,7 +64,7 @@ pub(in crate::server) fn store_not_open() -> Response {
 }
 
 /// Whether the store can still do all it is for; `is_written`: that is more than to be read.
-pub(in crate::server) fn health(messages: &dyn Messages, writable: bool) -> Health {
+pub(in crate::server) fn health(messages: &dyn MessageStore, writable: bool) -> Health {
     match messages.health() {
         Ok(()) => Health::Ready,
         Err(Error::ReadOnly(_)) if !writable => Health::Ready,

@@ -97,9 +97,9 @@ mod tests {
 
     #[test]
     fn only_a_200_response_reports_stored_digests() {
-        let lines = format!("{{\"digest\": \"{0}\", \"new\": true}}\n{{\"err_msg\": \"{0}\"}}\n", Digest::of(b""));
+        let lines = format!("{{\"digest\": \"{0}\", \"new\": true}}\n{{\"err_msg\": \"{0}\"}}\n", Digest::compute(b""));
         let reply = |status| Response::new(status, batch::CONTENT_TYPE, lines.clone().into_bytes());
-        assert_eq!(parse_batch_response(&reply(200)), [Some(Digest::of(b"")), None]);
+        assert_eq!(parse_batch_response(&reply(200)), [Some(Digest::compute(b"")), None]);
         assert_eq!(parse_batch_response(&reply(507)), []);
     }
 }

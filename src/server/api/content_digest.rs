@@ -13,7 +13,7 @@ pub(super) fn verify_body(request: &Request) -> Result<(), Response> {
     if said.is_empty() {
         return Ok(());
     }
-    let received = Digest::of(&request.body);
+    let received = Digest::compute(&request.body);
     if said.iter().all(|digest| *digest == received) {
         return Ok(());
     }

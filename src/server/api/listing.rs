@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Response, json};
 use crate::digest::ParseError;
-use crate::messages::{Entry, Error, Messages, Page};
+use crate::message_store::{Entry, Error, ListQuery, MessageStore};
 
 /// How many are listed unless the client says otherwise.
 const DEFAULT_LIMIT: usize = 1000;
@@ -13,8 +13,8 @@ const MAX_LIMIT: usize = 10_000;
 
 /// A page that is asked for, and the prefix as the client wrote it.
 #[derive(Debug)]
-pub(super) struct ListQuery {
-    page: Page,
+pub(super) struct ListParameters {
+    page: ListQuery,
     prefix: Option<String>,
 }
 
@@ -24,7 +24,7 @@ struct ListResponse {
 }
 
 /// What `query` asks for; else a 400 that names what is wrong.
-pub(super) fn parse_query(query: Option<&str>) -> Result<ListQuery, Response> {
+pub(super) fn parse_query(query: Option<&str>) -> Result<ListParameters, Response> {
     let (mut after, mut limit, mut prefix) = (None, None, None);
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -47,12 +47,12 @@ pub(super) fn parse_query(query: Option<&str>) -> Result<ListQuery, Response> {
     let named = |name: &'static str| move |error: ParseError| invalid_parameter(name, &error.to_string());
     let after = after.map(str::parse).transpose().map_err(named("after"))?;
     let range = prefix.unwrap_or("").parse().map_err(named("prefix"))?;
-    let page = Page { prefix: range, after, limit };
-    Ok(ListQuery { page, prefix: prefix.map(str::to_owned) })
+    let page = ListQuery { prefix: range, after, limit };
+    Ok(ListParameters { page, prefix: prefix.map(str::to_owned) })
 }
 
 /// The page, with a link to the next one if it is full.
-pub(super) fn list(wanted: &ListQuery, messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn list(wanted: &ListParameters, messages: &dyn MessageStore) -> Result<Response, Error> {
     let listed = ListResponse { messages: messages.list(&wanted.page)? };
     let reply = Response::json(200, json::to_vec(&listed)).with_header("Cache-Control", "no-store");
     let limit = wanted.page.limit;

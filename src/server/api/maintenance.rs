@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Response, json};
-use crate::messages::{Cursor, Damage, Error, Messages, Stats};
+use crate::message_store::{Cursor, Damage, Error, MessageStore, Stats};
 
 #[derive(Serialize)]
 struct StatsResponse {
@@ -24,14 +24,14 @@ struct RepairRequest {
 }
 
 /// What there is, counted.
-pub(super) fn stats(messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn stats(messages: &dyn MessageStore) -> Result<Response, Error> {
     let health = messages.health().map_or_else(|error| error.to_string(), |()| "ok".to_owned());
     let report = StatsResponse { stats: messages.stats()?, health };
     Ok(Response::json(200, json::to_vec(&report)).with_header("Cache-Control", "no-store"))
 }
 
 /// One step of verifying.
-pub(super) fn verify(body: &[u8], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn verify(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
     let Some(VerifyRequest { from }) = json::parse_object(body) else {
         return Ok(Response::error(400, "Invalid JSON request, expected from: null or where a step ended"));
     };
@@ -45,7 +45,7 @@ pub(super) fn verify(body: &[u8], messages: &dyn Messages) -> Result<Response, E
 }
 
 /// Puts damage out of the way.
-pub(super) fn repair(body: &[u8], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn repair(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
     let Some(damage) = parse_damage(body) else {
         return Ok(Response::error(400, "Invalid JSON request, expected damage: what verifying found"));
     };

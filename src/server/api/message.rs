@@ -6,10 +6,10 @@ use base64::prelude::BASE64_STANDARD;
 use super::representation::{self, Representation};
 use super::{Method, Request, Response, content_digest, json, range};
 use crate::digest::Digest;
-use crate::messages::{Error, Messages};
+use crate::message_store::{Error, MessageStore};
 
 /// Stores the message of `{"message": "…"}`.
-pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn put(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
     let Some(message) = json::parse_put_body(body) else {
         return Ok(Response::error(400, "Invalid JSON request, no message key found"));
     };
@@ -19,8 +19,8 @@ pub(super) fn put(body: &[u8], messages: &dyn Messages) -> Result<Response, Erro
 }
 
 /// Stores `message`, if it is the one of `digest`.
-pub(super) fn upload(digest: Digest, message: Vec<u8>, messages: &dyn Messages) -> Result<Response, Error> {
-    if !digest.names(&message) {
+pub(super) fn upload(digest: Digest, message: Vec<u8>, messages: &dyn MessageStore) -> Result<Response, Error> {
+    if !digest.matches(&message) {
         return Ok(Response::error(409, "The bytes do not hash to the digest"));
     }
     let receipts = messages.put(vec![message])?;
@@ -35,10 +35,10 @@ pub(in crate::server) fn already_stored(
     request: &Request,
     length: Option<u64>,
     longest: u64,
-    messages: &dyn Messages,
+    messages: &dyn MessageStore,
 ) -> Option<Response> {
     let digest = super::digest_from_path(&request.path).filter(|_| request.method == Method::Put)?;
-    let stored_length = messages.length(digest).ok()??;
+    let stored_length = messages.size(digest).ok()??;
     let is_other = length.is_some_and(|length| length != stored_length) || !content_digest::matches(request, digest);
     if is_other || stored_length > longest {
         return None;
@@ -51,7 +51,7 @@ pub(super) fn get(
     digest: Digest,
     form: Representation,
     request: &Request,
-    messages: &dyn Messages,
+    messages: &dyn MessageStore,
 ) -> Result<Response, Error> {
     let tag = form.etag(digest);
     if request.if_none_match.as_deref().is_some_and(|known| representation::etag_matches(known, &tag)) {
@@ -81,7 +81,7 @@ pub(super) fn get(
 }
 
 /// Removes a message.
-pub(super) fn remove(digest: Digest, messages: &dyn Messages) -> Result<Response, Error> {
+pub(super) fn remove(digest: Digest, messages: &dyn MessageStore) -> Result<Response, Error> {
     match messages.remove(&[digest])?.as_slice() {
         [true] => Ok(Response::empty(204)),
         _ => Ok(not_found()),

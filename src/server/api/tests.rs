@@ -1,6 +1,6 @@
 //! The contract, request by request, over messages kept in memory.
 
-use crate::testing::Memory;
+use crate::testing::MemoryStore;
 
 use super::*;
 
@@ -12,11 +12,11 @@ fn post(content_type: &str, body: &[u8]) -> Response {
         body: body.to_vec(),
         ..Request::new(Method::Post, "/messages")
     };
-    handle(request, &Memory::default())
+    handle(request, &MemoryStore::default())
 }
 
 fn put_then_get(accept: Option<&str>, message: &[u8]) -> Response {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let receipts = memory.put(vec![message.to_vec()]).unwrap();
     let path = format!("/messages/{}", receipts[0].digest);
     handle(Request { accept: accept.map(str::to_owned), ..Request::new(Method::Get, &path) }, &memory)
@@ -144,7 +144,7 @@ fn a_message_that_is_not_utf8_is_406_as_json_and_the_error_names_the_remedy() {
 
 #[test]
 fn absent_messages_invalid_digests_and_unknown_paths_are_404() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     for name in [FOO, "foo", "", "../livez", "%2e%2e", &FOO[1..], &format!("{FOO}/"), &format!("{FOO}%00")] {
         let reply = handle(Request::new(Method::Get, &format!("/messages/{name}")), &memory);
         assert_eq!(status_and_body(&reply), (404, r#"{"err_msg": "Message not found"}"#), "{name}");
@@ -157,7 +157,7 @@ fn absent_messages_invalid_digests_and_unknown_paths_are_404() {
 
 #[test]
 fn a_digest_is_accepted_in_either_case() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     memory.put(vec![b"foo".to_vec()]).unwrap();
     let reply = handle(Request::new(Method::Get, &format!("/messages/{}", FOO.to_uppercase())), &memory);
     assert_eq!(status_and_body(&reply), (200, r#"{"message": "foo"}"#));
@@ -165,7 +165,7 @@ fn a_digest_is_accepted_in_either_case() {
 
 #[test]
 fn a_matching_etag_is_304_only_if_the_message_is_stored() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let ask = |tags: &str| Request {
         if_none_match: Some(tags.to_owned()),
         ..Request::new(Method::Get, &format!("/messages/{FOO}"))
@@ -196,7 +196,7 @@ fn an_unsupported_method_is_405_with_an_allow_header() {
         (Method::Other, "/messages", "GET, HEAD, POST"),
         (Method::Post, "/livez", "GET, HEAD"),
     ] {
-        let reply = handle(Request::new(method, path), &Memory::default());
+        let reply = handle(Request::new(method, path), &MemoryStore::default());
         assert_eq!(status_and_body(&reply), (405, r#"{"err_msg": "Method not allowed"}"#));
         assert_eq!(header(&reply, "Allow"), Some(allowed));
     }
@@ -207,14 +207,14 @@ fn a_store_error_sets_the_status_and_never_exposes_the_cause() {
     let foo: Digest = FOO.parse().unwrap();
     let secret = || std::io::Error::other("/secret/path");
     for (error, status, words, noted) in [
-        (messages::Error::Corrupt(foo), 500, "Message is corrupt", true),
-        (messages::Error::TooLarge { length: 9, limit: 1 }, 413, "Message is too large", false),
-        (messages::Error::Full("/secret".into()), 507, "No space left", true),
-        (messages::Error::Failed("secret".into()), 503, "Writing has stopped", true),
-        (messages::Error::io("reading /secret", secret()), 500, "Internal server error", true),
-        (messages::Error::Unusable("secret".into()), 500, "Internal server error", true),
+        (message_store::Error::Corrupt(foo), 500, "Message is corrupt", true),
+        (message_store::Error::TooLarge { length: 9, limit: 1 }, 413, "Message is too large", false),
+        (message_store::Error::NoSpace("/secret".into()), 507, "No space left", true),
+        (message_store::Error::WriteFailed("secret".into()), 503, "Writing has stopped", true),
+        (message_store::Error::io("reading /secret", secret()), 500, "Internal server error", true),
+        (message_store::Error::Unusable("secret".into()), 500, "Internal server error", true),
     ] {
-        let memory = Memory::failing(error);
+        let memory = MemoryStore::failing(error);
         let get = handle(Request::new(Method::Get, &format!("/messages/{FOO}")), &memory);
         assert_eq!(status_and_body(&get), (status, format!("{{\"err_msg\": \"{words}\"}}").as_str()));
         assert_eq!(get.cause.is_some(), noted);
@@ -245,10 +245,10 @@ fn openapi_describes_exactly_the_served_routes() {
 
 #[test]
 fn livez_and_readyz_report_the_health_of_the_store() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     assert_eq!(handle(Request::new(Method::Get, "/livez"), &memory).status, 200);
     assert_eq!(handle(Request::new(Method::Get, "/readyz"), &memory).status, 200);
-    let failing = Memory::failing(messages::Error::Failed("disk".into()));
+    let failing = MemoryStore::failing(message_store::Error::WriteFailed("disk".into()));
     assert_eq!(handle(Request::new(Method::Get, "/livez"), &failing).status, 200);
     assert_eq!(handle(Request::new(Method::Get, "/readyz"), &failing).status, 503);
     for (health, status) in

@@ -25,13 +25,13 @@ struct PageMeta {
 static PAGE_META: LazyLock<PageMeta> = LazyLock::new(|| {
     let mut policy = "default-src 'none'".to_owned();
     for (directive, element) in [("script-src", "script"), ("style-src", "style")] {
-        let digest = BASE64_STANDARD.encode(Digest::of(element_content(element).as_bytes()).as_bytes());
+        let digest = BASE64_STANDARD.encode(Digest::compute(element_content(element).as_bytes()).as_bytes());
         let _ = write!(policy, "; {directive} 'sha256-{digest}'");
     }
     // The icon is an empty one, so that no browser asks for another.
     policy.push_str("; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
     policy.push_str("; require-trusted-types-for 'script'; trusted-types 'none'");
-    PageMeta { policy, etag: format!("\"{}\"", Digest::of(PAGE_HTML.as_bytes())) }
+    PageMeta { policy, etag: format!("\"{}\"", Digest::compute(PAGE_HTML.as_bytes())) }
 });
 
 /// The reply to a request for `/`; `None`: it is for another path.

@@ -8,9 +8,9 @@ use crate::server::api::Method;
 use crate::server::auth::{Authorizer, Scopes};
 use crate::server::budget::Budget;
 use crate::server::coalescer;
-use crate::testing::Memory;
+use crate::testing::MemoryStore;
 
-fn app(memory: &Arc<Memory>) -> App {
+fn app(memory: &Arc<MemoryStore>) -> App {
     let mut service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
     service.put_coalescer = coalescer::tests::coalescer_with_long_wait();
     service.attach_store(Arc::clone(memory) as _).unwrap();
@@ -46,17 +46,17 @@ fn coalesced_responses(service: &App, messages: &[&str]) -> Vec<Arc<Response>> {
 }
 
 /// The replies to the same, one after the other, in a store of their own.
-fn individual_responses(memory: Memory, messages: &[&str]) -> Vec<Arc<Response>> {
+fn individual_responses(memory: MemoryStore, messages: &[&str]) -> Vec<Arc<Response>> {
     let service = app(&Arc::new(memory));
     messages.iter().map(|message| service.handle(put_request(message)).response).collect()
 }
 
 #[test]
 fn coalesced_puts_are_one_batch_and_get_the_responses_of_individual_puts() {
-    let memory = Arc::new(Memory::default());
+    let memory = Arc::new(MemoryStore::default());
     let messages = ["foo", "bar", "foo", "", "\\n\\u00e4\\\"", "{\\\"message\\\": 1}", "a b", "\u{1f600}"];
     let replies = coalesced_responses(&app(&memory), &messages);
-    assert_eq!(replies, individual_responses(Memory::default(), &messages));
+    assert_eq!(replies, individual_responses(MemoryStore::default(), &messages));
     assert!(replies.iter().all(|reply| reply.status == 200));
     assert_eq!(memory.puts(), 1);
 }
@@ -64,7 +64,8 @@ fn coalesced_puts_are_one_batch_and_get_the_responses_of_individual_puts() {
 #[test]
 fn a_rejected_message_does_not_affect_other_puts_of_its_batch() {
     let messages = ["foo", "bad!", "bar"];
-    let cases: [(fn() -> Memory, u16); 2] = [(|| Memory::taking(3), 413), (|| Memory::refusing(b"bad!"), 507)];
+    let cases: [(fn() -> MemoryStore, u16); 2] =
+        [(|| MemoryStore::with_limit(3), 413), (|| MemoryStore::rejecting(b"bad!"), 507)];
     for (memory, status) in cases {
         let replies = coalesced_responses(&app(&Arc::new(memory())), &messages);
         assert_eq!(replies, individual_responses(memory(), &messages));

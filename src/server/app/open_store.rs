@@ -4,14 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::digest::Digest;
-use crate::messages::Messages;
+use crate::message_store::MessageStore;
 use crate::server::engine::Engine;
 use crate::server::warn;
 
 /// What is there once the store is open.
 pub(super) struct OpenStore {
     pub(super) engine: RwLock<Arc<Engine>>,
-    pub(super) messages: Arc<dyn Messages>,
+    pub(super) messages: Arc<dyn MessageStore>,
 }
 
 impl OpenStore {
@@ -37,7 +37,7 @@ impl OpenStore {
 
     /// How long a message is, 0 if it is absent. What cannot be told counts as long.
     pub(super) fn length(&self, digest: Digest) -> u64 {
-        match catch_unwind(AssertUnwindSafe(|| self.messages.length(digest))) {
+        match catch_unwind(AssertUnwindSafe(|| self.messages.size(digest))) {
             Ok(Ok(length)) => length.unwrap_or(0),
             _ => u64::MAX,
         }

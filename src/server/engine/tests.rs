@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use crate::testing::Memory;
+use crate::testing::MemoryStore;
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn put_request(message: &str) -> Request {
 }
 
 fn engine() -> Engine {
-    Engine::start(Arc::new(Memory::default())).unwrap()
+    Engine::start(Arc::new(MemoryStore::default())).unwrap()
 }
 
 /// An engine whose connections have all broken and whose tiny_http accepts no more.
@@ -28,7 +28,7 @@ pub(in crate::server) fn dead_engine() -> Engine {
     drop(pool.checkout(|_| unreachable!()));
     let server = Server::from_listener(bind("alive"), None).unwrap();
     drop(UnixStream::connect(dir.path().join("alive")));
-    Engine { server, pool, messages: Arc::new(Memory::default()) }
+    Engine { server, pool, messages: Arc::new(MemoryStore::default()) }
 }
 
 fn location(reply: &Response) -> String {
@@ -97,7 +97,7 @@ fn a_head_response_has_the_content_length_and_no_body() {
 
 #[test]
 fn the_method_and_query_reach_the_api_unchanged() {
-    let memory = Arc::new(Memory::default());
+    let memory = Arc::new(MemoryStore::default());
     let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
     let (reply, _held) = Engine::start(memory).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
     assert_eq!(reply, Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD, POST"));
@@ -106,47 +106,53 @@ fn the_method_and_query_reach_the_api_unchanged() {
 /// Panics when it is asked.
 struct PanickingMessages;
 
-impl Messages for PanickingMessages {
-    fn put(&self, _: Vec<Vec<u8>>) -> Result<Vec<crate::messages::Receipt>, crate::messages::Error> {
+impl MessageStore for PanickingMessages {
+    fn put(&self, _: Vec<Vec<u8>>) -> Result<Vec<crate::message_store::Receipt>, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
     fn get<'a>(
         &'a self,
         _: &'a [crate::digest::Digest],
-    ) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, crate::messages::Error>> + 'a> {
+    ) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, crate::message_store::Error>> + 'a> {
         panic!("as the test wants")
     }
 
-    fn has(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::messages::Error> {
+    fn has(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn length(&self, _: crate::digest::Digest) -> Result<Option<u64>, crate::messages::Error> {
+    fn size(&self, _: crate::digest::Digest) -> Result<Option<u64>, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn list(&self, _: &crate::messages::Page) -> Result<Vec<crate::messages::Entry>, crate::messages::Error> {
+    fn list(
+        &self,
+        _: &crate::message_store::ListQuery,
+    ) -> Result<Vec<crate::message_store::Entry>, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn remove(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::messages::Error> {
+    fn remove(&self, _: &[crate::digest::Digest]) -> Result<Vec<bool>, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn verify(&self, _: Option<&crate::messages::Cursor>) -> Result<crate::messages::Verified, crate::messages::Error> {
+    fn verify(
+        &self,
+        _: Option<&crate::message_store::Cursor>,
+    ) -> Result<crate::message_store::VerifyStep, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn repair(&self, _: &[crate::messages::Damage]) -> Result<(), crate::messages::Error> {
+    fn repair(&self, _: &[crate::message_store::Damage]) -> Result<(), crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn stats(&self) -> Result<crate::messages::Stats, crate::messages::Error> {
+    fn stats(&self) -> Result<crate::message_store::Stats, crate::message_store::Error> {
         panic!("as the test wants")
     }
 
-    fn health(&self) -> Result<(), crate::messages::Error> {
+    fn health(&self) -> Result<(), crate::message_store::Error> {
         panic!("as the test wants")
     }
 }

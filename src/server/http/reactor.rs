@@ -271,7 +271,7 @@ mod tests {
         };
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
         full.set_nonblocking(false).unwrap();
-        let digest = Digest::of(b"");
+        let digest = Digest::compute(b"");
         house.completed_puts().extend([(first, Some(digest)), (second, Some(digest))]);
         thread::scope(|scope| {
             scope.spawn(|| house.resume_completed(&mut WorkerBuffers::default()));

@@ -13,7 +13,7 @@ use rustix::buffer::Buffer;
 use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType};
 use rustix::net::{recv, send, sendmsg};
 
-use crate::socket;
+use crate::unix_path;
 
 /// Clients that may wait to be let in.
 const BACKLOG: i32 = 4096;
@@ -62,7 +62,7 @@ impl Listener {
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        socket::with_address(path, |address| rustix::net::bind(&socket, address))?;
+        unix_path::with_address(path, |address| rustix::net::bind(&socket, address))?;
         // Nobody gets in before this: it does not listen yet.
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         rustix::net::listen(&socket, BACKLOG)?;

@@ -158,7 +158,7 @@ fn load_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 /// As browsers and `openssl x509 -fingerprint -sha256` show it.
 fn certificate_fingerprint(key: &CertifiedKey) -> String {
     let mut text = String::new();
-    for (at, byte) in Digest::of(&key.cert[0]).as_bytes().iter().enumerate() {
+    for (at, byte) in Digest::compute(&key.cert[0]).as_bytes().iter().enumerate() {
         let colon = if at == 0 { "" } else { ":" };
         write!(text, "{colon}{byte:02X}").expect("a string takes all that is written");
     }

@@ -88,12 +88,12 @@ impl Block {
 
     /// What the block says of a digest, if anything.
     pub fn find(&self, digest: &Digest) -> Option<Slot> {
-        let wanted = digest.leading();
+        let wanted = digest.prefix_u64();
         let guess = self.interpolate(wanted);
-        let before = self.digests[..guess].iter().rev().take_while(|its| its.leading() >= wanted).count();
+        let before = self.digests[..guess].iter().rev().take_while(|its| its.prefix_u64() >= wanted).count();
         let from = &self.digests[guess - before..];
-        let behind = from.iter().take_while(|its| its.leading() < wanted).count();
-        let mut alike = from[behind..].iter().take_while(|its| its.leading() == wanted);
+        let behind = from.iter().take_while(|its| its.prefix_u64() < wanted).count();
+        let mut alike = from[behind..].iter().take_while(|its| its.prefix_u64() == wanted);
         let at = alike.position(|its| its == digest)?;
         Some(self.slots[self.digests.len() - from.len() + behind + at])
     }
@@ -102,7 +102,7 @@ impl Block {
     /// most, unless somebody has chosen them.
     fn interpolate(&self, wanted: u64) -> usize {
         let ends = self.digests.first().zip(self.digests.last());
-        let (first, last) = ends.map_or((0, 0), |(first, last)| (first.leading(), last.leading()));
+        let (first, last) = ends.map_or((0, 0), |(first, last)| (first.prefix_u64(), last.prefix_u64()));
         let (part, whole) = (wanted.clamp(first, last) - first, u128::from(last - first).max(1));
         let place = u128::from(part) * self.digests.len() as u128 / whole;
         usize::try_from(place).expect("not behind the end")

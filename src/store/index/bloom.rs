@@ -32,7 +32,7 @@ impl BloomFilter {
     /// A filter that holds these, which are in order; one at least.
     pub fn build(entries: &[IndexEntry]) -> Self {
         let cells = vec![FilterBlock([0; BLOCK_BYTES]); (entries.len() * BYTES_PER_ENTRY).div_ceil(BLOCK_BYTES)];
-        let ends = [0, entries.len() - 1].map(|place| entries[place].0.leading());
+        let ends = [0, entries.len() - 1].map(|place| entries[place].0.prefix_u64());
         let mut filter = Self::new(cells, ends);
         for (digest, _) in entries {
             let cell = filter.block_index(digest);
@@ -50,7 +50,7 @@ impl BloomFilter {
     /// Whether it may hold a digest. If not, it surely does not.
     pub fn may_contain(&self, digest: &Digest) -> bool {
         let [first, last] = self.prefix_range;
-        if !(first..=last).contains(&digest.leading()) {
+        if !(first..=last).contains(&digest.prefix_u64()) {
             return false;
         }
         let FilterBlock(cell) = &self.blocks[self.block_index(digest)];
@@ -76,7 +76,7 @@ impl BloomFilter {
     /// The place of a digest's cell; of one beyond the ends, the cell there.
     fn block_index(&self, digest: &Digest) -> usize {
         let [first, last] = self.prefix_range;
-        let steps = digest.leading().clamp(first, last) - first;
+        let steps = digest.prefix_u64().clamp(first, last) - first;
         usize::try_from((u128::from(steps) * u128::from(self.slope)) >> 64).expect("less than there are cells")
     }
 
@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn filter_has_no_false_negatives_and_few_false_positives() {
-        let mut entries: Vec<_> = (0..116_000u32).map(|number| (Digest::of(&number.to_le_bytes()), None)).collect();
+        let mut entries: Vec<_> =
+            (0..116_000u32).map(|number| (Digest::compute(&number.to_le_bytes()), None)).collect();
         entries.sort_unstable_by_key(|(digest, _)| *digest);
         let (held, rest): (Vec<_>, Vec<_>) = entries.iter().enumerate().partition(|(place, _)| place % 7 == 0);
         let [held, rest] =

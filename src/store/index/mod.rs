@@ -33,7 +33,7 @@ use write_buffer::{Work, WriteBuffer};
 
 use super::log::{Log, LogEnd, LogPosition, RecordLocation};
 use crate::digest::Digest;
-use crate::messages::{Error, Page};
+use crate::message_store::{Error, ListQuery};
 use crate::store::{EventSink, StoreEvent};
 
 /// After this long without a commit the table is flushed.
@@ -115,7 +115,7 @@ impl Index {
     }
 
     /// A page of what is stored.
-    pub fn list_page(&self, page: &Page) -> Result<Vec<(Digest, RecordLocation)>, Error> {
+    pub fn list_page(&self, page: &ListQuery) -> Result<Vec<(Digest, RecordLocation)>, Error> {
         self.write_buffer.wait_drained();
         let (first, last) = page.prefix.range().into_inner();
         let from = match page.after {
@@ -149,7 +149,7 @@ impl Index {
         let flushed = self.with_lsm(|table| table.flush().map(|()| table.flushed_totals()))?;
         match flushed.position >= reached {
             true => Ok(()),
-            false => Err(Error::Full(self.opener.dir.clone())),
+            false => Err(Error::NoSpace(self.opener.dir.clone())),
         }
     }
 

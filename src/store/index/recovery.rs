@@ -11,7 +11,7 @@ use super::replay::{ReplayError, ReplayOutcome, replay};
 use super::sled_guard::SledGuard;
 use super::sled_store::IndexError;
 use super::totals::{Totals, TotalsDelta};
-use crate::messages::Error;
+use crate::message_store::Error;
 use crate::store::log::{Log, LogEnd};
 use crate::store::{EventSink, StoreEvent};
 
@@ -39,7 +39,7 @@ impl IndexOpener {
     pub fn open(&self) -> Result<RecoveredIndex, Error> {
         let table = match self.open_lsm() {
             Ok(table) => table,
-            Err(why) if why.is_disk_full => return Err(Error::Full(self.dir.clone())),
+            Err(why) if why.is_disk_full => return Err(Error::NoSpace(self.dir.clone())),
             Err(why) => return self.rebuild(&why, None),
         };
         let (guard, flushed) = (SledGuard::new(&self.dir), table.totals());
@@ -186,7 +186,7 @@ impl IndexOpener {
                 self.report_losses(before, &mark);
                 Ok(RecoveredIndex { lsm: table, message_count: mark.messages, deferred: left, log_end: tail })
             }
-            Err(ReplayError::Index(why)) if why.is_disk_full => Err(Error::Full(self.dir.clone())),
+            Err(ReplayError::Index(why)) if why.is_disk_full => Err(Error::NoSpace(self.dir.clone())),
             Err(ReplayError::Index(why)) => Err(failed(io::Error::other(why))),
             Err(ReplayError::Log(why)) => Err(log_read_error(why)),
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sled_store::IndexError;
 use super::totals::Totals;
-use crate::durable;
+use crate::fs;
 use crate::store::log::LogPosition;
 
 /// After so many attempts to open the tree that did not come back, no other is made.
@@ -111,7 +111,7 @@ impl SledGuard {
             Checkpoint { totals: mark.clone(), end: mark.position, messages: mark.messages, logs: logs.collect() };
         if self.read_checkpoint().is_none() {
             // sled does not sync all that it writes when it makes a tree; without this a power cut costs a rebuild.
-            let _ = durable::sync_tree(&self.dir).and_then(|()| durable::sync_dir(durable::parent(&self.dir)));
+            let _ = fs::sync_tree(&self.dir).and_then(|()| fs::sync_dir(fs::parent_dir(&self.dir)));
         }
         self.reserve_space();
         self.write_checkpoint(&seal);

@@ -42,7 +42,7 @@ impl Partition {
 
     fn write(entries: &[IndexEntry], pages: &PageStore) -> Result<Self, IndexError> {
         let filter = BloomFilter::build(entries);
-        let write = |part: &[IndexEntry]| Ok((part[0].0.leading(), pages.write(block::encode(part))?));
+        let write = |part: &[IndexEntry]| Ok((part[0].0.prefix_u64(), pages.write(block::encode(part))?));
         let blocks = entries.chunks(BLOCK_ENTRIES).map(write).collect::<Result<_, IndexError>>()?;
         let page = pages.write(filter.encode())?;
         Ok(Self { blocks, filter_page: page, loaded_filter: OnceLock::from(filter) })
@@ -59,7 +59,7 @@ impl Partition {
     /// The places of those, in order and none below its first, that may stand in it, or in one before it that ends
     /// alike.
     fn candidates(&self, digests: &[Digest], pages: &PageStore) -> Result<impl Iterator<Item = usize>, IndexError> {
-        let alike = digests.partition_point(|digest| digest.leading() == self.fence_key());
+        let alike = digests.partition_point(|digest| digest.prefix_u64() == self.fence_key());
         let likely = self.filter(pages)?.may_contain_batch(&digests[alike..]);
         Ok((0..alike).chain(likely.into_iter().map(move |place| alike + place)))
     }
@@ -78,7 +78,7 @@ impl Partition {
         if !self.filter(pages)?.may_contain(digest) {
             return Ok(None);
         }
-        let end = self.blocks.partition_point(|(first, _)| *first <= digest.leading());
+        let end = self.blocks.partition_point(|(first, _)| *first <= digest.prefix_u64());
         search_equal_prefixes(end, |at| self.blocks[at].0, digest, |at| pages.find(self.blocks[at].1, digest))
     }
 }
@@ -95,7 +95,7 @@ fn search_equal_prefixes<T>(
         if let Some(found) = find(at)? {
             return Ok(Some(found));
         }
-        if first(at) < digest.leading() {
+        if first(at) < digest.prefix_u64() {
             break;
         }
     }
@@ -111,7 +111,7 @@ impl SortedRun {
 
     /// What the run says of a digest, if anything.
     pub fn find(&self, digest: &Digest, pages: &PageStore) -> Result<Option<Slot>, IndexError> {
-        let end = self.fence_keys.partition_point(|first| *first <= digest.leading());
+        let end = self.fence_keys.partition_point(|first| *first <= digest.prefix_u64());
         self.find_in_partitions(end, digest, pages)
     }
 
@@ -124,8 +124,9 @@ impl SortedRun {
     ) -> Result<(), IndexError> {
         let (mut start, mut end) = (0, 0);
         while let Some(first) = digests.get(start) {
-            end = self.gallop(end, first.leading());
-            let is_before_next = |digest: &Digest| self.fence_keys.get(end).is_none_or(|next| digest.leading() < *next);
+            end = self.gallop(end, first.prefix_u64());
+            let is_before_next =
+                |digest: &Digest| self.fence_keys.get(end).is_none_or(|next| digest.prefix_u64() < *next);
             let these = start..start + digests[start..].partition_point(is_before_next);
             start = these.end;
             let Some(group) = end.checked_sub(1).map(|last| &self.partitions[last]) else { continue };
@@ -139,7 +140,7 @@ impl SortedRun {
     }
 
     fn find_in_partitions(&self, end: usize, digest: &Digest, pages: &PageStore) -> Result<Option<Slot>, IndexError> {
-        if digest.leading() < self.lower_bound {
+        if digest.prefix_u64() < self.lower_bound {
             return Ok(None);
         }
         search_equal_prefixes(end, |at| self.fence_keys[at], digest, |at| self.partitions[at].find(digest, pages))
@@ -172,7 +173,7 @@ impl SortedRun {
         digest: Digest,
         pages: &'a PageStore,
     ) -> impl Iterator<Item = Result<IndexEntry, IndexError>> + 'a {
-        let (from, start) = (self.lower_bound, digest.leading().max(self.lower_bound));
+        let (from, start) = (self.lower_bound, digest.prefix_u64().max(self.lower_bound));
         // The one before the first that begins at the start, or behind it, may reach beyond the start.
         let group = self.fence_keys.partition_point(|first| *first < start).saturating_sub(1);
         let blocks =
@@ -185,7 +186,7 @@ impl SortedRun {
                 Ok(block) => {
                     let first = block.lower_bound(&digest);
                     let entries = (first..).map_while(move |at| block.entry(at));
-                    Box::new(entries.filter(move |(digest, _)| digest.leading() >= from).map(Ok))
+                    Box::new(entries.filter(move |(digest, _)| digest.prefix_u64() >= from).map(Ok))
                 }
                 Err(damaged) => Box::new(std::iter::once(Err(damaged))),
             }
@@ -211,9 +212,9 @@ impl SortedRun {
             written += group.len();
             if let Some(Ok((next, _))) = entries.peek()
                 && written >= limit
-                && next.leading() != last.leading()
+                && next.prefix_u64() != last.prefix_u64()
             {
-                return Ok(Some(next.leading()));
+                return Ok(Some(next.prefix_u64()));
             }
         }
     }

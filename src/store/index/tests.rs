@@ -34,7 +34,7 @@ impl IndexFixture {
 
     /// Appends a message.
     fn append_message(appender: &mut SegmentWriter, message: &[u8]) -> (IndexEntry, LogPosition) {
-        let digest = Digest::of(message);
+        let digest = Digest::compute(message);
         ((digest, Some(appender.append_one(RecordKind::Message, digest, message))), appender.end())
     }
 
@@ -84,7 +84,7 @@ fn rebuilding_during_puts_keeps_every_message_and_leaks_no_files() {
         filled.join().unwrap();
     });
     assert_eq!(failed.into_inner().unwrap(), Vec::<String>::new());
-    assert!((0..MESSAGES).all(|number| index.get(&Digest::of(&number.to_le_bytes())).unwrap().is_some()));
+    assert!((0..MESSAGES).all(|number| index.get(&Digest::compute(&number.to_le_bytes())).unwrap().is_some()));
     assert_eq!(index.cached_totals().messages, u64::from(MESSAGES));
     assert_eq!(*index.message_count.lock().unwrap(), u64::from(MESSAGES));
     assert_eq!(scene.reported_messages(), Vec::<String>::new());
@@ -119,7 +119,7 @@ fn a_lost_segment_is_reported_missing_but_a_compacted_one_is_not() {
     let mut scene = IndexFixture::new();
     let (index, log) = (&scene.index, &scene.index.opener.log);
     // With the segment goes the removal, too, which has nothing left to remove: but the index learns that only later.
-    let (removal, end) = IndexFixture::append_tombstone(&mut scene.writer, Digest::of(b"removed"));
+    let (removal, end) = IndexFixture::append_tombstone(&mut scene.writer, Digest::compute(b"removed"));
     index.insert(&[removal], end);
     for message in [[1; 3000], [2; 3000]] {
         let (entry, end) = IndexFixture::append_message(&mut scene.writer, &message);
@@ -143,7 +143,7 @@ fn a_lost_segment_is_reported_missing_but_a_compacted_one_is_not() {
 fn a_batch_lookup_returns_locations_in_request_order() {
     let mut scene = IndexFixture::new();
     let index = &scene.index;
-    let mut asked = vec![Digest::of(b"absent")];
+    let mut asked = vec![Digest::compute(b"absent")];
     for number in 0..9_u8 {
         let (entry, end) = IndexFixture::append_message(&mut scene.writer, &[number]);
         match number % 3 {

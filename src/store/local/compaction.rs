@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::messages::Error;
+use crate::message_store::Error;
 use crate::store::StoreEvent;
 use crate::store::index::{Index, Totals};
 use crate::store::log::{Log, LogPosition, SEGMENT_HEADER_LEN};
@@ -171,7 +171,7 @@ mod tests {
     use crate::store::log::{RecordKind, RecordLocation, SegmentWriter};
 
     fn append_to_log(appender: &mut SegmentWriter, message: &[u8]) -> (Digest, RecordLocation) {
-        let digest = Digest::of(message);
+        let digest = Digest::compute(message);
         (digest, appender.append_one(RecordKind::Message, digest, message))
     }
 

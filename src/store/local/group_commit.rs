@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use crate::digest::Digest;
-use crate::messages::Error;
+use crate::message_store::Error;
 use crate::store::index::Index;
 use crate::store::log::{self, AppendError, Log, Record, RecordHeader, RecordKind, RecordLocation, SegmentWriter};
 
@@ -222,7 +222,7 @@ impl CommitQueue {
 
     fn append(&self, appender: &mut SegmentWriter, group: &BatchBuilder) -> Result<(), Error> {
         if let Some(why) = self.failure() {
-            return Err(Error::Failed(why));
+            return Err(Error::WriteFailed(why));
         }
         let BatchBuilder { records, dropped_tombstones: forgotten, message_delta: more, .. } = group;
         if !records.is_empty() {
@@ -239,10 +239,10 @@ impl CommitQueue {
 
     fn to_store_error(&self, error: AppendError) -> Error {
         match error {
-            AppendError::NoSpace => Error::Full(self.dir.clone()),
+            AppendError::NoSpace => Error::NoSpace(self.dir.clone()),
             AppendError::WriteFailed(error) => {
                 let why: Arc<str> = error.to_string().into();
-                Error::Failed(self.failure.get_or_init(|| why).clone())
+                Error::WriteFailed(self.failure.get_or_init(|| why).clone())
             }
         }
     }
@@ -373,7 +373,7 @@ mod tests {
         let put = |message: &[u8]| {
             // As if there were others, so that nobody commits for himself.
             commits.state().last_was_shared = true;
-            let (digest, stored) = (Digest::of(message), message.to_vec());
+            let (digest, stored) = (Digest::compute(message), message.to_vec());
             let unknown = NewMessage { digest, kind: RecordKind::Message, payload: stored, corrupt_copy: None };
             assert_eq!(commits.submit(Change::Put(vec![unknown]), &index).unwrap(), [true]);
             let position = index.get(&digest).unwrap().unwrap();

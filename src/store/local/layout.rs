@@ -6,8 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::Options;
-use crate::durable;
-use crate::messages::Error;
+use crate::fs;
+use crate::message_store::Error;
 use crate::random;
 use crate::store::lock::Lock;
 use crate::store::log::{self, Salt};
@@ -121,7 +121,7 @@ fn parse(format: &str) -> Option<Result<Salt, u32>> {
 
 fn write_format(dir: &Path, salt: &Salt) -> io::Result<()> {
     let line = format!("sha-api store {VERSION} {}\n", hex::encode(salt));
-    durable::write_whole(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
+    fs::write_atomic(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
 }
 
 fn create_dir(dir: &Path) -> io::Result<()> {
@@ -129,7 +129,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    durable::sync_dir(durable::parent(dir))
+    fs::sync_dir(fs::parent_dir(dir))
 }
 
 #[cfg(test)]

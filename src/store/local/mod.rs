@@ -19,7 +19,7 @@ use compaction::Compactor;
 use group_commit::{Change, CommitQueue, NewMessage};
 
 use crate::digest::Digest;
-use crate::messages::{Cursor, Damage, Entry, Error, Page, Stats, Verified};
+use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, VerifyStep};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
 use crate::store::log::{self, Log, RecordKind, RecordLocation, SegmentWriter};
@@ -220,7 +220,7 @@ impl Backend for LocalStore {
         Ok(self.shared.index.get(digest)?.map(|position| u64::from(position.message_len)))
     }
 
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error> {
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
         let entry = |(digest, position): (Digest, RecordLocation)| Entry {
             digest,
             length: u64::from(position.message_len),
@@ -235,7 +235,7 @@ impl Backend for LocalStore {
         Ok(removed)
     }
 
-    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error> {
+    fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
         verify::step(&self.shared, from)
     }
 
@@ -262,7 +262,7 @@ impl Backend for LocalStore {
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.shared.commit_queue.failure().map_or(Ok(()), |why| Err(Error::Failed(why)))
+        self.shared.commit_queue.failure().map_or(Ok(()), |why| Err(Error::WriteFailed(why)))
     }
 }
 

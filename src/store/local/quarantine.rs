@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::durable;
+use crate::fs;
 use crate::store::log::{self, LogEnd};
 use crate::store::{EventSink, StoreEvent};
 
@@ -14,8 +14,8 @@ pub fn save(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::
     let dir = store.join("quarantine");
     let path = dir.join(name);
     std::fs::create_dir_all(&dir)?;
-    durable::write_whole(&path, 0o600, write)?;
-    durable::sync_dir(store)?;
+    fs::write_atomic(&path, 0o600, write)?;
+    fs::sync_dir(store)?;
     Ok(path)
 }
 

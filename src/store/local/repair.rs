@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::group_commit::Change;
 use super::{Shared, compaction, quarantine};
 use crate::digest::Digest;
-use crate::messages::{Damage, Error};
+use crate::message_store::{Damage, Error};
 use crate::store::StoreEvent;
 
-/// See [`crate::messages::Messages::repair`].
+/// See [`crate::message_store::MessageStore::repair`].
 pub fn repair(core: &Shared, damage: &[Damage]) -> Result<(), Error> {
     for one in damage {
         if let Damage::Corrupt { digest } = one {
@@ -31,7 +31,7 @@ pub fn repair(core: &Shared, damage: &[Damage]) -> Result<(), Error> {
 /// Moves a message that is corrupt, still, out of the store.
 fn quarantine_message(core: &Shared, digest: Digest) -> Result<(), Error> {
     let Some(fetched) = core.fetch(&digest)? else { return Ok(()) };
-    if fetched.message.is_some_and(|message| digest.names(&message)) {
+    if fetched.message.is_some_and(|message| digest.matches(&message)) {
         return Ok(());
     }
     let stored = core.read(&fetched.location)?.unwrap_or_default();

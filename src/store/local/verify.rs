@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use crate::digest::{Digest, Prefix};
-use crate::messages::{Cursor, Damage, Error, Page, Verified};
+use crate::json_message::rfc3339;
+use crate::message_store::{Cursor, Damage, Error, ListQuery, VerifyStep};
 use crate::store::log::LogPosition;
-use crate::wire::rfc3339;
 use chunk::SegmentChunk;
 
 /// Entries of the index that a step looks at.
 const ENTRIES_PER_STEP: usize = 1 << 14;
 
-const EMPTY: Verified = Verified { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
+const EMPTY: VerifyStep = VerifyStep { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
 
 /// When everything was last verified to the end, and what was found.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,8 +47,8 @@ pub fn last_verification(store: &Path) -> Option<LastVerification> {
     serde_json::from_slice(&std::fs::read(store.join("verified")).ok()?).ok()
 }
 
-/// See [`crate::messages::Messages::verify`].
-pub fn step(core: &Shared, from: Option<&Cursor>) -> Result<Verified, Error> {
+/// See [`crate::message_store::MessageStore::verify`].
+pub fn step(core: &Shared, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
     let start = Progress { phase: Phase::Log(LogPosition::START), damaged: 0 };
     let parse = |cursor: &Cursor| serde_json::from_str(&cursor.0);
     let foreign = |_| Error::Unusable("it is not known where to go on with verifying; begin anew".to_owned());
@@ -97,8 +97,8 @@ fn log_progress(core: &Shared, next: Option<Phase>) -> io::Result<(u64, u64)> {
 }
 
 /// Compares entries of the index with the log; answers where to go on.
-fn verify_entries(core: &Shared, after: Option<Digest>) -> Result<(Verified, Option<Phase>), Error> {
-    let mut entries = core.index.list_page(&Page { prefix: Prefix::ALL, after, limit: ENTRIES_PER_STEP })?;
+fn verify_entries(core: &Shared, after: Option<Digest>) -> Result<(VerifyStep, Option<Phase>), Error> {
+    let mut entries = core.index.list_page(&ListQuery { prefix: Prefix::ALL, after, limit: ENTRIES_PER_STEP })?;
     let next = entries.last().map(|(digest, _)| Phase::Index(Some(*digest)));
     // In the order of the log, so that they are read from front to back.
     entries.sort_unstable_by_key(|(_, position)| position.log_position());
@@ -109,7 +109,7 @@ fn verify_entries(core: &Shared, after: Option<Digest>) -> Result<(Verified, Opt
             damage.push(Damage::Lost { digest });
         }
     }
-    Ok((Verified { damage, ..EMPTY }, next))
+    Ok((VerifyStep { damage, ..EMPTY }, next))
 }
 
 #[cfg(test)]
@@ -141,8 +141,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let local = open_store(dir.path());
         let messages = [b"foo".to_vec(), b"bar".to_vec()];
-        local.put(messages.iter().map(|message| (Digest::of(message), message.clone())).collect()).unwrap();
-        let digest = Digest::of(b"foo");
+        local.put(messages.iter().map(|message| (Digest::compute(message), message.clone())).collect()).unwrap();
+        let digest = Digest::compute(b"foo");
         let position = local.shared.index.get(&digest).unwrap().unwrap();
         local.shared.submit(Change::DropTombstones(vec![(digest, position)])).unwrap();
         assert_eq!(local.get(&[digest]).unwrap(), [None]);
@@ -158,7 +158,7 @@ mod tests {
     fn repairing_any_segment_keeps_the_last_one_writable() {
         let dir = tempfile::tempdir().unwrap();
         let local = open_store(dir.path());
-        let put = |message: &[u8]| local.put(vec![(Digest::of(message), message.to_vec())]).unwrap();
+        let put = |message: &[u8]| local.put(vec![(Digest::compute(message), message.to_vec())]).unwrap();
         put(b"foo");
         let gap = |segment| Damage::Gap { segment, offset: 64, length: 8 };
         local.repair(&[gap(1), gap(2), gap(2), gap(3)]).unwrap();
@@ -167,7 +167,7 @@ mod tests {
         drop(local);
         let local = open_store(dir.path());
         for message in [b"foo", b"bar"] {
-            assert_eq!(local.get(&[Digest::of(message)]).unwrap(), [Some(message.to_vec())]);
+            assert_eq!(local.get(&[Digest::compute(message)]).unwrap(), [Some(message.to_vec())]);
         }
     }
 }

@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn sha2_of_counter(length: u32) -> Vec<u8> {
-        let block = |number: u32| *crate::digest::Digest::of(&number.to_le_bytes()).as_bytes();
+        let block = |number: u32| *crate::digest::Digest::compute(&number.to_le_bytes()).as_bytes();
         (0..length / 32).flat_map(block).collect()
     }
 }

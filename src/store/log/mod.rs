@@ -23,7 +23,7 @@ pub use scan::{ScanEnd, ScanItem, checksum_ok};
 pub use segment::{SEGMENT_HEADER_LEN, recover_salt, segment_path};
 pub use writer::{AppendError, Record, SegmentWriter};
 
-use crate::durable;
+use crate::fs;
 use segment::{segment_header, segment_ids};
 
 /// The segments, open for reading.
@@ -133,7 +133,7 @@ impl Log {
     pub fn delete_segment(&self, number: u32) -> io::Result<()> {
         match std::fs::remove_file(segment_path(&self.dir, number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => durable::sync_dir(&self.dir)?,
+            _ => fs::sync_dir(&self.dir)?,
         }
         self.segments.write().expect(LOCK_POISONED).remove(&number);
         Ok(())
@@ -201,7 +201,7 @@ impl Log {
         let path = segment_path(&self.dir, number);
         let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
         let made = file.write_all(&segment_header(number, &self.salt)).and_then(|()| file.sync_all());
-        if let Err(error) = made.and_then(|()| durable::sync_dir(&self.dir)) {
+        if let Err(error) = made.and_then(|()| fs::sync_dir(&self.dir)) {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
@@ -216,7 +216,7 @@ impl Log {
         for (number, _) in segments.split_off(&number) {
             std::fs::remove_file(segment_path(&self.dir, number))?;
         }
-        durable::sync_dir(&self.dir)
+        fs::sync_dir(&self.dir)
     }
 }
 

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn header_decodes_only_at_its_own_location() {
         for kind in [RecordKind::Message, RecordKind::Compressed, RecordKind::Tombstone] {
-            let header = RecordHeader { kind, len_or_bound: 3, time: 1_700_000_000, digest: Digest::of(b"foo") };
+            let header = RecordHeader { kind, len_or_bound: 3, time: 1_700_000_000, digest: Digest::compute(b"foo") };
             let bytes = header.encode(&SALT, 7, 64);
             assert_eq!(RecordHeader::decode(&bytes, &SALT, 7, 64), Some(header));
             assert_eq!(RecordHeader::decode(&bytes, &SALT, 8, 64), None);
@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_is_detected() {
-        let header = RecordHeader { kind: RecordKind::Message, len_or_bound: 3, time: 1, digest: Digest::of(b"foo") };
+        let header =
+            RecordHeader { kind: RecordKind::Message, len_or_bound: 3, time: 1, digest: Digest::compute(b"foo") };
         let bytes = header.encode(&SALT, 1, 64);
         for bit in 0..HEADER_LEN * 8 {
             let mut bytes = bytes;

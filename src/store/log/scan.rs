@@ -80,7 +80,7 @@ pub fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usiz
 
 /// Whether `bytes`, which stand behind `header`, are what it says.
 pub fn checksum_ok(header: &RecordHeader, bytes: &[u8]) -> bool {
-    let names = |message: &[u8]| header.digest.names(message);
+    let names = |message: &[u8]| header.digest.matches(message);
     bytes.len() == header.payload_len() as usize
         && match header.kind {
             RecordKind::Message => names(bytes),
@@ -177,7 +177,7 @@ mod tests {
         let log = std::sync::Arc::new(Log::open(dir.path(), [7; 16], 1 << 30).unwrap());
         let tail = log.replay(LogPosition::START, |_, _| io::Result::Ok(())).unwrap();
         let mut appender = SegmentWriter::new(log, &tail).unwrap();
-        appender.append_one(RecordKind::Message, Digest::of(b"foo"), b"foo");
+        appender.append_one(RecordKind::Message, Digest::compute(b"foo"), b"foo");
         let end = appender.end().offset;
         let file = File::options().read(true).write(true).open(segment_path(dir.path(), 1)).unwrap();
         file.set_len(2 * ReadAheadBuffer::READ_AHEAD_BYTES as u64).unwrap();

@@ -256,7 +256,7 @@ mod tests {
 
     /// A message of its own for each number.
     fn message(number: usize, length: usize) -> Vec<u8> {
-        let mut bytes = Digest::of(&number.to_le_bytes()).as_bytes().repeat(length.div_ceil(32));
+        let mut bytes = Digest::compute(&number.to_le_bytes()).as_bytes().repeat(length.div_ceil(32));
         bytes.truncate(length);
         bytes
     }
@@ -281,7 +281,7 @@ mod tests {
         for (group, (count, length)) in groups.iter().cycle().take(30).copied().enumerate() {
             let messages: Vec<_> = (0..count).map(|at| message(group * 100 + at, length + at)).collect();
             let records: Vec<_> =
-                messages.iter().map(|bytes| record(RecordKind::Message, Digest::of(bytes), bytes)).collect();
+                messages.iter().map(|bytes| record(RecordKind::Message, Digest::compute(bytes), bytes)).collect();
             let positions = appender.append(&records).unwrap();
             stored.extend(records.iter().map(|record| record.header).zip(positions));
             let (all, tail) = replayed();
@@ -295,7 +295,7 @@ mod tests {
         }
         let there = log();
         let whole = |(header, position): &(RecordHeader, RecordLocation)| {
-            there.read(position).unwrap().is_some_and(|bytes| header.digest.names(&bytes))
+            there.read(position).unwrap().is_some_and(|bytes| header.digest.matches(&bytes))
         };
         assert!(stored.iter().all(whole));
     }
@@ -308,7 +308,7 @@ mod tests {
         let mut appender = SegmentWriter::new(log.clone(), &tail).unwrap();
         let mut append = |messages: &[Vec<u8>]| {
             let records: Vec<_> =
-                messages.iter().map(|bytes| record(RecordKind::Message, Digest::of(bytes), bytes)).collect();
+                messages.iter().map(|bytes| record(RecordKind::Message, Digest::compute(bytes), bytes)).collect();
             let positions = appender.append(&records).unwrap();
             let read = positions.iter().map(|position| log.read(position).unwrap().unwrap());
             assert!(read.eq(messages.iter().cloned()));

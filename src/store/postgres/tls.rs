@@ -9,13 +9,13 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::messages;
+use crate::message_store;
 use crate::pem::{certificates, private_key, unusable};
 
 /// What `sslmode`, `sslrootcert`, `sslcert` and `sslkey` say.
 #[derive(Debug, Default)]
-pub(super) struct Options {
-    pub verify: Verify,
+pub(super) struct SslOptions {
+    pub verify: CertificateCheck,
     pub roots: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -23,28 +23,29 @@ pub(super) struct Options {
 
 /// How far the server's certificate is looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Verify {
+pub(super) enum CertificateCheck {
     /// Not at all.
     #[default]
-    Nothing,
+    None,
     /// An authority must vouch for it.
-    Chain,
+    Ca,
     /// And it must be for the host that was asked for.
     Full,
 }
 
 /// The client's side of TLS.
-pub(super) fn config(options: &Options) -> Result<ClientConfig, messages::Error> {
+pub(super) fn config(options: &SslOptions) -> Result<ClientConfig, message_store::Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match options.verify {
-        Verify::Nothing => Arc::new(Lenient { provider: provider.clone(), chain: None }),
+        CertificateCheck::None => Arc::new(HostnameAgnosticVerifier { provider: provider.clone(), chain: None }),
         verify => {
-            let roots = Arc::new(roots(options.roots.as_deref())?);
+            let roots = Arc::new(load_roots(options.roots.as_deref())?);
             let strict = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
-            let strict = strict.map_err(|why| messages::Error::Unusable(format!("cannot verify databases: {why}")))?;
+            let strict =
+                strict.map_err(|why| message_store::Error::Unusable(format!("cannot verify databases: {why}")))?;
             match verify {
-                Verify::Full => strict,
-                _ => Arc::new(Lenient { provider: provider.clone(), chain: Some(strict) }),
+                CertificateCheck::Full => strict,
+                _ => Arc::new(HostnameAgnosticVerifier { provider: provider.clone(), chain: Some(strict) }),
             }
         }
     };
@@ -56,7 +57,7 @@ pub(super) fn config(options: &Options) -> Result<ClientConfig, messages::Error>
     builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|why| unusable(cert, &why))
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, messages::Error> {
+fn load_roots(file: Option<&Path>) -> Result<RootCertStore, message_store::Error> {
     let mut store = RootCertStore::empty();
     match file.filter(|file| *file != Path::new("system")) {
         Some(file) => {
@@ -71,12 +72,12 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, messages::Error> {
 
 /// Does not ask for whom a certificate is, and without `chain` not who vouches for it either.
 #[derive(Debug)]
-struct Lenient {
+struct HostnameAgnosticVerifier {
     provider: Arc<CryptoProvider>,
     chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for HostnameAgnosticVerifier {
     fn verify_server_cert(
         &self,
         end: &CertificateDer<'_>,

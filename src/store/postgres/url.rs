@@ -5,35 +5,35 @@ use std::path::PathBuf;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::tls::{self, Verify};
-use crate::database;
-use crate::messages::Error;
+use super::tls::{self, CertificateCheck};
+use crate::message_store::Error;
+use crate::postgres_url;
 
 /// What a URL says.
 pub(super) struct Target {
     pub config: Config,
-    pub tls: tls::Options,
+    pub tls: tls::SslOptions,
     /// For errors: without password and parameters.
     pub name: String,
 }
 
 /// Takes `url` apart.
 pub(super) fn parse(url: &str) -> Result<Target, Error> {
-    let name = database::public(url);
+    let name = postgres_url::redacted(url);
     let unusable = |why: &str| Error::Unusable(format!("cannot use {name}: {why}"));
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let (mut mode, mut options, mut rest) = (SslMode::Prefer, tls::Options::default(), Vec::new());
+    let (mut mode, mut options, mut rest) = (SslMode::Prefer, tls::SslOptions::default(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = || decoded(value).ok_or_else(|| unusable(&format!("{key} is not in the form of URLs")));
+        let value = || percent_decode(value).ok_or_else(|| unusable(&format!("{key} is not in the form of URLs")));
         match key {
             "sslmode" => {
                 (mode, options.verify) = match value()?.as_str() {
-                    "disable" => (SslMode::Disable, Verify::Nothing),
-                    "prefer" => (SslMode::Prefer, Verify::Nothing),
-                    "require" => (SslMode::Require, Verify::Nothing),
-                    "verify-ca" => (SslMode::Require, Verify::Chain),
-                    "verify-full" => (SslMode::Require, Verify::Full),
+                    "disable" => (SslMode::Disable, CertificateCheck::None),
+                    "prefer" => (SslMode::Prefer, CertificateCheck::None),
+                    "require" => (SslMode::Require, CertificateCheck::None),
+                    "verify-ca" => (SslMode::Require, CertificateCheck::Ca),
+                    "verify-full" => (SslMode::Require, CertificateCheck::Full),
                     _ => return Err(unusable("sslmode is disable, prefer, require, verify-ca or verify-full")),
                 }
             }
@@ -44,8 +44,8 @@ pub(super) fn parse(url: &str) -> Result<Target, Error> {
         }
     }
     // As libpq does it: who names an authority wants it to be asked.
-    if mode == SslMode::Require && options.verify == Verify::Nothing && options.roots.is_some() {
-        options.verify = Verify::Chain;
+    if mode == SslMode::Require && options.verify == CertificateCheck::None && options.roots.is_some() {
+        options.verify = CertificateCheck::Ca;
     }
     let plain = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
     let mut config: Config = plain.parse().map_err(|_| {
@@ -66,7 +66,7 @@ pub(super) fn parse(url: &str) -> Result<Target, Error> {
     Ok(Target { config, tls: options, name })
 }
 
-fn decoded(text: &str) -> Option<String> {
+fn percent_decode(text: &str) -> Option<String> {
     let (mut bytes, mut left) = (Vec::new(), text.bytes());
     while let Some(byte) = left.next() {
         bytes.push(match byte {
@@ -85,12 +85,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sslmode_is_what_libpq_means_by_it() {
+    fn sslmode_has_the_meaning_of_libpq() {
         let verify =
             |query: &str| parse(&format!("postgres://me:secret@host/db?{query}")).map(|target| target.tls.verify);
-        assert_eq!(verify("sslmode=require").unwrap(), Verify::Nothing);
-        assert_eq!(verify("sslmode=require&sslrootcert=%2fca.pem").unwrap(), Verify::Chain);
-        assert_eq!(verify("sslmode=verify-full").unwrap(), Verify::Full);
+        assert_eq!(verify("sslmode=require").unwrap(), CertificateCheck::None);
+        assert_eq!(verify("sslmode=require&sslrootcert=%2fca.pem").unwrap(), CertificateCheck::Ca);
+        assert_eq!(verify("sslmode=verify-full").unwrap(), CertificateCheck::Full);
         for bad in ["sslmode=maybe", "frob=1", "sslrootcert=%zz"] {
             let why = verify(bad).unwrap_err().to_string();
             assert!(!why.contains("secret") && why.contains("postgres://me@host/db"), "{why}");

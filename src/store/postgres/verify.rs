@@ -4,47 +4,47 @@ use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 
 use super::Postgres;
-use super::session::{Again, Failed};
+use super::pool::{Idempotent, QueryError};
 use crate::digest::{Digest, Prefix};
-use crate::messages::{Cursor, Damage, Error, Page, Verified};
+use crate::message_store::{Cursor, Damage, Error, ListQuery, VerifyStep};
 use crate::store::{Backend, StoreEvent};
 
 /// Bytes that a step reads, unless one message alone is longer.
-const WINDOW: u64 = 32 << 20;
+const STEP_BYTES: u64 = 32 << 20;
 /// Messages that a step reads.
-const ENTRIES: usize = 1 << 14;
+const STEP_ENTRIES: usize = 1 << 14;
 
 /// How far a verification is.
 #[derive(Serialize, Deserialize)]
-struct Progress {
+struct VerifyProgress {
     after: Digest,
     done: u64,
     total: u64,
     damaged: u64,
 }
 
-/// See [`crate::messages::Messages::verify`].
-pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<Verified, Error> {
+/// See [`crate::message_store::MessageStore::verify`].
+pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
     let foreign = |_| Error::Unusable("it is not known where to go on with verifying; begin anew".to_owned());
-    let progress = from.map(|cursor| serde_json::from_str::<Progress>(&cursor.0)).transpose().map_err(foreign)?;
+    let progress = from.map(|cursor| serde_json::from_str::<VerifyProgress>(&cursor.0)).transpose().map_err(foreign)?;
     let after = progress.as_ref().map(|progress| progress.after);
     let (done, total, damaged) = match &progress {
         Some(progress) => (progress.done, progress.total, progress.damaged),
         None => (0, postgres.stats()?.bytes, 0),
     };
-    let mut entries = postgres.list(&Page { prefix: Prefix::ALL, after, limit: ENTRIES })?;
+    let mut entries = postgres.list(&ListQuery { prefix: Prefix::ALL, after, limit: STEP_ENTRIES })?;
     let mut size = 0;
     let within = entries.iter().take_while(|entry| {
         size += entry.length;
-        size <= WINDOW
+        size <= STEP_BYTES
     });
     let within = within.count().max(1);
     entries.truncate(within);
     let wanted: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
-    let mut step = Verified { next: None, messages: 0, bytes: 0, done, total, damage: Vec::new() };
-    postgres.look_at(&wanted, |digest, stored| {
+    let mut step = VerifyStep { next: None, messages: 0, bytes: 0, done, total, damage: Vec::new() };
+    postgres.for_each_row(&wanted, |digest, stored| {
         match stored {
-            Some(bytes) if digest.names(&bytes) => {
+            Some(bytes) if digest.matches(&bytes) => {
                 step.messages += 1;
                 step.bytes += bytes.len() as u64;
             }
@@ -59,51 +59,51 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<Verifie
     match wanted.last() {
         Some(last) => {
             step.total = step.total.max(step.done);
-            let progress = Progress { after: *last, done: step.done, total: step.total, damaged };
+            let progress = VerifyProgress { after: *last, done: step.done, total: step.total, damaged };
             step.next = Some(Cursor(serde_json::to_string(&progress).expect("it is plain data")));
         }
         None => {
             step.done = step.total;
-            remember(postgres, damaged);
+            record_verification(postgres, damaged);
         }
     }
     Ok(step)
 }
 
 /// Only what `stats` tells: a database that takes nothing more takes nothing from the verification.
-fn remember(postgres: &Postgres, damaged: u64) {
+fn record_verification(postgres: &Postgres, damaged: u64) {
     let damaged = i64::try_from(damaged).unwrap_or(i64::MAX);
-    let _ = postgres.sessions.run(Again::No, async |session| {
+    let _ = postgres.pool.run(Idempotent::No, async |session| {
         Ok(session.execute("INSERT INTO messages_verified (damaged) VALUES ($1)", &[&damaged]).await?)
     });
 }
 
-/// See [`crate::messages::Messages::repair`].
+/// See [`crate::message_store::MessageStore::repair`].
 pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error> {
     for one in damage {
         let Damage::Corrupt { digest } = *one else { continue };
-        let moved = postgres.sessions.run(Again::Yes, async |session| take_out(session, digest).await)?;
+        let moved = postgres.pool.run(Idempotent::Yes, async |session| quarantine_message(session, digest).await)?;
         if moved {
             let line = format!("what was stored as {digest} is now in the table messages_quarantine");
-            (postgres.notes)(StoreEvent::Message(line));
+            (postgres.events)(StoreEvent::Message(line));
         }
     }
     Ok(())
 }
 
 /// Moves what is stored under a digest out of the way if it is corrupt, still; answers whether it was.
-async fn take_out(session: &Object, digest: Digest) -> Result<bool, Failed> {
-    const LOOK: &str = "SELECT message FROM messages WHERE digest = $1 FOR UPDATE";
-    const KEEP: &str = "INSERT INTO messages_quarantine (digest, message, stored_at) \
+async fn quarantine_message(session: &Object, digest: Digest) -> Result<bool, QueryError> {
+    const SELECT_FOR_UPDATE: &str = "SELECT message FROM messages WHERE digest = $1 FOR UPDATE";
+    const QUARANTINE: &str = "INSERT INTO messages_quarantine (digest, message, stored_at) \
          SELECT digest, message, stored_at FROM messages WHERE digest = $1";
-    const REMOVE: &str = "DELETE FROM messages WHERE digest = $1";
+    const DELETE: &str = "DELETE FROM messages WHERE digest = $1";
     let key = digest.as_bytes().as_slice();
     session.batch_execute("BEGIN").await?;
-    let row = session.query_opt(LOOK, &[&key]).await?;
-    let corrupt = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?.is_some_and(|bytes| !digest.names(&bytes));
+    let row = session.query_opt(SELECT_FOR_UPDATE, &[&key]).await?;
+    let corrupt = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?.is_some_and(|bytes| !digest.matches(&bytes));
     if corrupt {
-        session.execute(KEEP, &[&key]).await?;
-        session.execute(REMOVE, &[&key]).await?;
+        session.execute(QUARANTINE, &[&key]).await?;
+        session.execute(DELETE, &[&key]).await?;
     }
     session.batch_execute("COMMIT").await?;
     Ok(corrupt)

@@ -140,7 +140,8 @@ fn sanitize_request_id(id: &[u8]) -> Option<String> {
 /// The digest of a bearer's token (RFC 6750, 2.1). Another scheme is as good as none.
 fn bearer_digest(credentials: &[u8]) -> Option<Digest> {
     let (scheme, token) = credentials.split_at_checked(b"Bearer ".len())?;
-    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.trim_ascii().is_empty()).then(|| Digest::of(token.trim_ascii()))
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.trim_ascii().is_empty())
+        .then(|| Digest::compute(token.trim_ascii()))
 }
 
 fn ascii_str(value: &[u8]) -> Result<&str, RequestError> {

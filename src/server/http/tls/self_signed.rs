@@ -1,13 +1,13 @@
 //! A pair made once, for who has no certificate yet. It appears whole or not at all, and only its owner reads the key.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
-use crate::durable;
+use crate::fs;
 use crate::server::Error;
 
 /// The certificate and the key in `dir`, made if neither is there.
@@ -20,19 +20,19 @@ pub(super) fn ensure_pair(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
 }
 
 fn create_pair(dir: &Path) -> io::Result<()> {
-    let parent = durable::parent(dir);
+    let parent = fs::parent_dir(dir);
     DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let made =
         tempfile::Builder::new().prefix(".tls-").permissions(PermissionsExt::from_mode(0o700)).tempdir_in(parent)?;
     let (cert, key) = generate().map_err(io::Error::other)?;
     write_file(&made.path().join("cert.pem"), 0o644, &cert)?;
     write_file(&made.path().join("key.pem"), 0o600, &key)?;
-    durable::sync_dir(made.path())?;
-    match fs::rename(made.path(), dir) {
+    fs::sync_dir(made.path())?;
+    match std::fs::rename(made.path(), dir) {
         Ok(()) => {
             // It has moved: there is nothing left to clean up.
             let _ = made.keep();
-            durable::sync_dir(parent)
+            fs::sync_dir(parent)
         }
         // Another server of the same store was faster.
         Err(_) if dir.join("cert.pem").exists() => Ok(()),

@@ -9,7 +9,7 @@ use crate::store::log::RecordKind;
 const MAX_DIGEST: Digest = *Prefix::ALL.range().end();
 
 fn digest(number: u64) -> Digest {
-    Digest::of(&number.to_le_bytes())
+    Digest::compute(&number.to_le_bytes())
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "entries have it so")]

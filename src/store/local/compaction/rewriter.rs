@@ -5,7 +5,7 @@ use std::io;
 
 use super::LOCK_POISONED;
 use crate::digest::Digest;
-use crate::messages::Error;
+use crate::message_store::Error;
 use crate::store::local::group_commit::{Change, RelocatedRecord};
 use crate::store::local::{Shared, quarantine};
 use crate::store::log::{RecordHeader, RecordKind, RecordLocation, ScanItem};

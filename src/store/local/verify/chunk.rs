@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 
 use super::EMPTY;
-use crate::messages::{Damage, Error, Verified};
+use crate::message_store::{Damage, Error, VerifyStep};
 use crate::store::local::Shared;
 use crate::store::log::{self, LogPosition, RecordHeader, RecordLocation, SEGMENT_HEADER_LEN};
 
@@ -88,7 +88,7 @@ impl<'a> SegmentChunk<'a> {
     }
 
     /// Hashes what was found and compares it with the index; on all cores.
-    pub(super) fn verify(&self) -> Result<Verified, Error> {
+    pub(super) fn verify(&self) -> Result<VerifyStep, Error> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // Shares of about as many bytes: whoever hashes has most to do with those.
         let share = self.bytes.len() / cores + 1;
@@ -104,7 +104,7 @@ impl<'a> SegmentChunk<'a> {
             let threads: Vec<_> = shares.windows(2).map(|share| scope.spawn(move || compare(share))).collect();
             threads.into_iter().map(|thread| thread.join().expect("comparing does not panic")).collect()
         });
-        let mut verified = Verified { damage: self.gaps.clone(), ..EMPTY };
+        let mut verified = VerifyStep { damage: self.gaps.clone(), ..EMPTY };
         for share in found? {
             verified.messages += share.messages;
             verified.bytes += share.bytes;
@@ -113,7 +113,7 @@ impl<'a> SegmentChunk<'a> {
         Ok(verified)
     }
 
-    fn verify_partition(&self, records: &[(RecordHeader, usize)]) -> Result<Verified, Error> {
+    fn verify_partition(&self, records: &[(RecordHeader, usize)]) -> Result<VerifyStep, Error> {
         let mut verified = EMPTY;
         for (header, at) in records {
             let (digest, stored) = (header.digest, self.payload(header, *at));

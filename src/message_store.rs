@@ -8,13 +8,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Prefix};
-use crate::wire::rfc3339;
+use crate::json_message::rfc3339;
 
 /// The longest message that is kept unless the user says otherwise, in bytes.
 pub const DEFAULT_MAX_MESSAGE: u64 = 64 << 20;
 
 /// Keeps messages by their digest.
-pub trait Messages: Send + Sync {
+pub trait MessageStore: Send + Sync {
     /// Stores a batch, durably when this returns, and answers with a receipt for each message, in order.
     ///
     /// On an error nothing is acknowledged; some of the batch may be stored all the same.
@@ -26,26 +26,26 @@ pub trait Messages: Send + Sync {
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a>;
 
     /// Hears that `digests` are about to be got, and may fetch them together.
-    fn expect(&self, _digests: &[Digest]) {}
+    fn prefetch(&self, _digests: &[Digest]) {}
 
     /// Whether each of `digests` is stored, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
     /// The length of a message in bytes, `None` if it is absent. The message itself is not read.
-    fn length(&self, digest: Digest) -> Result<Option<u64>, Error>;
+    fn size(&self, digest: Digest) -> Result<Option<u64>, Error>;
 
     /// One page of what is stored, in the order of the digests. An empty page is the end.
-    fn list(&self, page: &Page) -> Result<Vec<Entry>, Error>;
+    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error>;
 
     /// Removes messages, durably when this returns. Answers which of them were stored, in order.
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
     /// Takes one step of verifying everything: reads and hashes again a part of what is stored, some tens of MiB.
     ///
-    /// `from` is `None` for the first step, then what the step before answered with as [`Verified::next`].
-    fn verify(&self, from: Option<&Cursor>) -> Result<Verified, Error>;
+    /// `from` is `None` for the first step, then what the step before answered with as [`VerifyStep::next`].
+    fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error>;
 
-    /// Puts out of the way what [`Messages::verify`] found: what is corrupt is kept in quarantine and absent from now
+    /// Puts out of the way what [`MessageStore::verify`] found: what is corrupt is kept in quarantine and absent from now
     /// on, and everything that is whole can be found again.
     fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
 
@@ -72,7 +72,7 @@ pub struct Receipt {
 
 /// Which digests to list.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
+pub struct ListQuery {
     /// Only digests that begin so.
     pub prefix: Prefix,
     /// Only digests greater than this one.
@@ -99,7 +99,7 @@ pub struct Cursor(pub String);
 
 /// What a step of a verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
+pub struct VerifyStep {
     /// Where the next step begins; `None`: everything is verified.
     pub next: Option<Cursor>,
     /// How many messages were found whole in this step.
@@ -181,63 +181,63 @@ pub enum Error {
     },
     /// No room on the disk; writing works again once there is.
     #[error("no space left for {0}; free some and try again")]
-    Full(PathBuf),
+    NoSpace(PathBuf),
     /// Another process has the store.
-    #[error("the store {path} is held by {holder}; --wait waits longer than {waited:?}")]
-    Held {
+    #[error("the store {path} is held by {owner}; --wait waits longer than {waited:?}")]
+    Locked {
         /// The store.
         path: PathBuf,
         /// Who has it.
-        holder: String,
+        owner: String,
         /// For how long it was tried.
         waited: std::time::Duration,
     },
     /// Writing has stopped for good, until the store is opened anew; reads go on.
     #[error("writing has stopped, since what was written may not be on disk: {0}; stop, check the disk, start again")]
-    Failed(Arc<str>),
+    WriteFailed(Arc<str>),
     /// A database cannot be reached, or cannot do it now; later it may.
-    #[error("{server} cannot be asked: {why}; is it running, and is this the right place?")]
+    #[error("{server} cannot be asked: {cause}; is it running, and is this the right place?")]
     Unavailable {
         /// Its URL, without password.
         server: String,
         /// What came back, or did not.
-        why: String,
+        cause: String,
     },
     /// A database takes no changes: it is a standby, or was told so.
     #[error("{0} takes no changes, since it is read-only; name the one that is not")]
     ReadOnly(String),
     /// The operating system refused.
-    #[error("{what}: {why}")]
+    #[error("{operation}: {cause}")]
     Io {
         /// What was tried, naming the file.
-        what: String,
+        operation: String,
         /// What came back.
-        why: Arc<std::io::Error>,
+        cause: Arc<std::io::Error>,
     },
     /// The place cannot be used as a store.
     #[error("{0}")]
     Unusable(String),
     /// A server cannot be reached, or its answer is none.
-    #[error("{server}: {why}")]
+    #[error("{server}: {cause}")]
     Server {
         /// Its URL.
         server: String,
         /// What came back, or did not.
-        why: String,
+        cause: String,
     },
     /// A server permits us less than this takes.
-    #[error("{server} does not permit this: {why}")]
+    #[error("{server} does not permit this: {cause}")]
     NotPermitted {
         /// Its URL.
         server: String,
         /// What it says.
-        why: String,
+        cause: String,
     },
 }
 
 impl Error {
     /// Says what was tried when the operating system refused.
     pub fn io(what: impl Into<String>, why: std::io::Error) -> Self {
-        Self::Io { what: what.into(), why: Arc::new(why) }
+        Self::Io { operation: what.into(), cause: Arc::new(why) }
     }
 }

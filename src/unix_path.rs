@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 
 /// What it is called in the directory of the store.
-pub const NAME: &str = "sha-api.sock";
+pub const SOCKET_NAME: &str = "sha-api.sock";
 
 /// Calls `work` with the address of a path.
 ///

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 
 /// A message on its way out: `{"digest", "message"}` or `{"digest", "base64"}`.
 #[derive(Debug, Serialize)]
-pub struct Outgoing<'a> {
+pub struct JsonMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,7 +22,7 @@ pub struct Outgoing<'a> {
     base64: Option<String>,
 }
 
-impl<'a> Outgoing<'a> {
+impl<'a> JsonMessage<'a> {
     /// Chooses the form.
     pub fn new(digest: Option<Digest>, message: &'a [u8]) -> Self {
         let text = std::str::from_utf8(message).ok();
@@ -32,22 +32,22 @@ impl<'a> Outgoing<'a> {
 
 /// A message on its way in, in either form, and the digest that it is said to have.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Incoming {
+pub struct ParsedMessage {
     /// What the other side says; not checked.
     pub digest: Option<Digest>,
     /// The bytes.
     pub message: Vec<u8>,
 }
 
-impl<'de> Deserialize<'de> for Incoming {
+impl<'de> Deserialize<'de> for ParsedMessage {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        struct Line {
+        struct RawMessage {
             digest: Option<Digest>,
             message: Option<String>,
             base64: Option<String>,
         }
-        let Line { digest, message, base64 } = Line::deserialize(deserializer)?;
+        let RawMessage { digest, message, base64 } = RawMessage::deserialize(deserializer)?;
         let message = match (message, base64) {
             (Some(text), None) => text.into_bytes(),
             (None, Some(text)) => BASE64_STANDARD.decode(text).map_err(D::Error::custom)?,
@@ -104,17 +104,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_reads_back_in_either_form() {
+    fn messages_round_trip_in_both_encodings() {
         for message in [b"".as_slice(), b"foo", "\u{2028}\"\\".as_bytes(), b"\xff\x00"] {
-            let digest = Some(Digest::of(message));
-            let line = serde_json::to_string(&Outgoing::new(digest, message)).unwrap();
-            let back: Incoming = serde_json::from_str(&line).unwrap();
-            assert_eq!(back, Incoming { digest, message: message.to_vec() }, "{line}");
+            let digest = Some(Digest::compute(message));
+            let line = serde_json::to_string(&JsonMessage::new(digest, message)).unwrap();
+            let back: ParsedMessage = serde_json::from_str(&line).unwrap();
+            assert_eq!(back, ParsedMessage { digest, message: message.to_vec() }, "{line}");
         }
     }
 
     #[test]
-    fn what_is_no_message_is_refused_with_the_reason() {
+    fn invalid_messages_are_rejected_with_a_reason() {
         for (line, why) in [
             ("{}", "neither"),
             (r#"{"message": "a", "base64": "YQ=="}"#, "both"),
@@ -122,7 +122,7 @@ mod tests {
             (r#"{"message": "a", "digest": "2c26"}"#, "64 hex digits"),
             (r#"{"message": 1}"#, "string"),
         ] {
-            let error = serde_json::from_str::<Incoming>(line).unwrap_err().to_string();
+            let error = serde_json::from_str::<ParsedMessage>(line).unwrap_err().to_string();
             assert!(error.contains(why), "{line}: {error}");
         }
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 /// Writes a file under a temporary name beside `path`, syncs it and renames it into place.
 ///
 /// `write` fills it; if it fails, whatever was at `path` stays as it was.
-pub fn write_whole(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let dir = parent(path);
+pub fn write_atomic(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let dir = parent_dir(path);
     let mut file =
         tempfile::Builder::new().prefix(".sha-api-").permissions(Permissions::from_mode(mode)).tempfile_in(dir)?;
     write(&mut file)?;
@@ -37,7 +37,7 @@ pub fn sync_tree(dir: &Path) -> io::Result<()> {
 }
 
 /// The directory that holds `path`.
-pub fn parent(path: &Path) -> &Path {
+pub fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -52,8 +52,8 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        write_whole(&path, 0o600, |file| file.write_all(b"old")).unwrap();
-        let failed = write_whole(&path, 0o600, |file| {
+        write_atomic(&path, 0o600, |file| file.write_all(b"old")).unwrap();
+        let failed = write_atomic(&path, 0o600, |file| {
             file.write_all(b"new")?;
             Err(io::Error::other("no"))
         });
@@ -63,8 +63,8 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_name_is_written_beside_the_current_directory() {
-        assert_eq!(parent(Path::new("name")), Path::new("."));
-        assert_eq!(parent(Path::new("/name")), Path::new("/"));
+    fn the_parent_of_a_bare_name_is_the_current_directory() {
+        assert_eq!(parent_dir(Path::new("name")), Path::new("."));
+        assert_eq!(parent_dir(Path::new("/name")), Path::new("/"));
     }
 }

@@ -2,71 +2,73 @@
 
 use tokio_postgres::types::Type;
 
-use super::session::Again;
-use super::{Postgres, TURNS};
-use crate::messages::Error;
+use super::pool::Idempotent;
+use super::{MAX_ATTEMPTS, Postgres};
+use crate::message_store::Error;
 use crate::store::StoreEvent;
 
 /// The version of the tables that this program makes.
-const VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 1;
 /// How the tables are made.
-const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_SQL: &str = include_str!("schema.sql");
 
 /// What is found under a name.
-enum Found {
-    Nothing,
-    Ours,
+enum SchemaState {
+    Missing,
+    Compatible,
     /// With this in it that ours have not, or without it.
     Foreign(String),
 }
 
 impl Postgres {
     /// Makes sure that the tables are there, and ours.
-    pub(super) fn enter(&self) -> Result<(), Error> {
+    pub(super) fn ensure_schema(&self) -> Result<(), Error> {
         let mut made = Ok(());
-        for _ in 0..TURNS {
-            if let Found::Foreign(why) = self.look()? {
-                return Err(self.foreign(&why));
+        for _ in 0..MAX_ATTEMPTS {
+            if let SchemaState::Foreign(why) = self.inspect()? {
+                return Err(self.foreign_schema(&why));
             }
-            match self.version()? {
-                Some(VERSION) => return Ok(()),
+            match self.schema_version()? {
+                Some(SCHEMA_VERSION) => return Ok(()),
                 Some(other) => {
-                    let name = self.sessions.name();
+                    let name = self.pool.name();
                     return Err(Error::Unusable(format!(
-                        "the tables in {name} are of version {other}, this program knows {VERSION}; use a newer one"
+                        "the tables in {name} are of version {other}, this program knows {SCHEMA_VERSION}; use a newer one"
                     )));
                 }
                 // Another may be making them: then one of the two fails, and finds them made.
-                None => made = self.make(),
+                None => made = self.create_schema(),
             }
         }
         made
     }
 
     /// What `messages` is.
-    fn look(&self) -> Result<Found, Error> {
-        const ASK: &str = "SELECT digest, message, stored_at FROM messages";
+    fn inspect(&self) -> Result<SchemaState, Error> {
+        const SELECT_COLUMNS: &str = "SELECT digest, message, stored_at FROM messages";
         const TYPES: [Type; 3] = [Type::BYTEA, Type::BYTEA, Type::TIMESTAMPTZ];
-        self.sessions.run(Again::Yes, async |session| {
-            let columns = match session.prepare(ASK).await {
+        self.pool.run(Idempotent::Yes, async |session| {
+            let columns = match session.prepare(SELECT_COLUMNS).await {
                 Ok(statement) => statement,
                 Err(why) => {
                     return match why.as_db_error() {
-                        Some(said) if said.code().code() == "42P01" => Ok(Found::Nothing),
-                        Some(said) if said.code().code() == "42703" => Ok(Found::Foreign(said.message().to_owned())),
+                        Some(said) if said.code().code() == "42P01" => Ok(SchemaState::Missing),
+                        Some(said) if said.code().code() == "42703" => {
+                            Ok(SchemaState::Foreign(said.message().to_owned()))
+                        }
                         _ => Err(why.into()),
                     };
                 }
             };
             let wrong = columns.columns().iter().zip(TYPES).find(|(column, kind)| column.type_() != kind);
-            Ok(wrong.map_or(Found::Ours, |(column, kind)| {
-                Found::Foreign(format!("column \"{}\" is {}, not {kind}", column.name(), column.type_()))
+            Ok(wrong.map_or(SchemaState::Compatible, |(column, kind)| {
+                SchemaState::Foreign(format!("column \"{}\" is {}, not {kind}", column.name(), column.type_()))
             }))
         })
     }
 
-    fn foreign(&self, why: &str) -> Error {
-        let name = self.sessions.name();
+    fn foreign_schema(&self, why: &str) -> Error {
+        let name = self.pool.name();
         Error::Unusable(format!(
             "the table `messages` in {name} is not one of ours: {why}; name another database, or a schema of its own \
              with ?options=-csearch_path%3DSCHEMA"
@@ -74,8 +76,8 @@ impl Postgres {
     }
 
     /// The version of the tables; `None`: there are none.
-    fn version(&self) -> Result<Option<i32>, Error> {
-        self.sessions.run(Again::Yes, async |session| {
+    fn schema_version(&self) -> Result<Option<i32>, Error> {
+        self.pool.run(Idempotent::Yes, async |session| {
             match session.query_one("SELECT max(version) FROM messages_version", &[]).await {
                 Ok(row) => Ok(row.try_get::<_, Option<i32>>(0)?),
                 Err(why) if why.code().is_some_and(|code| code.code() == "42P01") => Ok(None),
@@ -84,22 +86,22 @@ impl Postgres {
         })
     }
 
-    fn make(&self) -> Result<(), Error> {
-        self.sessions.run(Again::Yes, async |session| Ok(session.batch_execute(SCHEMA).await?))
+    fn create_schema(&self) -> Result<(), Error> {
+        self.pool.run(Idempotent::Yes, async |session| Ok(session.batch_execute(SCHEMA_SQL).await?))
     }
 
     /// Says what takes from the promise that an acknowledged message survives a power cut.
-    pub(super) fn warn(&self) -> Result<(), Error> {
-        const ASK: &str =
+    pub(super) fn warn_unsafe_settings(&self) -> Result<(), Error> {
+        const SELECT_UNSAFE: &str =
             "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'";
-        let off = self.sessions.run(Again::Yes, async |session| {
-            let rows = session.query(ASK, &[]).await?;
+        let off = self.pool.run(Idempotent::Yes, async |session| {
+            let rows = session.query(SELECT_UNSAFE, &[]).await?;
             Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?)
         })?;
         for name in off {
-            let database = self.sessions.name();
+            let database = self.pool.name();
             let line = format!("{name} is off in {database}: a power cut there may take what was acknowledged");
-            (self.notes)(StoreEvent::Message(line));
+            (self.events)(StoreEvent::Message(line));
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! What names a database, and how that may be shown: without its password, with which it goes nowhere else.
 
 /// Whether a text is meant as the URL of a database.
-pub fn is_meant(text: &str) -> bool {
+pub fn looks_like(text: &str) -> bool {
     text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
 /// A URL without its password and its parameters; any other text as it is.
-pub fn public(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://").filter(|_| is_meant(text)) else { return text.to_owned() };
+pub fn redacted(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://").filter(|_| looks_like(text)) else { return text.to_owned() };
     let rest = rest.split('?').next().unwrap_or_default();
     // A password that is not escaped may hold an `@`, or a `/`.
     match rest.rsplit_once('@') {
@@ -21,14 +21,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_password_is_in_no_name() {
+    fn redacted_urls_contain_no_password() {
         for (url, name) in [
             ("postgres://me:secret@host:1/db?password=secret", "postgres://me@host:1/db"),
             ("postgresql://me:se@cr/et@host/db", "postgresql://me@host/db"),
             ("postgres:///db?host=/run&password=secret", "postgres:///db"),
             ("postgres://host", "postgres://host"),
         ] {
-            assert_eq!(public(url), name);
+            assert_eq!(redacted(url), name);
         }
     }
 }
