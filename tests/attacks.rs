@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::common::server::{Client, Server, hello, post, trusting, until};
+use crate::common::server::{Client, Server, client_config_trusting, client_connection, post_request, wait_until};
 use crate::common::{Sandbox, digest};
 
-const ASK: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+const LIVEZ_REQUEST: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn both(flags: &[&str]) -> [Server; 2] {
+fn http_and_https(flags: &[&str]) -> [Server; 2] {
     [Server::http(flags), Server::https(flags)]
 }
 
 /// Answered within a second, as a client that does nothing wrong expects.
-fn answers_soon(server: &Server) {
+fn assert_responsive(server: &Server) {
     let start = Instant::now();
     assert_eq!(server.get("/readyz").status, 200);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
@@ -32,16 +32,16 @@ fn is_stored(server: &Server, message: &str) -> bool {
 }
 
 /// Ends the connection as a crash does, when all that hold it are gone.
-fn resets(stream: &TcpStream) {
+fn reset_on_close(stream: &TcpStream) {
     set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
 }
 
 #[test]
-fn slow_clients_of_every_kind_keep_nobody_else_waiting() {
+fn slow_clients_do_not_delay_other_clients() {
     let flags = ["--max-connections-per-address", "300", "--head-timeout", "3s", "--body-timeout", "3s"];
-    for server in both(&[&flags[..], &["--write-timeout", "3s", "--handshake-timeout", "3s"]].concat()) {
+    for server in http_and_https(&[&flags[..], &["--write-timeout", "3s", "--handshake-timeout", "3s"]].concat()) {
         let path = server.put(&"x".repeat(1_000_000));
-        let before = server.weight();
+        let before = server.resource_usage();
         let mut held: Vec<Client> = Vec::new();
         for _ in 0..40 {
             let mut client = server.client();
@@ -55,39 +55,39 @@ fn slow_clients_of_every_kind_keep_nobody_else_waiting() {
             let mut client = server.client();
             client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(9));
             held.push(client);
-            answers_soon(&server);
+            assert_responsive(&server);
         }
-        let silent: Vec<_> = (0..40).map(|_| server.tcp()).collect();
-        answers_soon(&server);
-        server.is_back_at(before);
-        server.is_well();
+        let silent: Vec<_> = (0..40).map(|_| server.tcp_stream()).collect();
+        assert_responsive(&server);
+        server.wait_resources_released(before);
+        server.assert_healthy();
         drop((held, silent));
     }
 }
 
 #[test]
-fn clients_at_rest_take_no_thread() {
-    for server in both(&["--max-connections-per-address", "300"]) {
-        let (threads, files) = server.weight();
+fn idle_connections_hold_no_thread() {
+    for server in http_and_https(&["--max-connections-per-address", "300"]) {
+        let (threads, files) = server.resource_usage();
         let mut resting: Vec<_> = (0..200).map(|_| server.client()).collect();
         for client in &mut resting {
-            assert_eq!(client.ask(ASK).status, 200);
+            assert_eq!(client.call(LIVEZ_REQUEST).status, 200);
         }
-        server.is_back_at((threads, files + resting.len()));
+        server.wait_resources_released((threads, files + resting.len()));
         // All wake up at once, and again.
         for _ in 0..3 {
             for client in &mut resting {
-                client.send(ASK);
+                client.send(LIVEZ_REQUEST);
             }
-            assert!(resting.iter_mut().all(|client| client.reply().status == 200));
+            assert!(resting.iter_mut().all(|client| client.read_response().status == 200));
         }
     }
 }
 
 /// Ends connections however the test ends: threads wait at them.
-struct Ending<'a>(&'a [TcpStream]);
+struct ShutdownOnDrop<'a>(&'a [TcpStream]);
 
-impl Drop for Ending<'_> {
+impl Drop for ShutdownOnDrop<'_> {
     fn drop(&mut self) {
         for socket in self.0 {
             let _ = socket.shutdown(Shutdown::Both);
@@ -96,14 +96,14 @@ impl Drop for Ending<'_> {
 }
 
 #[test]
-fn who_asks_without_a_pause_keeps_nobody_else_waiting() {
+fn a_client_that_pipelines_without_pause_does_not_delay_other_clients() {
     let server = Server::http(&["--max-requests", "1000000000"]);
     let path = server.put("hot");
     let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(100);
     let heard = AtomicUsize::new(0);
-    let sockets: Vec<_> = (0..4).map(|_| server.tcp()).collect();
+    let sockets: Vec<_> = (0..4).map(|_| server.tcp_stream()).collect();
     thread::scope(|scope| {
-        let _ending = Ending(&sockets);
+        let _ending = ShutdownOnDrop(&sockets);
         for mut socket in &sockets {
             let (ask, heard) = (&ask, &heard);
             scope.spawn(move || while socket.write_all(ask.as_bytes()).is_ok() {});
@@ -114,24 +114,27 @@ fn who_asks_without_a_pause_keeps_nobody_else_waiting() {
                 }
             });
         }
-        until("all are at it", || heard.load(Ordering::Relaxed) > 1 << 20);
+        wait_until("all are at it", || heard.load(Ordering::Relaxed) > 1 << 20);
         for _ in 0..20 {
-            answers_soon(&server);
+            assert_responsive(&server);
         }
     });
-    server.is_well();
+    server.assert_healthy();
 }
 
 #[test]
-fn requests_in_records_that_come_together_are_all_answered() {
+fn requests_in_coalesced_tls_records_are_all_answered() {
     let server = Server::https(&[]);
     let root = server.sandbox.store().join("tls/cert.pem");
-    let mut stream = rustls::StreamOwned::new(hello(trusting(&root).with_no_client_auth()), server.tcp());
+    let mut stream = rustls::StreamOwned::new(
+        client_connection(client_config_trusting(&root).with_no_client_auth()),
+        server.tcp_stream(),
+    );
     stream.flush().unwrap();
     for _ in 0..3 {
         // A record each, and one write for all.
         for _ in 0..5 {
-            stream.conn.writer().write_all(ASK.as_bytes()).unwrap();
+            stream.conn.writer().write_all(LIVEZ_REQUEST.as_bytes()).unwrap();
         }
         stream.flush().unwrap();
         let (mut replies, mut bytes) = (Vec::new(), [0; 1 << 10]);
@@ -144,17 +147,17 @@ fn requests_in_records_that_come_together_are_all_answered() {
 }
 
 #[test]
-fn puts_in_one_breath_are_answered_in_their_order() {
-    for server in both(&[]) {
+fn pipelined_puts_are_answered_in_order() {
+    for server in http_and_https(&[]) {
         thread::scope(|scope| {
             for name in 0..8 {
                 let server = &server;
                 scope.spawn(move || {
                     let messages: Vec<_> = (0..50).map(|number| format!("{name} {number}")).collect();
                     let mut client = server.client();
-                    client.send(messages.iter().map(|message| post(message, "")).collect::<String>());
+                    client.send(messages.iter().map(|message| post_request(message, "")).collect::<String>());
                     for message in &messages {
-                        let reply = client.reply().text().to_owned();
+                        let reply = client.read_response().text().to_owned();
                         assert_eq!(reply, format!("{{\"digest\": \"{}\"}}", digest(message.as_bytes())));
                     }
                 });
@@ -164,16 +167,16 @@ fn puts_in_one_breath_are_answered_in_their_order() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_keeps_nobody_waiting_and_gets_every_line() {
+fn an_unread_log_pipe_delays_no_request_and_loses_no_line() {
     let sandbox = Sandbox::new();
     let fifo = sandbox.dir().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut log = File::from(rustix::fs::open(&fifo, flags, Mode::empty()).unwrap());
-    let flags = ["--http", "--max-connections-per-address", "1000", "--log-file", fifo.to_str().unwrap()];
-    let server = Server::begin(sandbox, &flags);
+    let flags = ["--http", "--max-connections-per-address", "1000", "--access-log", fifo.to_str().unwrap()];
+    let server = Server::spawn(sandbox, &flags);
     // Unlike `/readyz`, this is asked for without a line in the log.
-    server.socket();
+    server.wait_local_socket();
     let path = server.put("hot");
     // A pipe holds 64 KiB, and a line has more than 90 bytes.
     for _ in 0..800 {
@@ -182,66 +185,66 @@ fn a_log_that_nobody_reads_keeps_nobody_waiting_and_gets_every_line() {
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
     let mut lines = 0;
-    until("all is written down", || {
+    wait_until("all is written down", || {
         let mut text = String::new();
         let _ = log.read_to_string(&mut text);
         lines += text.lines().count();
         lines >= 800
     });
-    server.is_well();
+    server.assert_healthy();
 }
 
 #[test]
-fn a_body_below_the_rate_is_cut_off_however_steadily_it_comes() {
-    for server in both(&["--body-timeout", "1s", "--min-rate", "1000B"]) {
+fn a_body_below_the_minimum_rate_is_cut_off() {
+    for server in http_and_https(&["--body-timeout", "1s", "--min-rate", "1000B"]) {
         let mut client = server.client();
         client.send(
             "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n",
         );
         let start = Instant::now();
-        until("it is cut off", || {
+        wait_until("it is cut off", || {
             thread::sleep(Duration::from_millis(20));
             !client.try_send("x") || start.elapsed() > Duration::from_millis(2500)
         });
-        assert!(client.rest().starts_with("HTTP/1.1 408 "));
+        assert!(client.read_until_close().starts_with("HTTP/1.1 408 "));
         // Who counts from the last byte would have waited until 3.5 seconds.
         assert!(start.elapsed() < Duration::from_millis(3400), "{:?}", start.elapsed());
-        server.is_well();
+        server.assert_healthy();
     }
 }
 
 #[test]
-fn a_connection_that_is_reset_at_any_point_stores_nothing_that_was_not_whole() {
+fn a_reset_at_any_point_stores_no_incomplete_message() {
     // As many as there are at once before the first is seen to have ended.
     let flags = ["--max-connections-per-address", "1000"];
     for (server, step) in [(Server::http(&flags), 1), (Server::https(&flags), 9)] {
-        server.is_well();
-        let before = server.weight();
+        server.assert_healthy();
+        let before = server.resource_usage();
         let chunked = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
             Transfer-Encoding: chunked\r\n\r\n18\r\n{\"message\": \"chunked 1\"}\r\n0\r\n\r\n";
-        for (message, request) in [("plain 1", post("plain 1", "")), ("chunked 1", chunked.to_owned())] {
+        for (message, request) in [("plain 1", post_request("plain 1", "")), ("chunked 1", chunked.to_owned())] {
             for cut in (0..request.len()).step_by(step) {
-                let stream = server.tcp();
-                resets(&stream);
-                server.over(stream).try_send(&request[..cut]);
+                let stream = server.tcp_stream();
+                reset_on_close(&stream);
+                server.client_over(stream).try_send(&request[..cut]);
             }
-            answers_soon(&server);
-            server.is_back_at(before);
+            assert_responsive(&server);
+            server.wait_resources_released(before);
             assert!(!is_stored(&server, message), "{message}");
-            assert_eq!(server.client().ask(&request).status, 200, "{message}");
+            assert_eq!(server.client().call(&request).status, 200, "{message}");
             assert!(is_stored(&server, message));
         }
     }
 }
 
 #[test]
-fn a_client_that_stops_writing_gets_its_reply_and_half_a_request_is_none() {
+fn a_half_closed_client_gets_its_response_and_an_incomplete_request_is_ignored() {
     let server = Server::http(&[]);
-    server.is_well();
-    let before = server.weight();
-    let whole = post("whole", "");
+    server.assert_healthy();
+    let before = server.resource_usage();
+    let whole = post_request("whole", "");
     for (bytes, status) in [(whole.as_str(), "HTTP/1.1 200 "), (&whole[..whole.len() - 1], ""), (&whole[..20], "")] {
-        let mut stream = server.tcp();
+        let mut stream = server.tcp_stream();
         stream.write_all(bytes.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut reply = String::new();
@@ -249,85 +252,85 @@ fn a_client_that_stops_writing_gets_its_reply_and_half_a_request_is_none() {
         assert_eq!(reply.get(..status.len()), Some(status));
         assert_eq!(reply.is_empty(), status.is_empty(), "{reply}");
     }
-    server.is_back_at(before);
+    server.wait_resources_released(before);
 }
 
 #[test]
 fn a_missing_last_chunk_stores_nothing() {
-    for server in both(&[]) {
+    for server in http_and_https(&[]) {
         let mut client = server.client();
         client.send(
             "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
              12\r\n{\"message\": \"foo\"}\r\n",
         );
         drop(client);
-        answers_soon(&server);
+        assert_responsive(&server);
         assert!(!is_stored(&server, "foo"));
     }
 }
 
 #[test]
-fn thousands_of_requests_at_once_are_answered_one_after_the_other() {
-    for server in both(&["--max-requests", "5000"]) {
-        let before = server.weight();
-        let stream = server.tcp();
-        let mut client = server.over(stream.try_clone().unwrap());
+fn thousands_of_pipelined_requests_are_answered_in_order() {
+    for server in http_and_https(&["--max-requests", "5000"]) {
+        let before = server.resource_usage();
+        let stream = server.tcp_stream();
+        let mut client = server.client_over(stream.try_clone().unwrap());
         // In portions that fit the buffers of both sides, so that neither waits for the other to read.
         for _ in 0..100 {
-            client.send(ASK.repeat(50));
+            client.send(LIVEZ_REQUEST.repeat(50));
             for _ in 0..50 {
-                assert_eq!(client.reply().status, 200);
+                assert_eq!(client.read_response().status, 200);
             }
         }
-        assert_eq!(client.rest(), "");
+        assert_eq!(client.read_until_close(), "");
         drop((client, stream));
-        server.is_back_at(before);
+        server.wait_resources_released(before);
     }
 }
 
 #[test]
-fn who_asks_thousands_of_times_and_reads_nothing_is_hung_up_on() {
+fn a_client_that_pipelines_without_reading_is_disconnected() {
     let server = Server::http(&["--write-timeout", "500ms", "--max-requests", "1000000"]);
-    let before = server.weight();
-    let mut stream = server.tcp();
-    let requests = ASK.repeat(1000);
-    until("it is hung up on", || stream.write_all(requests.as_bytes()).is_err());
-    server.is_back_at(before);
-    answers_soon(&server);
+    let before = server.resource_usage();
+    let mut stream = server.tcp_stream();
+    let requests = LIVEZ_REQUEST.repeat(1000);
+    wait_until("it is hung up on", || stream.write_all(requests.as_bytes()).is_err());
+    server.wait_resources_released(before);
+    assert_responsive(&server);
 }
 
 #[test]
-fn a_hello_in_pieces_is_understood_and_one_that_ends_is_no_harm() {
+fn a_fragmented_client_hello_is_accepted_and_a_truncated_one_is_harmless() {
     let server = Server::https(&["--handshake-timeout", "5s"]);
-    let before = server.weight();
+    let before = server.resource_usage();
     let root = server.sandbox.store().join("tls/cert.pem");
-    let mut connection = hello(trusting(&root).with_no_client_auth());
+    let mut connection = client_connection(client_config_trusting(&root).with_no_client_auth());
     let mut words = Vec::new();
     connection.write_tls(&mut words).unwrap();
-    let mut stream = server.tcp();
+    let mut stream = server.tcp_stream();
     stream.set_nodelay(true).unwrap();
     for byte in &words {
         stream.write_all(&[*byte]).unwrap();
     }
     let mut tls = rustls::StreamOwned::new(connection, stream);
-    tls.write_all(ASK.as_bytes()).unwrap();
+    tls.write_all(LIVEZ_REQUEST.as_bytes()).unwrap();
     let mut start = [0; 12];
     tls.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
     drop(tls);
     let close_notify = [0x15, 3, 3, 0, 2, 1, 0];
     for cut in [0, 1, 5, words.len() / 2, words.len()] {
-        let mut stream = server.tcp();
+        let mut stream = server.tcp_stream();
         stream.write_all(&[&words[..cut], &close_notify].concat()).unwrap();
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
     }
-    server.is_back_at(before);
-    server.is_well();
+    server.wait_resources_released(before);
+    server.assert_healthy();
 }
 
 #[test]
-fn many_reads_of_a_long_message_at_once_stay_within_the_memory() {
+fn concurrent_reads_of_a_large_message_stay_within_the_memory_budget() {
     let server = Server::http(&["--max-body", "40MiB", "--cache-size", "0B"]);
     let path = server.put(&"x".repeat(32 << 20));
     let clients: Vec<_> = (0..48)
@@ -337,8 +340,8 @@ fn many_reads_of_a_long_message_at_once_stay_within_the_memory() {
             client
         })
         .collect();
-    answers_soon(&server);
-    let read = |mut client: Client| thread::spawn(move || client.reply().status);
+    assert_responsive(&server);
+    let read = |mut client: Client| thread::spawn(move || client.read_response().status);
     let readers: Vec<_> = clients.into_iter().map(read).collect();
     let statuses: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
     assert!(statuses.contains(&200) && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
@@ -346,15 +349,15 @@ fn many_reads_of_a_long_message_at_once_stay_within_the_memory() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 1200 << 10, "{} MiB", peak >> 10);
-    server.is_well();
+    server.assert_healthy();
 }
 
 #[test]
-fn a_disk_that_failed_is_told_by_readyz_and_reads_go_on() {
+fn a_failed_disk_makes_readyz_fail_and_reads_continue() {
     let server = Server::http(&[]);
     let path = server.put("before");
-    let Some(broken) = Broken::system(&server, "fdatasync:error=EIO") else { return };
-    assert_eq!(server.client().ask(&post("after", "")).status, 503);
+    let Some(broken) = SyscallFault::inject(&server, "fdatasync:error=EIO") else { return };
+    assert_eq!(server.client().call(&post_request("after", "")).status, 503);
     let ready = server.get("/readyz");
     assert_eq!((ready.status, ready.text()), (503, r#"{"err_msg": "The store has failed"}"#));
     assert_eq!((server.get("/livez").status, server.get(&path).status), (200, 200));
@@ -363,20 +366,20 @@ fn a_disk_that_failed_is_told_by_readyz_and_reads_go_on() {
 }
 
 #[test]
-fn running_out_of_threads_passes() {
+fn the_server_recovers_from_thread_exhaustion() {
     let server = Server::http(&["--head-timeout", "1s", "--idle-timeout", "120s"]);
     let path = server.put("before");
     let mut resting: Vec<_> = (0..12).map(|_| server.client()).collect();
     for client in &mut resting {
-        assert_eq!(client.ask(ASK).status, 200);
+        assert_eq!(client.call(LIVEZ_REQUEST).status, 200);
     }
     // Longer than a thread stays that has nothing to do.
     thread::sleep(Duration::from_secs(7));
-    let Some(broken) = Broken::system(&server, "clone3:error=EAGAIN") else { return };
+    let Some(broken) = SyscallFault::inject(&server, "clone3:error=EAGAIN") else { return };
     for _ in 0..8 {
         // Whatever it says, if it says anything, it does not serve: there is no thread for that.
         let mut heard = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut server.tcp(), &mut heard);
+        let _ = std::io::Read::read_to_end(&mut server.tcp_stream(), &mut heard);
         assert!(!heard.starts_with(b"HTTP/1.1 2"));
     }
     // Who is there already is served when those are through who have to be waited for, and each has a thread.
@@ -385,20 +388,20 @@ fn running_out_of_threads_passes() {
         client.send("GET /livez HTTP/1.1\r\nHost");
     }
     for client in &mut *others {
-        client.send(post("meanwhile", ""));
+        client.send(post_request("meanwhile", ""));
     }
-    assert!(others.iter_mut().all(|client| client.reply().status == 200));
+    assert!(others.iter_mut().all(|client| client.read_response().status == 200));
     drop(broken);
     assert_eq!(server.get(&path).status, 200);
-    server.is_well();
+    server.assert_healthy();
 }
 
 /// A server one of whose system calls fails, until this goes.
-struct Broken(std::process::Child);
+struct SyscallFault(std::process::Child);
 
-impl Broken {
+impl SyscallFault {
     /// `None` where no process may look into another, as in some containers.
-    fn system(server: &Server, fault: &str) -> Option<Self> {
+    fn inject(server: &Server, fault: &str) -> Option<Self> {
         if !crate::common::has_tool("strace") {
             return None;
         }
@@ -412,14 +415,14 @@ impl Broken {
         // It stays open: strace ends when nobody hears it.
         strace.0.stderr = Some(said.into_inner());
         if !line.contains("attached") {
-            crate::common::skipped(&line);
+            crate::common::report_skip(&line);
             return None;
         }
         Some(strace)
     }
 }
 
-impl Drop for Broken {
+impl Drop for SyscallFault {
     /// Ends politely: a tracer that is killed takes its threads along.
     fn drop(&mut self) {
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::INT);

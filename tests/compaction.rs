@@ -11,13 +11,13 @@ use sha_api::message_store::{ListQuery, MessageStore};
 use sha_api::store::HashingStore;
 use sha_api::store::local::{LocalStore, Options};
 
-use crate::common::{Random, noise};
+use crate::common::{Random, pseudorandom_bytes};
 
 const THREADS: u64 = 4;
-const STEPS: u64 = 400;
-const MESSAGES: u64 = 100;
+const STEPS_PER_THREAD: u64 = 400;
+const MESSAGES_PER_THREAD: u64 = 100;
 
-fn open(dir: &Path) -> HashingStore<LocalStore> {
+fn open_store(dir: &Path) -> HashingStore<LocalStore> {
     let options = Options {
         path: dir.to_owned(),
         create: true,
@@ -33,15 +33,15 @@ fn open(dir: &Path) -> HashingStore<LocalStore> {
 
 /// A message of a thread's own.
 fn message(thread: u64, number: u64) -> Vec<u8> {
-    noise(usize::try_from(10_000 + number * 300).unwrap(), thread * MESSAGES + number + 1)
+    pseudorandom_bytes(usize::try_from(10_000 + number * 300).unwrap(), thread * MESSAGES_PER_THREAD + number + 1)
 }
 
 /// Puts and removes at random, and asks for what should be there and what should not. Answers with what is left.
-fn come_and_go(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest> {
+fn put_get_and_remove_at_random(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest> {
     let mut random = Random(thread + 1);
     let mut stored = BTreeSet::new();
-    for _ in 0..STEPS {
-        let message = message(thread, random.below(MESSAGES));
+    for _ in 0..STEPS_PER_THREAD {
+        let message = message(thread, random.below(MESSAGES_PER_THREAD));
         let digest = Digest::compute(&message);
         match random.below(3) {
             0 => assert_eq!(store.remove(&[digest]).unwrap(), [stored.remove(&digest)]),
@@ -54,30 +54,31 @@ fn come_and_go(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest
     stored
 }
 
-fn list(store: &HashingStore<LocalStore>) -> BTreeSet<Digest> {
+fn list_digests(store: &HashingStore<LocalStore>) -> BTreeSet<Digest> {
     let page = ListQuery { prefix: Prefix::ALL, after: None, limit: usize::MAX };
     store.list(&page).unwrap().iter().map(|entry| entry.digest).collect()
 }
 
 #[test]
-fn puts_gets_and_removals_beside_compactions_leave_what_they_should() {
+fn concurrent_changes_and_compactions_keep_exactly_the_stored_messages() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("store");
-    let store = open(&dir);
+    let store = open_store(&dir);
     let stored: BTreeSet<_> = std::thread::scope(|scope| {
         let store = &store;
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || come_and_go(store, thread))).collect();
+        let threads: Vec<_> =
+            (0..THREADS).map(|thread| scope.spawn(move || put_get_and_remove_at_random(store, thread))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(list(&store) == stored);
+    assert!(list_digests(&store) == stored);
     drop(store);
     assert!(!dir.join("log/00000001.log").exists(), "nothing was compacted");
     for damage in ["nothing", "index"] {
         let _ = std::fs::remove_dir_all(dir.join(damage));
-        let store = open(&dir);
-        assert!(list(&store) == stored, "without {damage}");
+        let store = open_store(&dir);
+        assert!(list_digests(&store) == stored, "without {damage}");
         for thread in 0..THREADS {
-            for number in 0..MESSAGES {
+            for number in 0..MESSAGES_PER_THREAD {
                 let message = message(thread, number);
                 let digest = Digest::compute(&message);
                 assert_eq!(store.get_one(digest).unwrap(), stored.contains(&digest).then_some(message));
@@ -96,11 +97,11 @@ fn puts_gets_and_removals_beside_compactions_leave_what_they_should() {
 }
 
 #[test]
-fn a_message_is_found_at_every_moment_of_its_moves() {
+fn a_message_stays_readable_while_compaction_moves_it() {
     const READERS: usize = 16;
     let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir.path().join("store"));
-    let kept: Vec<_> = (0..20).map(|seed| noise(500, seed + 1)).collect();
+    let store = open_store(&dir.path().join("store"));
+    let kept: Vec<_> = (0..20).map(|seed| pseudorandom_bytes(500, seed + 1)).collect();
     store.put(kept.clone()).unwrap();
     let (store, kept, done) = (&store, &kept, &AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -115,7 +116,7 @@ fn a_message_is_found_at_every_moment_of_its_moves() {
         // What comes and goes makes segments die, and what is kept move on.
         let mut random = Random(1);
         for _ in 0..200 {
-            let digests: Vec<_> = (0..10).map(|_| noise(8000, random.next())).collect();
+            let digests: Vec<_> = (0..10).map(|_| pseudorandom_bytes(8000, random.next())).collect();
             let receipts = store.put(digests).unwrap();
             let digests: Vec<_> = receipts.iter().map(|receipt| receipt.digest).collect();
             assert_eq!(store.remove(&digests).unwrap(), [true; 10]);

@@ -5,37 +5,37 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::packages::run;
-use crate::common::{Sandbox, skipped, tool};
+use crate::common::packages::run_checked;
+use crate::common::{Sandbox, find_tool, report_skip};
 
-fn deploy() -> PathBuf {
+fn deploy_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
 /// The file, with anchors resolved and variables put in; `None`: nothing here reads YAML.
-fn compose() -> Option<Value> {
-    tool("python3")?;
+fn compose_config() -> Option<Value> {
+    find_tool("python3")?;
     let script = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
-    let text = std::fs::read_to_string(deploy().join("compose.yaml")).unwrap();
+    let text = std::fs::read_to_string(deploy_dir().join("compose.yaml")).unwrap();
     let password = "${PGPASSWORD:?the password of the database}";
     assert!(text.contains(password));
     let mut python = assert_cmd::Command::new("python3");
     let read = python.args(["-c", script]).write_stdin(text.replace(password, "confidential")).output().unwrap();
     if String::from_utf8_lossy(&read.stderr).contains("No module named 'yaml'") {
-        skipped("python3 has no yaml");
+        report_skip("python3 has no yaml");
         return None;
     }
     Some(serde_json::from_slice(&read.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&read.stderr))))
 }
 
 #[test]
-fn its_servers_share_the_database_believe_the_proxy_and_name_no_password() {
-    let Some(compose) = compose() else { return };
+fn compose_servers_share_the_database_trust_the_proxy_and_contain_no_password() {
+    let Some(compose) = compose_config() else { return };
     for name in ["one", "two"] {
         let service = &compose["services"][name];
         // As in the image, whose settings are a file.
         let mut check = Sandbox::new().sha_api(["serve", "--check", "--config"]);
-        check.arg(deploy().join("image.toml")).env_remove("SHA_API_STORE");
+        check.arg(deploy_dir().join("image.toml")).env_remove("SHA_API_STORE");
         for (variable, value) in service["environment"].as_object().unwrap() {
             check.env(variable, value.as_str().unwrap_or_else(|| panic!("{variable} must be text")));
         }
@@ -59,9 +59,9 @@ fn its_servers_share_the_database_believe_the_proxy_and_name_no_password() {
 }
 
 #[test]
-fn its_proxy_takes_the_file_that_is_beside_it_with_both_servers() {
-    let Some(compose) = compose() else { return };
-    let Some(nginx) = tool("nginx") else { return };
+fn compose_nginx_accepts_its_configuration_with_both_servers() {
+    let Some(compose) = compose_config() else { return };
+    let Some(nginx) = find_tool("nginx") else { return };
     let service = &compose["services"]["nginx"];
     let dir = tempfile::tempdir().unwrap();
     let place = |path: &str| dir.path().join(path).display().to_string();
@@ -78,8 +78,8 @@ fn its_proxy_takes_the_file_that_is_beside_it_with_both_servers() {
     let (prepare, start) = script.split_once(" && exec nginx ").unwrap();
     assert_eq!(start, "-c /tmp/nginx.conf -g 'daemon off;'");
     let prepare =
-        prepare.replace("/tmp/", &place("")).replace(&inside(conf), deploy().join("nginx.conf").to_str().unwrap());
-    run(Command::new(shell.as_str().unwrap()).args([flag.as_str().unwrap(), &prepare]));
+        prepare.replace("/tmp/", &place("")).replace(&inside(conf), deploy_dir().join("nginx.conf").to_str().unwrap());
+    run_checked(Command::new(shell.as_str().unwrap()).args([flag.as_str().unwrap(), &prepare]));
     let file = std::fs::read_to_string(dir.path().join("nginx.conf")).unwrap();
     for server in ["server one:8443 max_fails=0;", "server two:8443 max_fails=0;"] {
         assert_eq!(file.matches(server).count(), 1, "{file}");
@@ -90,5 +90,5 @@ fn its_proxy_takes_the_file_that_is_beside_it_with_both_servers() {
     std::fs::write(dir.path().join("nginx.conf"), format!("pid {};\n{file}", place("pid"))).unwrap();
     let mut test = Command::new(nginx);
     test.args(["-t", "-q", "-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
-    assert_eq!(String::from_utf8(run(&mut test).stderr).unwrap(), "");
+    assert_eq!(String::from_utf8(run_checked(&mut test).stderr).unwrap(), "");
 }

@@ -14,37 +14,44 @@ use sha_api::store::{Backend, HashingStore};
 
 use crate::common::cluster::Cluster;
 use crate::common::server::Server;
-use crate::common::side::{Side, TOKEN, View, cert, url};
-use crate::common::{Sandbox, noise};
+use crate::common::store_access::{AccessMode, FULL_ACCESS_TOKEN, StoreAccess, certificate_path, https_url};
+use crate::common::{Sandbox, pseudorandom_bytes};
 
-const LIMIT: u64 = 1 << 20;
+const MAX_MESSAGE: u64 = 1 << 20;
 
 /// All that a `Messages` promises; it must be empty and take messages of up to `LIMIT` bytes.
-fn conforms(messages: &dyn MessageStore) {
-    answers_for_nothing(messages);
-    gives_back_what_was_put(messages);
-    tells_new_from_known(messages);
-    refuses_what_is_too_long(messages);
-    lists_in_order(messages);
-    counts(messages);
-    takes_puts_from_many_threads(messages);
-    removes(messages);
-    verifies(messages);
-    removes_beside_puts(messages);
+fn assert_conforms(messages: &dyn MessageStore) {
+    assert_empty_store_answers(messages);
+    assert_put_round_trips(messages);
+    assert_new_and_known_receipts(messages);
+    assert_rejects_oversized_messages(messages);
+    assert_lists_in_order(messages);
+    assert_stats(messages);
+    assert_concurrent_puts(messages);
+    assert_removes(messages);
+    assert_verifies(messages);
+    assert_concurrent_removals(messages);
 }
 
-fn answers_for_nothing(messages: &dyn MessageStore) {
+fn assert_empty_store_answers(messages: &dyn MessageStore) {
     assert_eq!(messages.put(vec![]).unwrap(), []);
     assert_eq!(messages.get(&[]).count(), 0);
     assert_eq!(messages.has(&[]).unwrap(), Vec::<bool>::new());
-    assert_eq!(messages.list(&all()).unwrap(), []);
+    assert_eq!(messages.list(&list_all_query()).unwrap(), []);
     assert_eq!(messages.get_one(Digest::compute(b"absent")).unwrap(), None);
     let stats = messages.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes, stats.newest), (0, 0, None));
 }
 
-fn gives_back_what_was_put(messages: &dyn MessageStore) {
-    let batch = vec![vec![], b"foo".to_vec(), vec![0], noise(1000, 1), noise(1 << 20, 2), b"\n".to_vec()];
+fn assert_put_round_trips(messages: &dyn MessageStore) {
+    let batch = vec![
+        vec![],
+        b"foo".to_vec(),
+        vec![0],
+        pseudorandom_bytes(1000, 1),
+        pseudorandom_bytes(1 << 20, 2),
+        b"\n".to_vec(),
+    ];
     let receipts = messages.put(batch.clone()).unwrap();
     let digests: Vec<_> = batch.iter().map(|message| Digest::compute(message)).collect();
     let expected: Vec<_> = digests.iter().map(|digest| Receipt { digest: *digest, new: true }).collect();
@@ -62,7 +69,7 @@ fn gives_back_what_was_put(messages: &dyn MessageStore) {
     assert_eq!(messages.has(&mixed).unwrap(), [false, true, false, true]);
 }
 
-fn tells_new_from_known(messages: &dyn MessageStore) {
+fn assert_new_and_known_receipts(messages: &dyn MessageStore) {
     let new = |batch: &[&[u8]]| -> Vec<bool> {
         let batch = batch.iter().map(|message| message.to_vec()).collect();
         messages.put(batch).unwrap().iter().map(|receipt| receipt.new).collect()
@@ -71,16 +78,26 @@ fn tells_new_from_known(messages: &dyn MessageStore) {
     assert_eq!(new(&[b"once", b"twice"]), [false, false]);
 }
 
-fn refuses_what_is_too_long(messages: &dyn MessageStore) {
-    let long = vec![b'x'; usize::try_from(LIMIT).unwrap() + 1];
+fn assert_rejects_oversized_messages(messages: &dyn MessageStore) {
+    let long = vec![b'x'; usize::try_from(MAX_MESSAGE).unwrap() + 1];
     let digest = Digest::compute(&long);
     let refused = messages.put(vec![b"beside a long one".to_vec(), long]).unwrap_err();
-    assert!(matches!(refused, Error::TooLarge { length, limit } if (length, limit) == (LIMIT + 1, LIMIT)), "{refused}");
+    assert!(
+        matches!(refused, Error::TooLarge { length, limit } if (length, limit) == (MAX_MESSAGE + 1, MAX_MESSAGE)),
+        "{refused}"
+    );
     assert_eq!(messages.has(&[digest, Digest::compute(b"beside a long one")]).unwrap(), [false, false]);
 }
 
-fn lists_in_order(messages: &dyn MessageStore) {
-    let mut stored = vec![vec![], b"foo".to_vec(), vec![0], noise(1000, 1), noise(1 << 20, 2), b"\n".to_vec()];
+fn assert_lists_in_order(messages: &dyn MessageStore) {
+    let mut stored = vec![
+        vec![],
+        b"foo".to_vec(),
+        vec![0],
+        pseudorandom_bytes(1000, 1),
+        pseudorandom_bytes(1 << 20, 2),
+        b"\n".to_vec(),
+    ];
     stored.extend([b"once".to_vec(), b"twice".to_vec()]);
     let mut expected: Vec<_> = stored.iter().map(|message| (Digest::compute(message), message.len() as u64)).collect();
     expected.sort();
@@ -90,9 +107,9 @@ fn lists_in_order(messages: &dyn MessageStore) {
         assert!(entries.iter().all(|entry| lately.contains(&entry.stored_at)));
         entries.iter().map(|entry| (entry.digest, entry.length)).collect()
     };
-    assert_eq!(list(&all()), expected);
-    let paged = std::iter::successors(Some(list(&ListQuery { limit: 3, ..all() })), |page| {
-        Some(list(&ListQuery { limit: 3, after: Some(page.last()?.0), ..all() }))
+    assert_eq!(list(&list_all_query()), expected);
+    let paged = std::iter::successors(Some(list(&ListQuery { limit: 3, ..list_all_query() })), |page| {
+        Some(list(&ListQuery { limit: 3, after: Some(page.last()?.0), ..list_all_query() }))
     });
     assert_eq!(paged.take_while(|page| !page.is_empty()).flatten().collect::<Vec<_>>(), expected);
     for (digest, _) in &expected {
@@ -100,25 +117,25 @@ fn lists_in_order(messages: &dyn MessageStore) {
         for end in [0, 1, 2, 63, 64] {
             let prefix: Prefix = text[..end].parse().unwrap();
             let within = expected.iter().filter(|(digest, _)| digest.to_string().starts_with(&text[..end]));
-            assert_eq!(list(&ListQuery { prefix, ..all() }), within.copied().collect::<Vec<_>>());
-            let after = within_after(&expected, &text[..end], *digest);
-            assert_eq!(list(&ListQuery { prefix, after: Some(*digest), ..all() }), after);
+            assert_eq!(list(&ListQuery { prefix, ..list_all_query() }), within.copied().collect::<Vec<_>>());
+            let after = filter_listing(&expected, &text[..end], *digest);
+            assert_eq!(list(&ListQuery { prefix, after: Some(*digest), ..list_all_query() }), after);
         }
     }
-    assert_eq!(list(&ListQuery { limit: 0, ..all() }), []);
+    assert_eq!(list(&ListQuery { limit: 0, ..list_all_query() }), []);
 }
 
-fn within_after(all: &[(Digest, u64)], prefix: &str, after: Digest) -> Vec<(Digest, u64)> {
+fn filter_listing(all: &[(Digest, u64)], prefix: &str, after: Digest) -> Vec<(Digest, u64)> {
     all.iter().filter(|(digest, _)| digest.to_string().starts_with(prefix) && *digest > after).copied().collect()
 }
 
-fn counts(messages: &dyn MessageStore) {
+fn assert_stats(messages: &dyn MessageStore) {
     let stats = messages.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes), (8, 3 + 1 + 1000 + (1 << 20) + 1 + 4 + 5));
     assert!(stats.newest.is_some() && messages.health().is_ok());
 }
 
-fn takes_puts_from_many_threads(messages: &dyn MessageStore) {
+fn assert_concurrent_puts(messages: &dyn MessageStore) {
     let before = messages.stats().unwrap().messages;
     let new: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8_u32)
@@ -142,9 +159,9 @@ fn takes_puts_from_many_threads(messages: &dyn MessageStore) {
     assert!(new >= 50 + 8 * 50, "{new}");
 }
 
-fn removes(messages: &dyn MessageStore) {
+fn assert_removes(messages: &dyn MessageStore) {
     let before = messages.stats().unwrap();
-    let batch = vec![b"to go".to_vec(), noise(70_000, 9), b"to stay".to_vec()];
+    let batch = vec![b"to go".to_vec(), pseudorandom_bytes(70_000, 9), b"to stay".to_vec()];
     let digests: Vec<_> = messages.put(batch.clone()).unwrap().iter().map(|receipt| receipt.digest).collect();
     assert_eq!(messages.remove(&[]).unwrap(), Vec::<bool>::new());
     let [gone, long, kept] = digests[..] else { panic!("three messages") };
@@ -155,7 +172,7 @@ fn removes(messages: &dyn MessageStore) {
     assert_eq!(messages.get(&digests).map(Result::unwrap).collect::<Vec<_>>(), [None, None, Some(b"to stay".to_vec())]);
     assert_eq!(messages.has(&digests).unwrap(), [false, false, true]);
     assert_eq!((messages.size(gone).unwrap(), messages.size(kept).unwrap()), (None, Some(7)));
-    assert!(messages.list(&all()).unwrap().iter().all(|entry| entry.digest != gone && entry.digest != long));
+    assert!(messages.list(&list_all_query()).unwrap().iter().all(|entry| entry.digest != gone && entry.digest != long));
     let stats = messages.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes), (before.messages + 1, before.bytes + 7));
     // Put again, it is back.
@@ -165,7 +182,7 @@ fn removes(messages: &dyn MessageStore) {
     assert_eq!(messages.stats().unwrap().messages, before.messages);
 }
 
-fn verifies(messages: &dyn MessageStore) {
+fn assert_verifies(messages: &dyn MessageStore) {
     let (mut from, mut found, mut bytes) = (None, 0, 0);
     loop {
         let step = messages.verify(from.as_ref()).unwrap();
@@ -181,7 +198,7 @@ fn verifies(messages: &dyn MessageStore) {
     messages.repair(&[]).unwrap();
 }
 
-fn removes_beside_puts(messages: &dyn MessageStore) {
+fn assert_concurrent_removals(messages: &dyn MessageStore) {
     let before = messages.stats().unwrap().messages;
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
@@ -199,15 +216,15 @@ fn removes_beside_puts(messages: &dyn MessageStore) {
     assert_eq!(messages.stats().unwrap().messages, before);
 }
 
-fn all() -> ListQuery {
+fn list_all_query() -> ListQuery {
     ListQuery { prefix: Prefix::ALL, after: None, limit: usize::MAX }
 }
 
-fn local(dir: &std::path::Path) -> LocalStore {
-    LocalStore::open(&options(dir)).unwrap()
+fn open_local(dir: &std::path::Path) -> LocalStore {
+    LocalStore::open(&local_options(dir)).unwrap()
 }
 
-fn options(dir: &std::path::Path) -> Options {
+fn local_options(dir: &std::path::Path) -> Options {
     Options {
         path: dir.to_owned(),
         create: true,
@@ -221,47 +238,47 @@ fn options(dir: &std::path::Path) -> Options {
 }
 
 #[test]
-fn a_local_store_conforms_and_remembers() {
+fn a_local_store_conforms_and_is_durable() {
     let dir = tempfile::tempdir().unwrap();
-    conforms(&HashingStore::new(local(dir.path()), LIMIT));
-    let again = HashingStore::new(local(dir.path()), LIMIT);
+    assert_conforms(&HashingStore::new(open_local(dir.path()), MAX_MESSAGE));
+    let again = HashingStore::new(open_local(dir.path()), MAX_MESSAGE);
     assert_eq!(again.stats().unwrap().messages, 8 + 50 + 8 * 50);
     assert_eq!(again.get_one(Digest::compute(b"foo")).unwrap(), Some(b"foo".to_vec()));
     assert!(!again.put(vec![b"foo".to_vec()]).unwrap()[0].new);
 }
 
 #[test]
-fn a_local_store_that_compresses_conforms() {
+fn a_compressing_local_store_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { compression: Some(3), ..options(dir.path()) };
-    conforms(&HashingStore::new(LocalStore::open(&options).unwrap(), LIMIT));
+    let options = Options { compression: Some(3), ..local_options(dir.path()) };
+    assert_conforms(&HashingStore::new(LocalStore::open(&options).unwrap(), MAX_MESSAGE));
 }
 
 /// A client of a server on an empty store, over HTTPS or over its socket.
-fn client(server: &Server, over_socket: bool) -> Client {
+fn connect_client(server: &Server, over_socket: bool) -> Client {
     let options = client::Options {
-        tls: client::TlsOptions { cacert: Some(cert(&server.sandbox)), cert: None, key: None },
-        token: Some(client::Token(TOKEN.to_owned())),
+        tls: client::TlsOptions { cacert: Some(certificate_path(&server.sandbox)), cert: None, key: None },
+        token: Some(client::Token(FULL_ACCESS_TOKEN.to_owned())),
         read_timeout: Duration::from_secs(60),
         ready_timeout: Duration::from_secs(10),
-        max_message: LIMIT,
+        max_message: MAX_MESSAGE,
     };
     match over_socket {
         true => Client::via_local_socket(&server.sandbox.store(), &options).unwrap(),
-        false => Client::new(&[url(server).parse().unwrap()], &options).unwrap(),
+        false => Client::new(&[https_url(server).parse().unwrap()], &options).unwrap(),
     }
 }
 
 #[test]
 fn a_client_conforms_over_https() {
-    let view = View::new(Side::Url, Sandbox::new(), &["--max-body", "4MiB"]);
-    conforms(&client(view.server(), false));
+    let view = StoreAccess::new(AccessMode::Url, Sandbox::new(), &["--max-body", "4MiB"]);
+    assert_conforms(&connect_client(view.server(), false));
 }
 
 #[test]
 fn a_client_conforms_over_a_socket() {
-    let view = View::new(Side::Served, Sandbox::new(), &[]);
-    conforms(&client(view.server(), true));
+    let view = StoreAccess::new(AccessMode::Served, Sandbox::new(), &[]);
+    assert_conforms(&connect_client(view.server(), true));
 }
 
 #[test]
@@ -276,45 +293,45 @@ fn a_database_conforms() {
         events: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
     };
     // Two at once make the tables.
-    let open = || HashingStore::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), LIMIT);
+    let open = || HashingStore::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), MAX_MESSAGE);
     let [one, _other] = std::thread::scope(|scope| [scope.spawn(open), scope.spawn(open)].map(|it| it.join().unwrap()));
-    conforms(&one);
+    assert_conforms(&one);
 }
 
 #[test]
 fn a_store_in_memory_conforms() {
-    conforms(&HashingStore::new(Memory::default(), LIMIT));
+    assert_conforms(&HashingStore::new(MemoryBackend::default(), MAX_MESSAGE));
 }
 
 /// A backend in memory that can be made to fail at a certain call, before or after it has done its work.
 #[derive(Default)]
-struct Memory {
+struct MemoryBackend {
     messages: Mutex<BTreeMap<Digest, (Vec<u8>, u64)>>,
     calls: AtomicUsize,
-    fail_at: Option<(usize, When)>,
-    flip: Mutex<Option<usize>>,
+    fail_at: Option<(usize, FailurePoint)>,
+    flipped_bit: Mutex<Option<usize>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum When {
+enum FailurePoint {
     Before,
     After,
 }
 
-impl Memory {
+impl MemoryBackend {
     fn call<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let failed = |when| self.fail_at == Some((call, when));
         let error = || Error::io("cannot do it", std::io::Error::other("this call fails"));
-        if failed(When::Before) {
+        if failed(FailurePoint::Before) {
             return Err(error());
         }
         let done = work();
-        if failed(When::After) { Err(error()) } else { Ok(done) }
+        if failed(FailurePoint::After) { Err(error()) } else { Ok(done) }
     }
 }
 
-impl Backend for Memory {
+impl Backend for MemoryBackend {
     fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error> {
         let mut messages = self.messages.lock().unwrap();
         self.call(|| {
@@ -327,7 +344,7 @@ impl Backend for Memory {
     fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         self.call(|| {
             let mut message = self.messages.lock().unwrap().get(&digests[0]).map(|(message, _)| message.clone());
-            if let (Some(message), Some(bit)) = (&mut message, *self.flip.lock().unwrap()) {
+            if let (Some(message), Some(bit)) = (&mut message, *self.flipped_bit.lock().unwrap()) {
                 message[bit / 8] ^= 1 << (bit % 8);
             }
             vec![message]
@@ -389,10 +406,11 @@ impl Backend for Memory {
 }
 
 /// Some of everything. Answers with what was acknowledged; an error is passed over, as a client would try on.
-fn work(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
+fn run_workload(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
     let (mut acknowledged, mut errors) = (Vec::new(), 0);
     for number in 0..6_usize {
-        let batch: Vec<_> = (0..=number % 3).map(|part| noise(10 + part, (number * 10 + part) as u64)).collect();
+        let batch: Vec<_> =
+            (0..=number % 3).map(|part| pseudorandom_bytes(10 + part, (number * 10 + part) as u64)).collect();
         match messages.put(batch.clone()) {
             Ok(receipts) => {
                 assert!(receipts.iter().zip(&batch).all(|(receipt, message)| receipt.digest.matches(message)));
@@ -412,7 +430,7 @@ fn work(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
             Ok(has) => assert!(has.iter().all(|has| *has)),
             Err(_) => errors += 1,
         }
-        match messages.list(&all()) {
+        match messages.list(&list_all_query()) {
             Ok(list) => assert!(digests.iter().all(|digest| list.iter().any(|entry| entry.digest == *digest))),
             Err(_) => errors += 1,
         }
@@ -422,17 +440,20 @@ fn work(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
 }
 
 #[test]
-fn whichever_call_fails_what_was_acknowledged_is_there_and_one_error_is_said() {
+fn any_failing_backend_call_loses_no_acknowledged_message_and_reports_one_error() {
     let calls = {
-        let store = HashingStore::new(Memory::default(), LIMIT);
-        assert_eq!(work(&store).1, 0);
+        let store = HashingStore::new(MemoryBackend::default(), MAX_MESSAGE);
+        assert_eq!(run_workload(&store).1, 0);
         store.into_backend().calls.into_inner()
     };
     assert!(calls > 30, "{calls}");
     for call in 0..calls {
-        for when in [When::Before, When::After] {
-            let store = HashingStore::new(Memory { fail_at: Some((call, when)), ..Memory::default() }, LIMIT);
-            let (acknowledged, errors) = work(&store);
+        for when in [FailurePoint::Before, FailurePoint::After] {
+            let store = HashingStore::new(
+                MemoryBackend { fail_at: Some((call, when)), ..MemoryBackend::default() },
+                MAX_MESSAGE,
+            );
+            let (acknowledged, errors) = run_workload(&store);
             assert_eq!(errors, 1, "call {call}");
             for message in acknowledged {
                 assert_eq!(store.get_one(Digest::compute(&message)).unwrap(), Some(message));
@@ -442,14 +463,14 @@ fn whichever_call_fails_what_was_acknowledged_is_there_and_one_error_is_said() {
 }
 
 #[test]
-fn no_flipped_bit_is_ever_handed_out() {
+fn a_flipped_bit_is_never_returned() {
     let message = b"some message".to_vec();
     let digest = Digest::compute(&message);
     for bit in 0..message.len() * 8 {
-        let memory = Memory::default();
+        let memory = MemoryBackend::default();
         memory.put(vec![(digest, message.clone())]).unwrap();
-        *memory.flip.lock().unwrap() = Some(bit);
-        let got = HashingStore::new(memory, LIMIT).get_one(digest);
+        *memory.flipped_bit.lock().unwrap() = Some(bit);
+        let got = HashingStore::new(memory, MAX_MESSAGE).get_one(digest);
         assert!(matches!(got, Err(Error::Corrupt(corrupt)) if corrupt == digest), "bit {bit}: {got:?}");
     }
 }

@@ -3,27 +3,27 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::common::place::{Place, in_each_place};
 use crate::common::server::{Client, Server};
-use crate::common::{FOO, Sandbox, asking, digest, has_tool};
+use crate::common::store_factory::{StoreFactory, for_each_store_kind};
+use crate::common::{FOO, Sandbox, command_without_proxy, digest, has_tool};
 
-in_each_place! {
-    every_status_that_is_documented_can_be_had,
-    schemathesis_finds_nothing_that_is_not_as_described,
+for_each_store_kind! {
+    every_documented_status_can_be_produced,
+    schemathesis_finds_no_deviation_from_the_openapi_description,
 }
 
 /// Statuses that take a store that fails; `src/server/api/tests.rs` has those.
-const BY_FAILURE: [u64; 2] = [500, 507];
+const STORE_FAILURE_STATUSES: [u64; 2] = [500, 507];
 
-fn description(server: &Server) -> serde_json::Value {
+fn fetch_openapi(server: &Server) -> serde_json::Value {
     serde_json::from_str(server.get("/openapi.json").text()).unwrap()
 }
 
 /// Asks, and answers with the status and the body. HEAD has none.
-fn ask(mut client: Client, method: &str, path: &str, fields: &str, body: &str) -> (u64, String) {
+fn send_request(mut client: Client, method: &str, path: &str, fields: &str, body: &str) -> (u64, String) {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{length}{fields}\r\n{body}"));
-    let rest = client.rest();
+    let rest = client.read_until_close();
     let (head, body) = rest.split_once("\r\n\r\n").unwrap();
     (head[9..12].parse().unwrap(), body.to_owned())
 }
@@ -38,8 +38,8 @@ struct Operation {
 }
 
 const JSON: &str = "Content-Type: application/json\r\n";
-const LINES: &str = "Content-Type: application/x-ndjson\r\n";
-const ONE: &str = "/messages/{digest}";
+const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
+const MESSAGE_PATH: &str = "/messages/{digest}";
 
 const fn operation(
     route: &'static str,
@@ -56,13 +56,13 @@ const OPERATIONS: [Operation; 14] = [
     operation("/messages", "POST", JSON, "{\"message\": \"foo\"}", "write"),
     operation("/messages", "GET", "", "", "list"),
     operation("/messages", "HEAD", "", "", "list"),
-    operation("/messages/missing", "POST", LINES, "", "read"),
-    operation("/messages/get", "POST", LINES, "", "read"),
-    operation("/messages/remove", "POST", LINES, "", "rm"),
-    operation(ONE, "GET", "", "", "read"),
-    operation(ONE, "HEAD", "", "", "read"),
-    operation(ONE, "PUT", "", "foo", "write"),
-    operation(ONE, "DELETE", "", "", "rm"),
+    operation("/messages/missing", "POST", NDJSON, "", "read"),
+    operation("/messages/get", "POST", NDJSON, "", "read"),
+    operation("/messages/remove", "POST", NDJSON, "", "rm"),
+    operation(MESSAGE_PATH, "GET", "", "", "read"),
+    operation(MESSAGE_PATH, "HEAD", "", "", "read"),
+    operation(MESSAGE_PATH, "PUT", "", "foo", "write"),
+    operation(MESSAGE_PATH, "DELETE", "", "", "rm"),
     operation("/stats", "GET", "", "", "list"),
     operation("/stats", "HEAD", "", "", "list"),
     operation("/verify", "POST", JSON, "{\"from\": null}", "list"),
@@ -70,28 +70,28 @@ const OPERATIONS: [Operation; 14] = [
 ];
 
 /// Tokens that permit one scope each, and are called as it is.
-fn tokens(sandbox: &Sandbox) -> String {
+fn write_token_file(sandbox: &Sandbox) -> String {
     let line = |scope: &&str| format!("{scope} {scope} {}\n", digest(scope.as_bytes()));
     let lines: String = ["read", "write", "list", "rm"].iter().map(line).collect();
-    sandbox.file("tokens", lines.as_bytes()).to_str().unwrap().to_owned()
+    sandbox.write_file("tokens", lines.as_bytes()).to_str().unwrap().to_owned()
 }
 
-fn token(scope: &str) -> String {
+fn bearer_header(scope: &str) -> String {
     format!("Authorization: Bearer {scope}\r\n")
 }
 
-fn every_status_that_is_documented_can_be_had(place: &Place) {
-    let sandbox = place.with(&[b"foo", b"\xff"]);
-    let file = tokens(&sandbox);
+fn every_documented_status_can_be_produced(place: &StoreFactory) {
+    let sandbox = place.with_messages(&[b"foo", b"\xff"]);
+    let file = write_token_file(&sandbox);
     let common = ["--http", "--token-file", &file];
     let flags = ["--max-body", "1000", "--head-timeout", "300ms", "--body-timeout", "300ms"];
     let server = Server::start(sandbox, &[&common[..], &flags].concat());
-    let shut = Server::start(place.empty(), &[&common[..], &["--read-only"]].concat());
-    let waiting = Server::begin(place.out_of_reach(&server.sandbox), &common);
+    let shut = Server::start(place.empty_store(), &[&common[..], &["--read-only"]].concat());
+    let waiting = Server::spawn(place.unopenable_store(&server.sandbox), &common);
     let apart = place.http(&["--metrics-listen", "127.0.0.1:0"]);
     let mut had: BTreeSet<(String, String, u64)> = BTreeSet::new();
     let mut see = |route: &str, method: &str, server: &Server, path: &str, fields: &str, body: &str| {
-        let (status, body) = ask(server.client(), method, path, fields, body);
+        let (status, body) = send_request(server.client(), method, path, fields, body);
         assert!(status < 400 || method == "HEAD" || body.starts_with("{\"err_msg\": \""), "{status} {body}");
         had.insert((route.to_owned(), method.to_owned(), status));
         status
@@ -99,14 +99,14 @@ fn every_status_that_is_documented_can_be_had(place: &Place) {
     let stored = format!("/messages/{FOO}");
     let long = format!("X: {}\r\n", "y".repeat(20_000));
     for Operation { route, method, fields, body, scope } in OPERATIONS {
-        let path = if route == ONE { stored.as_str() } else { route };
-        let with = |more: &str| [fields, &token(scope), more].concat();
+        let path = if route == MESSAGE_PATH { stored.as_str() } else { route };
+        let with = |more: &str| [fields, &bearer_header(scope), more].concat();
         let mut see = |server, fields: &str, body, status| {
             assert_eq!(see(route, method, server, path, fields, body), status, "{method} {route} {fields}");
         };
         let other = if scope == "read" { "write" } else { "read" };
         see(&server, fields, body, 401);
-        see(&server, &[fields, &token(other)].concat(), body, 403);
+        see(&server, &[fields, &bearer_header(other)].concat(), body, 403);
         see(&server, &with("Bad : x\r\n"), body, 400);
         see(&server, &with(&long), body, 431);
         see(&server, &with("Content-Length: 9\r\n"), "", 408);
@@ -123,13 +123,13 @@ fn every_status_that_is_documented_can_be_had(place: &Place) {
     let absent = format!("/messages/{}", "a".repeat(64));
     let bar = format!("/messages/{}", digest(b"bar"));
     for Operation { route, method, fields, body, scope } in OPERATIONS {
-        let token = token(scope);
+        let token = bearer_header(scope);
         let mut see = |path: &str, more: &str, body, status| {
             let fields = [fields, &token, more].concat();
             assert_eq!(see(route, method, &server, path, &fields, body), status, "{method} {path} {more}");
         };
         match (route, method) {
-            (ONE, "GET" | "HEAD") => {
+            (MESSAGE_PATH, "GET" | "HEAD") => {
                 see(&stored, "", "", 200);
                 see(&stored, &tag, "", 304);
                 see(&absent, "", "", 404);
@@ -139,12 +139,12 @@ fn every_status_that_is_documented_can_be_had(place: &Place) {
                     see(&stored, &format!("{bytes}Range: bytes=3-\r\n"), "", 416);
                 }
             }
-            (ONE, "PUT") => {
+            (MESSAGE_PATH, "PUT") => {
                 see(&stored, "", "foo", 200);
                 see(&bar, "", "bar", 201);
                 see(&bar, "", "baz", 409);
             }
-            (ONE, _) => {
+            (MESSAGE_PATH, _) => {
                 see(&bar, "", "", 204);
                 see(&bar, "", "", 404);
             }
@@ -157,26 +157,28 @@ fn every_status_that_is_documented_can_be_had(place: &Place) {
             see(path, method, &server, path, "", "");
         }
         see("/readyz", method, &waiting, "/readyz", "", "");
-        for (server, fields) in [(&server, ""), (&server, &token("rm")), (&server, &token("list")), (&apart, "")] {
+        for (server, fields) in
+            [(&server, ""), (&server, &bearer_header("rm")), (&server, &bearer_header("list")), (&apart, "")]
+        {
             see("/metrics", method, server, "/metrics", fields, "");
         }
     }
 
     let mut documented = BTreeSet::new();
-    for (path, methods) in description(&server)["paths"].as_object().unwrap() {
+    for (path, methods) in fetch_openapi(&server)["paths"].as_object().unwrap() {
         for (method, about) in methods.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters") {
             let statuses = about["responses"].as_object().unwrap().keys().map(|status| status.parse().unwrap());
             documented.extend(statuses.map(|status: u64| (path.clone(), method.to_uppercase(), status)));
         }
     }
-    documented.retain(|(_, _, status)| !BY_FAILURE.contains(status));
+    documented.retain(|(_, _, status)| !STORE_FAILURE_STATUSES.contains(status));
     assert_eq!(documented.difference(&had).collect::<Vec<_>>(), Vec::<&(_, _, _)>::new(), "documented, but not had");
     assert_eq!(had.difference(&documented).collect::<Vec<_>>(), Vec::<&(_, _, _)>::new(), "had, but not documented");
 }
 
 /// What schemathesis has to be told: how lines are written and read, and what it takes for valid though it is not:
 /// a bad line to put is answered, not refused; a place where no step of verifying ended; a hash `0`; a number of bytes with a point.
-const HOOKS: &str = "\
+const SCHEMATHESIS_HOOKS: &str = "\
 import json
 import schemathesis
 
@@ -202,21 +204,21 @@ def filter_case(ctx, case):
     return not (case.path == '/verify' and isinstance(body.get('from'), str))
 ";
 
-fn schemathesis_finds_nothing_that_is_not_as_described(place: &Place) {
+fn schemathesis_finds_no_deviation_from_the_openapi_description(place: &StoreFactory) {
     if !has_tool("schemathesis") {
         return;
     }
-    let sandbox = place.with(&[b"foo"]);
+    let sandbox = place.with_messages(&[b"foo"]);
     let line = format!("all read,write,list,rm {}\n", digest(b"secret"));
-    let tokens = sandbox.file("tokens", line.as_bytes());
-    let hooks = sandbox.file("hooks.py", HOOKS.as_bytes());
+    let tokens = sandbox.write_file("tokens", line.as_bytes());
+    let hooks = sandbox.write_file("hooks.py", SCHEMATHESIS_HOOKS.as_bytes());
     // How fast the machine is shall not matter.
     let patience = ["--head-timeout=60s", "--body-timeout=60s", "--idle-timeout=60s", "--write-timeout=60s"];
     let flags = ["--http", "--max-connections-per-address", "512", "--token-file", tokens.to_str().unwrap()];
     let server = Server::start(sandbox, &[&flags[..], &patience].concat());
     let url = format!("http://{}/openapi.json", server.address);
     let report = server.sandbox.dir().join("report");
-    let output = asking("schemathesis")
+    let output = command_without_proxy("schemathesis")
         .args(["run", &url, "--max-examples", "50", "--checks", "all", "--phases", "examples,coverage,fuzzing"])
         .args(["--seed", "1", "--no-color", "--header", "Authorization: Bearer secret"])
         .args(["--suppress-health-check", "all", "--request-timeout", "60", "--request-retries", "5"])

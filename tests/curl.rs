@@ -3,12 +3,12 @@
 use std::process::Stdio;
 
 use crate::common::server::Server;
-use crate::common::{FOO, asking, digest, has_tool, noise};
+use crate::common::{FOO, command_without_proxy, digest, has_tool, pseudorandom_bytes};
 
 /// What `curl` printed, with `{}` in its arguments for where the server is.
 fn curl(server: &Server, args: &[&str]) -> String {
     let base = format!("https://localhost:{}", server.address.port());
-    let mut command = asking("curl");
+    let mut command = command_without_proxy("curl");
     command.args(["-sS", "--max-time", "20", "--cacert"]).arg(server.sandbox.store().join("tls/cert.pem"));
     command.args(args.iter().map(|arg| arg.replace("{}", &base))).current_dir(server.sandbox.dir());
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -22,10 +22,10 @@ fn server() -> Option<Server> {
 }
 
 #[test]
-fn a_file_is_uploaded_once_and_the_second_time_not_a_byte_of_it_is_sent() {
+fn a_stored_file_is_not_sent_again_on_upload() {
     let Some(server) = server() else { return };
-    let message = noise(900_000, 1);
-    server.sandbox.file("message", &message);
+    let message = pseudorandom_bytes(900_000, 1);
+    server.sandbox.write_file("message", &message);
     let url = format!("{{}}/messages/{}", digest(&message));
     let put = ["-T", "message", "-H", "Expect: 100-continue", "-o", "/dev/null", "-w", "%{http_code} %{size_upload}"];
     let put = |url: &str| curl(&server, &[&put[..], &[url]].concat());
@@ -37,14 +37,14 @@ fn a_file_is_uploaded_once_and_the_second_time_not_a_byte_of_it_is_sent() {
 }
 
 #[test]
-fn a_download_that_broke_off_goes_on_where_it_stopped() {
+fn an_interrupted_download_resumes() {
     let Some(server) = server() else { return };
-    let message = noise(300_000, 2);
-    server.sandbox.file("message", &message);
+    let message = pseudorandom_bytes(300_000, 2);
+    server.sandbox.write_file("message", &message);
     let url = format!("{{}}/messages/{}", digest(&message));
     curl(&server, &["-X", "PUT", "--data-binary", "@message", &url]);
     let accept = "Accept: application/octet-stream";
-    let part = server.sandbox.file("got", &message[..100_001]);
+    let part = server.sandbox.write_file("got", &message[..100_001]);
     let said = curl(&server, &["-C", "-", "-H", accept, "-o", "got", "-w", "%{http_code} %{size_download}", &url]);
     assert_eq!(said, "206 199999");
     assert!(std::fs::read(part).unwrap() == message);
@@ -53,7 +53,7 @@ fn a_download_that_broke_off_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn what_is_known_is_not_sent_again() {
+fn an_unchanged_message_is_answered_with_304() {
     let Some(server) = server() else { return };
     server.put("foo");
     let url = format!("{{}}/messages/{FOO}");
@@ -65,7 +65,7 @@ fn what_is_known_is_not_sent_again() {
 }
 
 #[test]
-fn lines_are_put_and_got_on_the_command_line() {
+fn curl_puts_and_gets_ndjson() {
     let Some(server) = server() else { return };
     let lines = ["-H", "Content-Type: application/x-ndjson", "--data-binary"];
     let put =
@@ -85,9 +85,9 @@ fn lines_are_put_and_got_on_the_command_line() {
 }
 
 #[test]
-fn the_local_socket_is_spoken_to_as_any_other() {
+fn curl_works_over_the_local_socket() {
     let Some(server) = server() else { return };
-    let socket = server.socket();
+    let socket = server.wait_local_socket();
     let ask = |args: &[&str]| curl(&server, &[&["--unix-socket", socket.to_str().unwrap()], args].concat());
     let url = format!("http://localhost/messages/{FOO}");
     assert_eq!(ask(&["-X", "PUT", "--data-binary", "foo", &url]), format!("{{\"digest\": \"{FOO}\"}}"));

@@ -3,19 +3,19 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::common::machine::Machine;
-use crate::common::packages::{deb, run};
-use crate::common::podman::text;
+use crate::common::packages::{debian_package, run_checked};
+use crate::common::podman::stdout_text;
+use crate::common::systemd_container::SystemdContainer;
 use crate::common::{FOO, has_tool};
 
 #[test]
-fn the_package_holds_what_is_documented_and_its_binary_needs_nothing() {
-    let Some(deb) = deb() else { return };
-    let field = |name: &str| text(&run(Command::new("dpkg-deb").arg("--field").arg(deb).arg(name)));
+fn the_package_has_the_documented_files_and_a_static_binary() {
+    let Some(deb) = debian_package() else { return };
+    let field = |name: &str| stdout_text(&run_checked(Command::new("dpkg-deb").arg("--field").arg(deb).arg(name)));
     assert_eq!(field("Version"), concat!(env!("CARGO_PKG_VERSION"), "-1"));
     assert_eq!(field("Depends"), "");
     let dir = tempfile::tempdir().unwrap();
-    run(Command::new("dpkg-deb").arg("--raw-extract").arg(deb).arg(dir.path()));
+    run_checked(Command::new("dpkg-deb").arg("--raw-extract").arg(deb).arg(dir.path()));
     let path = |path: &str| dir.path().join(path);
     for (file, mode) in [
         ("usr/bin/sha-api", 0o755),
@@ -40,31 +40,34 @@ fn the_package_holds_what_is_documented_and_its_binary_needs_nothing() {
     }
     let settings = std::fs::read_to_string(path("DEBIAN/conffiles")).unwrap();
     assert_eq!(settings, "/etc/logrotate.d/sha-api\n/etc/sha-api/sha-api.toml\n");
-    run(Command::new("md5sum").args(["--check", "--quiet", "DEBIAN/md5sums"]).current_dir(dir.path()));
-    let put = |binary: &mut Command| text(&run(binary.args(["put", "foo", "--store"]).arg(dir.path().join("store"))));
+    run_checked(Command::new("md5sum").args(["--check", "--quiet", "DEBIAN/md5sums"]).current_dir(dir.path()));
+    let put = |binary: &mut Command| {
+        stdout_text(&run_checked(binary.args(["put", "foo", "--store"]).arg(dir.path().join("store"))))
+    };
     assert_eq!(put(Command::new(path("usr/bin/sha-api")).env_clear()), FOO);
 }
 
 #[test]
-fn lintian_finds_nothing_that_is_not_justified() {
-    let Some(deb) = deb() else { return };
+fn lintian_reports_only_overridden_tags() {
+    let Some(deb) = debian_package() else { return };
     if !has_tool("lintian") {
         return;
     }
     let lintian = ["--no-cfg", "--allow-root", "--fail-on", "error,warning"];
     // Tests build what is not stripped, and not for others.
     let hidden = "unstripped-binary-or-object";
-    let said = text(&run(Command::new("lintian").args(lintian).args(["--suppress-tags", hidden]).arg(deb)));
+    let said =
+        stdout_text(&run_checked(Command::new("lintian").args(lintian).args(["--suppress-tags", hidden]).arg(deb)));
     assert_eq!(said, "");
 }
 
 #[test]
-fn settings_that_were_changed_outlive_an_upgrade_and_the_messages_outlive_the_package() {
-    let Some(machine) = Machine::new() else { return };
+fn changed_settings_survive_an_upgrade_and_messages_survive_removal() {
+    let Some(machine) = SystemdContainer::new() else { return };
     let settings = "etc/sha-api/sha-api.toml";
-    machine.write(settings, "store = '/var/lib/mine'\n");
-    machine.write("var/lib/private/sha-api/log/00000001.log", "messages");
-    machine.dpkg(&["--install", deb().unwrap().to_str().unwrap()]);
+    machine.write_file(settings, "store = '/var/lib/mine'\n");
+    machine.write_file("var/lib/private/sha-api/log/00000001.log", "messages");
+    machine.dpkg(&["--install", debian_package().unwrap().to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(machine.path(settings)).unwrap(), "store = '/var/lib/mine'\n");
     machine.dpkg(&["--remove", "sha-api"]);
     assert!(machine.path(settings).exists() && !machine.path("usr/bin/sha-api").exists());

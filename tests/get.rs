@@ -2,12 +2,12 @@
 
 use predicates::prelude::*;
 
-use crate::common::{FOO, Sandbox, digest, noise};
+use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
 #[test]
 fn get_prints_the_exact_bytes() {
     let messages: [&[u8]; 4] = [b"foo", b"", b"line\n", &[0xff, 0xfe, 0x1b, b'[']];
-    let sandbox = Sandbox::with(&messages);
+    let sandbox = Sandbox::with_messages(&messages);
     for message in messages {
         sandbox.sha_api(["get", &digest(message)]).assert().code(0).stdout(message.to_vec()).stderr("");
     }
@@ -16,7 +16,7 @@ fn get_prints_the_exact_bytes() {
 
 #[test]
 fn get_of_several_prints_them_in_order() {
-    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+    let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     let digests = [digest(b"bar"), digest(b"foo"), digest(b"bar")];
     sandbox.sha_api(["get"]).args(&digests).assert().code(0).stdout("barfoobar").stderr("");
     sandbox.sha_api(["get", "--lines"]).args(&digests).assert().code(0).stdout("bar\nfoo\nbar\n");
@@ -25,7 +25,7 @@ fn get_of_several_prints_them_in_order() {
 
 #[test]
 fn get_of_an_absent_digest_exits_1_and_prints_nothing() {
-    let sandbox = Sandbox::with(&[b"foo"]);
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
     let absent = digest(b"absent");
     let get = sandbox.sha_api(["get", &absent]).assert();
     get.code(1).stdout("").stderr(format!("sha-api: absent: {absent}\n"));
@@ -36,7 +36,7 @@ fn get_of_an_absent_digest_exits_1_and_prints_nothing() {
 }
 
 #[test]
-fn get_from_a_store_that_is_not_there_makes_none() {
+fn get_does_not_create_a_missing_store() {
     let sandbox = Sandbox::new();
     let get = sandbox.sha_api(["get", FOO]).assert();
     get.code(3).stdout("").stderr(predicate::str::contains("there is no store at"));
@@ -44,15 +44,15 @@ fn get_from_a_store_that_is_not_there_makes_none() {
 }
 
 #[test]
-fn a_unique_prefix_of_eight_digits_will_do() {
-    let sandbox = Sandbox::with(&[b"foo"]);
+fn a_unique_prefix_of_eight_digits_is_accepted() {
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
     sandbox.sha_api(["get", &FOO[..8]]).assert().code(0).stdout("foo");
     sandbox.sha_api(["get", &FOO[..63].to_uppercase()]).assert().code(0).stdout("foo");
     sandbox.sha_api(["get", "00000000"]).assert().code(1).stdout("").stderr("sha-api: absent: 00000000\n");
 }
 
 #[test]
-fn an_ambiguous_prefix_is_refused_with_two_that_begin_so() {
+fn an_ambiguous_prefix_is_rejected_with_two_candidates() {
     // Of so many numbers some have digests that share eight digits.
     let mut seen = std::collections::HashMap::new();
     let shared = (0..1_000_000_u32).find_map(|number| {
@@ -70,8 +70,8 @@ fn an_ambiguous_prefix_is_refused_with_two_that_begin_so() {
 }
 
 #[test]
-fn what_is_no_digest_is_a_usage_error_that_names_it() {
-    let sandbox = Sandbox::with(&[b"foo"]);
+fn an_invalid_digest_is_a_usage_error_that_names_it() {
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
     for bad in ["xyz", "2c26", "", &format!("{FOO}0"), "../../etc/passwd"] {
         let get = sandbox.sha_api(["get", "--", bad]).assert();
         get.code(2).stdout("").stderr(predicate::str::contains(format!("`{bad}` is no digest")));
@@ -80,7 +80,7 @@ fn what_is_no_digest_is_a_usage_error_that_names_it() {
 
 #[test]
 fn get_reads_digests_from_stdin() {
-    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+    let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     let digests = format!("{FOO}\n  {}  \r\n", digest(b"bar"));
     for arguments in [&["get", "-", "--lines"][..], &["get", "--lines"], &["get", "--lines", "-"]] {
         sandbox.sha_api(arguments).write_stdin(digests.clone()).assert().code(0).stdout("foo\nbar\n").stderr("");
@@ -88,16 +88,16 @@ fn get_reads_digests_from_stdin() {
 }
 
 #[test]
-fn a_bad_line_on_stdin_stops_get_there_and_is_named() {
-    let sandbox = Sandbox::with(&[b"foo"]);
+fn an_invalid_line_on_stdin_stops_get_and_is_named() {
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
     let get = sandbox.sha_api(["get", "-"]).write_stdin(format!("{FOO}\nnonsense\n{FOO}\n")).assert();
     get.code(2).stdout("foo").stderr("sha-api: line 2 of stdin is no digest: `nonsense`\n");
 }
 
 #[test]
-fn put_lines_and_get_lines_mirror_each_other() {
+fn put_lines_and_get_lines_round_trip() {
     let sandbox = Sandbox::new();
-    let output = sandbox.shell(
+    let output = sandbox.run_shell(
         "seq 20000 | sha-api put --lines > digests
         sha-api get --lines < digests | cmp - <(seq 20000)",
     );
@@ -105,21 +105,21 @@ fn put_lines_and_get_lines_mirror_each_other() {
 }
 
 #[test]
-fn commands_in_one_pipe_do_not_keep_the_store_from_each_other() {
+fn commands_in_one_pipeline_do_not_deadlock_on_the_store() {
     let sandbox = Sandbox::new();
     for _ in 0..10 {
-        let output = sandbox.shell("sha-api put foo | sha-api get - | sha-api put | sha-api has -");
+        let output = sandbox.run_shell("sha-api put foo | sha-api get - | sha-api put | sha-api has -");
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        let output = sandbox.shell("sha-api put foo | sha-api get --lines | sha-api put --lines | sha-api get -");
+        let output = sandbox.run_shell("sha-api put foo | sha-api get --lines | sha-api put --lines | sha-api get -");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "foo", "{output:?}");
     }
 }
 
 #[test]
-fn output_is_written_whole_or_not_at_all() {
-    let message = noise(100_000, 5);
+fn the_output_file_is_written_atomically() {
+    let message = pseudorandom_bytes(100_000, 5);
     let sandbox = Sandbox::new();
-    let source = sandbox.file("source", &message);
+    let source = sandbox.write_file("source", &message);
     sandbox.sha_api(["put", "--file"]).arg(source).assert().code(0);
     let target = sandbox.dir().join("target");
     sandbox.sha_api(["get", &digest(&message), "-o"]).arg(&target).assert().code(0).stdout("").stderr("");
@@ -134,8 +134,8 @@ fn output_is_written_whole_or_not_at_all() {
 }
 
 #[test]
-fn json_says_text_as_text_and_other_bytes_as_base64() {
-    let sandbox = Sandbox::with(&[b"foo", b"\xff\xfe"]);
+fn json_has_utf8_as_text_and_other_bytes_as_base64() {
+    let sandbox = Sandbox::with_messages(&[b"foo", b"\xff\xfe"]);
     let binary = digest(b"\xff\xfe");
     let expected =
         format!("{{\"digest\":\"{FOO}\",\"message\":\"foo\"}}\n{{\"digest\":\"{binary}\",\"base64\":\"//4=\"}}\n");
@@ -143,9 +143,9 @@ fn json_says_text_as_text_and_other_bytes_as_base64() {
 }
 
 #[test]
-fn bytes_that_were_changed_on_disk_are_never_printed() {
-    let sandbox = Sandbox::with(&[b"foo", b"a message that will be damaged"]);
-    sandbox.damage(b"a message that will be damaged");
+fn changed_bytes_on_disk_are_never_printed() {
+    let sandbox = Sandbox::with_messages(&[b"foo", b"a message that will be damaged"]);
+    sandbox.flip_message_bit(b"a message that will be damaged");
     let damaged = digest(b"a message that will be damaged");
     let get = sandbox.sha_api(["get", &damaged, FOO]).assert();
     get.code(4).stdout("foo").stderr(predicate::str::contains(format!("{damaged} is corrupt")));

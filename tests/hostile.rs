@@ -6,23 +6,23 @@ use std::thread;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use crate::common::Sandbox;
-use crate::common::server::{Server, post, until};
+use crate::common::server::{Server, post_request, wait_until};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
 /// What every hostile request is followed by: a request that must not be executed.
-fn smuggled(number: usize) -> (String, String) {
+fn smuggled_request(number: usize) -> (String, String) {
     let message = format!("smuggled {number}");
     let digest = sha_api::digest::Digest::compute(message.as_bytes());
-    (post(&message, ""), format!("/messages/{digest}"))
+    (post_request(&message, ""), format!("/messages/{digest}"))
 }
 
-fn request(fields: &str) -> String {
+fn post_with_headers(fields: &str) -> String {
     format!("POST /messages HTTP/1.1\r\nHost: a\r\n{JSON}{fields}\r\n\r\n")
 }
 
 /// Requests that are wrong, and what they are answered with.
-fn wrong() -> Vec<(String, u16)> {
+fn malformed_requests() -> Vec<(String, u16)> {
     let mut all: Vec<(String, u16)> = [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
@@ -48,28 +48,28 @@ fn wrong() -> Vec<(String, u16)> {
         "Host: b",
     ]
     .iter()
-    .map(|fields| (request(fields), 400))
+    .map(|fields| (post_with_headers(fields), 400))
     .collect();
     for bad in ["+5\r\n", "0x5\r\n", "5 \r\n", "g\r\n", "5\n", "-1\r\n", "\r\n", "3\r\nfooX\r\n", "3\r\nfoo\n0\r\n\r\n"]
     {
-        all.push((request("Transfer-Encoding: chunked") + bad, 400));
+        all.push((post_with_headers("Transfer-Encoding: chunked") + bad, 400));
     }
-    all.push((request("Transfer-Encoding: chunked") + "ffffffffffffffff\r\n", 413));
-    all.push((request("Transfer-Encoding: chunked") + "fffffffffffffffff\r\n", 400));
-    all.push((request("Content-Length: 70368744177664"), 413));
-    all.push((request("Content-Length: 18446744073709551616"), 413));
-    all.push((request("Expect: 200-maybe\r\nContent-Length: 0"), 417));
-    all.push((request(&vec!["X: y"; 200].join("\r\n")), 431));
-    all.push((request(&format!("X: {}", "y".repeat(20_000))), 431));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + "ffffffffffffffff\r\n", 413));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + "fffffffffffffffff\r\n", 400));
+    all.push((post_with_headers("Content-Length: 70368744177664"), 413));
+    all.push((post_with_headers("Content-Length: 18446744073709551616"), 413));
+    all.push((post_with_headers("Expect: 200-maybe\r\nContent-Length: 0"), 417));
+    all.push((post_with_headers(&vec!["X: y"; 200].join("\r\n")), 431));
+    all.push((post_with_headers(&format!("X: {}", "y".repeat(20_000))), 431));
     all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000)), 414));
     all.push(("POST /messages HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400));
     all.push(("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505));
-    all.push((request("Transfer-Encoding: chunked") + &"0".repeat(40_000), 400));
-    all.push((request("Transfer-Encoding: chunked") + "5;" + &"x".repeat(40_000), 400));
-    all.push((request("Transfer-Encoding: chunked") + "0\r\nX: " + &"y".repeat(40_000), 431));
-    all.push((request("Transfer-Encoding: chunked") + "0\r\n" + &"X: y\r\n".repeat(200), 431));
-    all.push((request("Transfer-Encoding: chunked") + "0\r\nX : y\r\n\r\n", 400));
-    all.push((request(&vec!["X: y"; 20_000].join("\r\n")), 431));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + &"0".repeat(40_000), 400));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + "5;" + &"x".repeat(40_000), 400));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\nX: " + &"y".repeat(40_000), 431));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\n" + &"X: y\r\n".repeat(200), 431));
+    all.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\nX : y\r\n\r\n", 400));
+    all.push((post_with_headers(&vec!["X: y"; 20_000].join("\r\n")), 431));
     all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(100_000)), 414));
     for (line, status) in [
         ("GET / HTTP/1.2", 505),
@@ -91,31 +91,31 @@ fn wrong() -> Vec<(String, u16)> {
 }
 
 #[test]
-fn what_is_wrong_is_refused_once_and_nothing_after_it_is_executed() {
+fn a_malformed_request_is_rejected_once_and_nothing_after_it_is_executed() {
     for server in [Server::http(&[]), Server::https(&[])] {
-        is_refused_once(&server);
+        assert_rejected_once(&server);
     }
 }
 
-fn is_refused_once(server: &Server) {
-    server.is_well();
-    let before = server.weight();
-    for (number, (bytes, status)) in wrong().into_iter().enumerate() {
-        let (next, path) = smuggled(number);
+fn assert_rejected_once(server: &Server) {
+    server.assert_healthy();
+    let before = server.resource_usage();
+    for (number, (bytes, status)) in malformed_requests().into_iter().enumerate() {
+        let (next, path) = smuggled_request(number);
         let mut client = server.client();
         client.try_send(format!("{bytes}{next}"));
-        let rest = client.rest();
+        let rest = client.read_until_close();
         assert!(rest.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:?}: {rest}");
         assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{bytes:?}: {rest}");
         assert!(rest.contains("Connection: close\r\n") && rest.contains("{\"err_msg\": \""), "{bytes:?}: {rest}");
         assert_eq!(server.get(&path).status, 404, "{bytes:?}");
-        server.is_well();
+        server.assert_healthy();
     }
-    server.is_back_at(before);
+    server.wait_resources_released(before);
 }
 
 #[test]
-fn what_is_wrong_inside_is_refused_and_the_connection_goes_on() {
+fn an_invalid_body_is_rejected_and_the_connection_stays_open() {
     let server = Server::http(&[]);
     let deep = format!("{{\"message\": \"a\", \"b\": {}", "[".repeat(100_000));
     let mut client = server.client();
@@ -128,39 +128,39 @@ fn what_is_wrong_inside_is_refused_and_the_connection_goes_on() {
         "\u{feff}{\"message\": \"a\"}",
         r#"{"message": "a"} b"#,
     ] {
-        let reply = client.ask(&(request(&format!("Content-Length: {}", body.len())) + body));
+        let reply = client.call(&(post_with_headers(&format!("Content-Length: {}", body.len())) + body));
         assert_eq!(reply.status, 400, "{}", reply.text());
     }
     for path in ["/messages/%2e%2e/livez", "/messages/../livez", "/%6civez", "/messages/%00", "//livez", "/livez/"] {
-        let reply = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let reply = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(reply.status, 404, "{path}");
     }
     for method in ["BREW", "TRACE", "get", "OPTIONS"] {
-        assert_eq!(client.ask(&format!("{method} /messages HTTP/1.1\r\nHost: a\r\n\r\n")).status, 405, "{method}");
+        assert_eq!(client.call(&format!("{method} /messages HTTP/1.1\r\nHost: a\r\n\r\n")).status, 405, "{method}");
     }
-    server.is_well();
+    server.assert_healthy();
 }
 
 #[test]
-fn a_refusal_reaches_a_client_that_is_still_sending() {
+fn an_error_response_reaches_a_client_that_is_still_sending() {
     for server in [Server::http(&["--max-body", "1000"]), Server::https(&["--max-body", "1000"])] {
         let mut client = server.client();
-        client.send(request("Content-Length: 2000000"));
+        client.send(post_with_headers("Content-Length: 2000000"));
         for _ in 0..20 {
             // This panics if the server hangs up before the client has read why.
             client.send(vec![b'x'; 100_000]);
         }
-        let reply = client.reply();
-        assert_eq!((reply.status, reply.field("Connection")), (413, Some("close")));
-        server.is_well();
+        let reply = client.read_response();
+        assert_eq!((reply.status, reply.header("Connection")), (413, Some("close")));
+        server.assert_healthy();
     }
 }
 
 #[test]
-fn a_burst_of_connections_is_answered_to_the_last_and_given_back() {
+fn a_burst_of_connections_is_answered_and_released() {
     let server = Server::http(&["--max-connections-per-address", "200"]);
     let path = server.put("foo");
-    let before = server.weight();
+    let before = server.resource_usage();
     for _ in 0..3 {
         let mut clients: Vec<_> = (0..100).map(|_| server.client()).collect();
         for turn in 0..3 {
@@ -168,44 +168,44 @@ fn a_burst_of_connections_is_answered_to_the_last_and_given_back() {
                 client.send(format!("GET {path}?{turn} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n"));
             }
             for client in &mut clients {
-                assert_eq!(client.reply().text(), r#"{"message": "foo"}"#);
+                assert_eq!(client.read_response().text(), r#"{"message": "foo"}"#);
             }
         }
     }
-    server.is_back_at(before);
+    server.wait_resources_released(before);
 }
 
 #[test]
-fn heads_and_bodies_that_take_too_long_are_408_and_silence_is_hung_up_on() {
+fn slow_heads_and_bodies_get_408_and_silent_connections_are_closed() {
     let flags = ["--head-timeout", "200ms", "--body-timeout", "200ms", "--idle-timeout", "200ms"];
     let server = Server::http(&flags);
-    let before = server.weight();
+    let before = server.resource_usage();
     for (bytes, message) in [
         ("GET /livez HTTP/1.1\r\nHost:".to_owned(), "Request head took too long"),
-        (request("Content-Length: 5") + "f", "Request body took too long"),
-        (request("Transfer-Encoding: chunked") + "5\r\nf", "Request body took too long"),
+        (post_with_headers("Content-Length: 5") + "f", "Request body took too long"),
+        (post_with_headers("Transfer-Encoding: chunked") + "5\r\nf", "Request body took too long"),
     ] {
         let mut client = server.client();
         client.send(&bytes);
-        let rest = client.rest();
+        let rest = client.read_until_close();
         assert!(rest.starts_with("HTTP/1.1 408 ") && rest.contains(message), "{bytes}: {rest}");
     }
-    assert_eq!(server.client().rest(), "", "a client that says nothing");
+    assert_eq!(server.client().read_until_close(), "", "a client that says nothing");
     let mut client = server.client();
-    assert_eq!(client.ask("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
-    assert_eq!(client.rest(), "", "a client that says nothing more");
-    server.is_back_at(before);
-    server.is_well();
+    assert_eq!(client.call("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+    assert_eq!(client.read_until_close(), "", "a client that says nothing more");
+    server.wait_resources_released(before);
+    server.assert_healthy();
 }
 
 #[test]
-fn a_head_that_drips_is_cut_off_however_steadily_it_comes() {
+fn a_dripping_head_is_cut_off() {
     let server = Server::http(&["--head-timeout", "300ms"]);
     let mut client = server.client();
     client.send("GET /livez HTTP/1.1\r\n");
-    let mut tcp = server.tcp();
+    let mut tcp = server.tcp_stream();
     // Drips until the server has had enough: it ends though a byte comes all the time.
-    until("the drip is cut off", || !client.try_send("X: y\r\n"));
+    wait_until("the drip is cut off", || !client.try_send("X: y\r\n"));
     tcp.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
     let mut reply = String::new();
     tcp.read_to_string(&mut reply).unwrap();
@@ -213,11 +213,11 @@ fn a_head_that_drips_is_cut_off_however_steadily_it_comes() {
 }
 
 #[test]
-fn a_body_that_keeps_the_rate_may_take_longer() {
+fn a_body_above_the_minimum_rate_may_exceed_the_body_timeout() {
     let server = Server::http(&["--body-timeout", "500ms", "--min-rate", "10B"]);
     let body = format!("{{\"message\": \"{}\"}}", "x".repeat(1000));
     let mut client = server.client();
-    client.send(request(&format!("Content-Length: {}", body.len())));
+    client.send(post_with_headers(&format!("Content-Length: {}", body.len())));
     let start = std::time::Instant::now();
     for piece in body.as_bytes().chunks(100) {
         // The pace of this client is what is tested.
@@ -225,84 +225,84 @@ fn a_body_that_keeps_the_rate_may_take_longer() {
         client.send(piece);
     }
     assert!(start.elapsed().as_millis() > 500);
-    assert_eq!(client.reply().status, 200);
+    assert_eq!(client.read_response().status, 200);
 }
 
 #[test]
-fn who_does_not_take_the_reply_is_hung_up_on() {
+fn a_client_that_does_not_read_its_response_is_disconnected() {
     let server = Server::http(&["--write-timeout", "300ms", "--max-body", "16MiB", "--max-requests", "100"]);
     let path = server.put(&"x".repeat(12 << 20));
-    let before = server.weight();
+    let before = server.resource_usage();
     let mut lazy: Vec<_> = (0..4).map(|_| server.client()).collect();
     for client in &mut lazy {
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     }
-    server.is_back_at(before);
-    server.is_well();
+    server.wait_resources_released(before);
+    server.assert_healthy();
     drop(lazy);
 }
 
 #[test]
-fn a_tls_client_that_does_not_speak_or_speaks_nonsense_is_hung_up_on() {
+fn a_silent_or_invalid_tls_client_is_disconnected() {
     let server = Server::https(&["--handshake-timeout", "300ms"]);
-    server.is_well();
-    let before = server.weight();
-    let mut silent = server.plain();
-    let mut plain = server.plain();
+    server.assert_healthy();
+    let before = server.resource_usage();
+    let mut silent = server.plain_client();
+    let mut plain = server.plain_client();
     plain.send("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut buf = Vec::new();
-    let _ = server.tcp().take(0).read_to_end(&mut buf);
-    assert_eq!(silent.rest(), "");
-    let mut bytes = server.tcp();
+    let _ = server.tcp_stream().take(0).read_to_end(&mut buf);
+    assert_eq!(silent.read_until_close(), "");
+    let mut bytes = server.tcp_stream();
     bytes.write_all(b"\x16\x03\x01\xff\xff\x01").unwrap();
     assert!(matches!(bytes.read(&mut [0; 99]), Ok(_) | Err(_)));
     drop((silent, plain, bytes));
-    server.is_back_at(before);
-    server.is_well();
+    server.wait_resources_released(before);
+    server.assert_healthy();
 }
 
 #[test]
-fn beyond_the_connections_that_are_allowed_there_is_503_until_one_ends() {
+fn connections_over_the_limit_get_503_until_one_ends() {
     for flags in [["--max-connections", "3"], ["--max-connections-per-address", "3"]] {
         let server = Server::http(&flags);
         let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
         let mut inside = Vec::new();
-        until("three are inside", || {
+        wait_until("three are inside", || {
             let mut client = server.client();
-            if client.ask(ask).status == 200 {
+            if client.call(ask).status == 200 {
                 inside.push(client);
             }
             inside.len() == 3
         });
         let mut outside = server.client();
-        let rest = outside.rest();
+        let rest = outside.read_until_close();
         assert!(
             rest.starts_with("HTTP/1.1 503 ") && rest.ends_with("{\"err_msg\": \"Too many connections\"}"),
             "{rest}"
         );
         for client in &mut inside {
-            assert_eq!(client.ask(ask).status, 200);
+            assert_eq!(client.call(ask).status, 200);
         }
         inside.pop();
-        until("there is room again", || server.client().ask(ask).status == 200);
+        wait_until("there is room again", || server.client().call(ask).status == 200);
     }
 }
 
 #[test]
-fn running_out_of_descriptors_passes() {
+fn the_server_recovers_from_descriptor_exhaustion() {
     let server = Server::http(&[]);
-    let (_, open) = server.weight();
+    let (_, open) = server.resource_usage();
     let tight = Rlimit { current: Some(open as u64 + 2), ..getrlimit(Resource::Nofile) };
     let before = prlimit(Some(server.pid()), Resource::Nofile, tight).unwrap();
-    let waiting: Vec<_> = (0..10).map(|_| server.tcp()).collect();
-    until("it has run out", || server.stderr().contains("cannot take a connection, trying on: "));
+    let waiting: Vec<_> = (0..10).map(|_| server.tcp_stream()).collect();
+    wait_until("it has run out", || server.read_stderr().contains("cannot take a connection, trying on: "));
     prlimit(Some(server.pid()), Resource::Nofile, before).unwrap();
     drop(waiting);
-    server.is_well();
+    server.assert_healthy();
 }
 
 #[test]
-fn a_limit_on_files_that_does_not_fit_is_an_error_that_names_the_flag() {
+fn a_too_low_file_limit_is_an_error_that_names_the_flag() {
     let sandbox = Sandbox::new();
     let command = format!(
         "ulimit -n 500; exec {} serve --http --listen 127.0.0.1:0 --max-connections 400",

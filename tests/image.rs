@@ -4,51 +4,51 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::common::packages::{pack, run};
-use crate::common::podman::{Podman, text};
-use crate::common::server::until;
+use crate::common::packages::{packaging_command, run_checked};
+use crate::common::podman::{Podman, stdout_text};
+use crate::common::server::wait_until;
 use crate::common::{FOO, has_tool};
 
 const IMAGE: &str = concat!("sha-api:", env!("CARGO_PKG_VERSION"));
 
 /// As little as a container can be allowed.
-const CONFINED: [&str; 6] =
+const CONFINEMENT_FLAGS: [&str; 6] =
     ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--network=none", "--volume", "kept:/data"];
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static PODMAN_LOCK: Mutex<()> = Mutex::new(());
 
 /// With the image; `None`: what that takes is not here.
-fn podman() -> Option<Podman> {
+fn podman_with_image() -> Option<Podman> {
     let podman = Podman::new()?;
     if !has_tool("buildah") || !has_tool("curl") {
         return None;
     }
     // It lays out its files at one place.
-    let one = ONE_AT_A_TIME.lock().unwrap();
-    run(podman.settle(&mut pack(&["image"])?));
+    let one = PODMAN_LOCK.lock().unwrap();
+    run_checked(podman.configure(&mut packaging_command(&["image"])?));
     drop(one);
     Some(podman)
 }
 
 /// Starts it and waits until it is healthy.
-fn serve(podman: &Podman, name: &str) {
-    podman.run(&[&["run", "--detach", "--name", name], CONFINED.as_slice(), &[IMAGE]].concat());
-    until("it is healthy", || podman.command(&["healthcheck", "run", name]).output().unwrap().status.success());
+fn run_server(podman: &Podman, name: &str) {
+    podman.run(&[&["run", "--detach", "--name", name], CONFINEMENT_FLAGS.as_slice(), &[IMAGE]].concat());
+    wait_until("it is healthy", || podman.command(&["healthcheck", "run", name]).output().unwrap().status.success());
 }
 
 /// Asks it over HTTPS, from beside it.
 fn curl(podman: &Podman, name: &str, args: &[&str], path: &str) -> String {
     let data = podman.run(&["volume", "inspect", "--format", "{{.Mountpoint}}", "kept"]);
     let (cert, url) = (format!("{data}/tls/cert.pem"), format!("https://localhost:8443{path}"));
-    let asked = podman.beside(name, &[&["curl", "-sS", "--cacert", &cert], args, &[&url]].concat());
+    let asked = podman.run_in_network_of(name, &[&["curl", "-sS", "--cacert", &cert], args, &[&url]].concat());
     assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
-    text(&asked)
+    stdout_text(&asked)
 }
 
 #[test]
-fn a_container_that_may_do_nothing_serves_and_the_next_one_has_what_it_acknowledged() {
-    let Some(podman) = podman() else { return };
-    serve(&podman, "one");
+fn a_confined_container_serves_and_its_messages_survive_it() {
+    let Some(podman) = podman_with_image() else { return };
+    run_server(&podman, "one");
     let process = Path::new("/proc").join(podman.run(&["inspect", "--format", "{{.State.Pid}}", "one"]));
     assert_eq!(process.metadata().unwrap().uid(), 65532);
     let json = ["-H", "Content-Type: application/json", "-d", r#"{"message": "foo"}"#];
@@ -56,7 +56,7 @@ fn a_container_that_may_do_nothing_serves_and_the_next_one_has_what_it_acknowled
     assert_eq!(podman.run(&["exec", "one", "sha-api", "has", FOO]), "");
     podman.run(&["kill", "one"]);
     podman.run(&["rm", "one"]);
-    serve(&podman, "two");
+    run_server(&podman, "two");
     assert_eq!(curl(&podman, "two", &[], &format!("/messages/{FOO}")), r#"{"message": "foo"}"#);
     podman.run(&["stop", "two"]);
     assert_eq!(podman.run(&["inspect", "--format", "{{.State.ExitCode}}", "two"]), "0");
@@ -65,11 +65,11 @@ fn a_container_that_may_do_nothing_serves_and_the_next_one_has_what_it_acknowled
 }
 
 #[test]
-fn the_image_is_told_by_a_file_and_before_that_by_variables() {
-    let Some(podman) = podman() else { return };
+fn the_image_reads_a_settings_file_and_variables_take_precedence() {
+    let Some(podman) = podman_with_image() else { return };
     let told = |args: &[&str]| {
         let check = ["serve", "--check"];
-        podman.run(&[&["run", "--rm"], CONFINED.as_slice(), args, &[IMAGE], check.as_slice()].concat())
+        podman.run(&[&["run", "--rm"], CONFINEMENT_FLAGS.as_slice(), args, &[IMAGE], check.as_slice()].concat())
     };
     let has = |said: &str, line: &str| assert!(said.lines().any(|one| one == line), "{line}\n{said}");
     let said = told(&[]);
@@ -85,12 +85,12 @@ fn the_image_is_told_by_a_file_and_before_that_by_variables() {
 }
 
 #[test]
-fn the_image_holds_the_binary_and_its_settings_and_says_how_it_is_used() {
-    let Some(podman) = podman() else { return };
+fn the_image_has_the_binary_settings_and_labels() {
+    let Some(podman) = podman_with_image() else { return };
     let tar = podman.dir().join("files.tar");
     podman.run(&["create", "--name", "made", IMAGE]);
     podman.run(&["export", "--output", tar.to_str().unwrap(), "made"]);
-    let files = text(&run(std::process::Command::new("tar").arg("-tf").arg(&tar)));
+    let files = stdout_text(&run_checked(std::process::Command::new("tar").arg("-tf").arg(&tar)));
     // Places of the container itself, empty in the image.
     let its_own = ["dev", "proc", "run", "sys", "tmp", "var"];
     let files: Vec<_> = files.lines().filter(|file| !its_own.contains(&file.split('/').next().unwrap())).collect();
@@ -103,8 +103,8 @@ fn the_image_holds_the_binary_and_its_settings_and_says_how_it_is_used() {
 }
 
 #[test]
-fn without_a_program_that_builds_images_that_is_said() {
-    let Some(mut image) = pack(&["image", "ENGINE="]) else { return };
+fn a_missing_image_builder_is_reported() {
+    let Some(mut image) = packaging_command(&["image", "ENGINE="]) else { return };
     let made = image.output().unwrap();
     assert_eq!(made.status.code(), Some(2));
     let said = String::from_utf8(made.stderr).unwrap();

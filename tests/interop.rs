@@ -1,7 +1,7 @@
 //! Clients that are in wide use, as they are: bodies in chunks, connections that are kept, HEAD, parts, and lines.
 
 use crate::common::server::Server;
-use crate::common::{asking, has_tool, skipped};
+use crate::common::{command_without_proxy, has_tool, report_skip};
 
 const PYTHON: &str = r"
 import hashlib, json, sys
@@ -61,34 +61,34 @@ const pieces = () => new ReadableStream({
 ";
 
 /// Runs a script with a server's address, if there is what runs it.
-fn run(command: &str, args: &[&str], script: &str) {
+fn run_script(command: &str, args: &[&str], script: &str) {
     let server = Server::http(&[]);
     let url = format!("http://{}", server.address);
-    let output = asking(command).args(args).arg(script).arg(url).output().unwrap();
+    let output = command_without_proxy(command).args(args).arg(script).arg(url).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    server.is_well();
+    server.assert_healthy();
 }
 
 #[test]
-fn pythons_requests_puts_and_gets() {
+fn python_requests_puts_and_gets() {
     if !has_tool("python3") {
         return;
     }
-    let there = asking("python3").args(["-c", "import requests"]).output().unwrap();
+    let there = command_without_proxy("python3").args(["-c", "import requests"]).output().unwrap();
     if !there.status.success() {
-        return skipped("Python has no `requests`");
+        return report_skip("Python has no `requests`");
     }
-    run("python3", &["-c"], PYTHON);
+    run_script("python3", &["-c"], PYTHON);
 }
 
 #[test]
-fn nodes_fetch_puts_and_gets() {
+fn node_fetch_puts_and_gets() {
     if !has_tool("node") {
         return;
     }
-    let there = asking("node").args(["-e", "fetch"]).output().unwrap();
+    let there = command_without_proxy("node").args(["-e", "fetch"]).output().unwrap();
     if !there.status.success() {
-        return skipped("this Node has no `fetch`");
+        return report_skip("this Node has no `fetch`");
     }
-    run("node", &["-e"], NODE);
+    run_script("node", &["-e"], NODE);
 }

@@ -1,67 +1,71 @@
 //! The same command says the same, whether the messages are in a directory, in one that is served, in a database, or
 //! behind a URL.
 
-use crate::common::place::Place;
-use crate::common::side::{DATABASES, SIDES, Side, TOKEN, View};
-use crate::common::{FOO, Sandbox, digest, noise};
+use crate::common::store_access::{AccessMode, DATABASE_MODES, DIRECTORY_MODES, FULL_ACCESS_TOKEN, StoreAccess};
+use crate::common::store_factory::StoreFactory;
+use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
 /// What is stored before anything is asked.
-fn stored() -> Vec<Vec<u8>> {
+fn sample_messages() -> Vec<Vec<u8>> {
     let mut stored: Vec<Vec<u8>> = vec![b"".to_vec(), b"foo".to_vec(), b"line\n".to_vec(), b"\xff\0\x1b".to_vec()];
-    stored.extend([noise(2 << 20, 1), "Grüße \u{1}\"\\\u{2028}".into()]);
+    stored.extend([pseudorandom_bytes(2 << 20, 1), "Grüße \u{1}\"\\\u{2028}".into()]);
     stored
 }
 
 /// Directories, and databases if there is a PostgreSQL.
-fn places() -> Vec<Place> {
-    [Some(Place::directories()), Place::databases()].into_iter().flatten().collect()
+fn store_factories() -> Vec<StoreFactory> {
+    [Some(StoreFactory::directories()), StoreFactory::databases()].into_iter().flatten().collect()
 }
 
 /// A store from every side.
-fn views(places: &[Place], fill: impl Fn(&Place) -> Sandbox, flags: &[&str]) -> Vec<View> {
-    let sides = places.iter().zip([SIDES.as_slice(), &DATABASES]);
-    sides.flat_map(|(place, sides)| sides.iter().map(|side| View::new(*side, fill(place), flags))).collect()
+fn store_accesses(
+    places: &[StoreFactory],
+    fill: impl Fn(&StoreFactory) -> Sandbox,
+    flags: &[&str],
+) -> Vec<StoreAccess> {
+    let sides = places.iter().zip([DIRECTORY_MODES.as_slice(), &DATABASE_MODES]);
+    sides.flat_map(|(place, sides)| sides.iter().map(|side| StoreAccess::new(*side, fill(place), flags))).collect()
 }
 
 /// Runs the commands from every side of a copy of `store`, and compares all that they say.
-fn says_the_same(store: &Sandbox, commands: &[(&[&str], &[u8])]) {
-    compare(&|place| place.copy_of(store), commands);
+fn assert_same_output(store: &Sandbox, commands: &[(&[&str], &[u8])]) {
+    assert_same_output_in_every_mode(&|place| place.copy_store(store), commands);
 }
 
-fn compare(fill: &dyn Fn(&Place) -> Sandbox, commands: &[(&[&str], &[u8])]) {
-    let places = places();
-    let views = views(&places, fill, &["--max-body", "8MiB"]);
+fn assert_same_output_in_every_mode(fill: &dyn Fn(&StoreFactory) -> Sandbox, commands: &[(&[&str], &[u8])]) {
+    let places = store_factories();
+    let views = store_accesses(&places, fill, &["--max-body", "8MiB"]);
     for (args, stdin) in commands {
-        let (code, stdout, stderr) = views[0].outcome(args, stdin);
+        let (code, stdout, stderr) = views[0].run_normalized(args, stdin);
         for view in &views[1..] {
-            let mut outcome = view.outcome(args, stdin);
+            let mut outcome = view.run_normalized(args, stdin);
             let mut expected = (code, stdout.clone(), stderr.clone());
-            if args[0] == "stats" && view.side().is_database() {
-                (outcome.1, expected.1) = (without_sizes(&outcome.1), without_sizes(&expected.1));
+            if args[0] == "stats" && view.mode().is_database() {
+                (outcome.1, expected.1) = (strip_sizes(&outcome.1), strip_sizes(&expected.1));
             }
-            assert_eq!(expected, outcome, "{args:?} from the side {:?}", view.side());
+            assert_eq!(expected, outcome, "{args:?} from the side {:?}", view.mode());
         }
     }
 }
 
 /// Counts without what they take on disk, which is another thing in a database.
-fn without_sizes(text: &str) -> String {
+fn strip_sizes(text: &str) -> String {
     let is_size = |figure: &&str| ["disk", "ratio", "dead"].iter().any(|name| figure.contains(name));
     text.split("\\n").flat_map(|line| line.split(',')).filter(|figure| !is_size(figure)).collect::<Vec<_>>().join(",")
 }
 
-const DAMAGED: &str = "a message that will be damaged";
+const DAMAGED_MESSAGE: &str = "a message that will be damaged";
 
 /// A store in which one message is corrupt.
-fn damaged(place: &Place) -> Sandbox {
-    let sandbox = place.copy_of(&Sandbox::with(&[b"foo", DAMAGED.as_bytes(), b"bar"]));
-    place.damage(&sandbox, DAMAGED.as_bytes());
+fn damaged_store(place: &StoreFactory) -> Sandbox {
+    let sandbox = place.copy_store(&Sandbox::with_messages(&[b"foo", DAMAGED_MESSAGE.as_bytes(), b"bar"]));
+    place.flip_message_bit(&sandbox, DAMAGED_MESSAGE.as_bytes());
     sandbox
 }
 
-fn full() -> Sandbox {
+fn sample_store() -> Sandbox {
     let sandbox = Sandbox::new();
-    for message in stored() {
+    for message in sample_messages() {
         sandbox.sha_api(["put"]).write_stdin(message).assert().code(0);
     }
     // This has the index flushed, and then what sled moves when it is closed, so that it takes as much of the disk
@@ -73,12 +77,12 @@ fn full() -> Sandbox {
 }
 
 #[test]
-fn what_is_read_is_the_same_from_every_side() {
-    let digests: String = stored().iter().map(|message| digest(message) + "\n").collect();
-    let (absent, large, binary) = (digest(b"absent"), digest(&noise(2 << 20, 1)), digest(b"\xff\0\x1b"));
+fn reads_give_the_same_output_in_every_access_mode() {
+    let digests: String = sample_messages().iter().map(|message| digest(message) + "\n").collect();
+    let (absent, large, binary) = (digest(b"absent"), digest(&pseudorandom_bytes(2 << 20, 1)), digest(b"\xff\0\x1b"));
     let mixed = format!("{digests}{absent}\n{digests}");
-    says_the_same(
-        &full(),
+    assert_same_output(
+        &sample_store(),
         &[
             (&["get", FOO], b""),
             (&["get", &FOO.to_uppercase()], b""),
@@ -118,12 +122,12 @@ fn what_is_read_is_the_same_from_every_side() {
 }
 
 #[test]
-fn what_is_put_is_the_same_from_every_side() {
-    let store = full();
+fn puts_give_the_same_output_in_every_access_mode() {
+    let store = sample_store();
     let numbers: String = (0..40_000).map(|number| format!("{number}\n")).collect();
     let escaped = b"\x01\x02\x03\x04".repeat(100_000);
     let lines = [b"\xff\n\n".as_slice(), &escaped, b"\n", &escaped[1..], b"\nlast"].concat();
-    says_the_same(
+    assert_same_output(
         &store,
         &[
             (&["put", "foo"], b""),
@@ -131,7 +135,7 @@ fn what_is_put_is_the_same_from_every_side() {
             (&["put", "new"], b""),
             (&["put"], b"\0\xff of stdin\n"),
             (&["put", "-"], b""),
-            (&["put"], &noise(3 << 20, 2)),
+            (&["put"], &pseudorandom_bytes(3 << 20, 2)),
             (&["put", "--json", "foo"], b""),
             (&["put", "--lines"], numbers.as_bytes()),
             (&["put", "--lines"], &lines),
@@ -145,34 +149,34 @@ fn what_is_put_is_the_same_from_every_side() {
             (&["put", "--json", "--max-message", "4B", "12345"], b""),
             (&["list"], b""),
             (&["get", "--lines"], (digest(&escaped) + "\n" + &digest(b"39999")).as_bytes()),
-            (&["get", &digest(&noise(3 << 20, 2))], b""),
+            (&["get", &digest(&pseudorandom_bytes(3 << 20, 2))], b""),
         ],
     );
 }
 
 #[test]
-fn what_is_corrupt_is_the_same_from_every_side() {
-    let message = digest(DAMAGED.as_bytes());
-    compare(
-        &damaged,
+fn corruption_gives_the_same_output_in_every_access_mode() {
+    let message = digest(DAMAGED_MESSAGE.as_bytes());
+    assert_same_output_in_every_mode(
+        &damaged_store,
         &[
             (&["get", &message], b""),
             (&["get", &message, FOO], b""),
             (&["get", "--json", FOO, &message], b""),
             (&["get", &message, "-o", "out"], b""),
             (&["has", &message], b""),
-            (&["put", DAMAGED], b""),
+            (&["put", DAMAGED_MESSAGE], b""),
             (&["get", &message], b""),
         ],
     );
 }
 
 #[test]
-fn what_is_removed_verified_and_carried_over_is_the_same_from_every_side() {
-    let (absent, large) = (digest(b"absent"), digest(&noise(2 << 20, 1)));
+fn removal_verification_and_copying_give_the_same_output_in_every_access_mode() {
+    let (absent, large) = (digest(b"absent"), digest(&pseudorandom_bytes(2 << 20, 1)));
     let lines = format!("{{\"message\":\"imported\"}}\n{{\"digest\":\"{FOO}\",\"message\":\"not foo\"}}\nnonsense\n");
-    says_the_same(
-        &full(),
+    assert_same_output(
+        &sample_store(),
         &[
             (&["verify"], b""),
             (&["verify", "--json"], b""),
@@ -198,10 +202,10 @@ fn what_is_removed_verified_and_carried_over_is_the_same_from_every_side() {
 }
 
 #[test]
-fn what_is_repaired_is_the_same_from_every_side() {
-    let message = digest(DAMAGED.as_bytes());
-    compare(
-        &damaged,
+fn repair_gives_the_same_output_in_every_access_mode() {
+    let message = digest(DAMAGED_MESSAGE.as_bytes());
+    assert_same_output_in_every_mode(
+        &damaged_store,
         &[
             (&["verify"], b""),
             (&["verify", "--json"], b""),
@@ -216,18 +220,18 @@ fn what_is_repaired_is_the_same_from_every_side() {
 }
 
 #[test]
-fn a_copy_takes_and_gives_from_every_side() {
-    let source = full();
+fn copy_works_between_all_access_modes() {
+    let source = sample_store();
     let listed = source.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
-    let bytes = stored().iter().map(Vec::len).sum::<usize>() - b"foo".len();
+    let bytes = sample_messages().iter().map(Vec::len).sum::<usize>() - b"foo".len();
     let flags = ["--max-body", "8MiB"];
-    let places = places();
-    for from in views(&places, |place| place.copy_of(&source), &flags) {
-        for to in views(&places, |place| place.with(&[b"foo"]), &flags) {
-            let certs = source.file("certs.pem", (from.cert() + &to.cert()).as_bytes());
+    let places = store_factories();
+    for from in store_accesses(&places, |place| place.copy_store(&source), &flags) {
+        for to in store_accesses(&places, |place| place.with_messages(&[b"foo"]), &flags) {
+            let certs = source.write_file("certs.pem", (from.certificate() + &to.certificate()).as_bytes());
             let mut copy = source.sha_api(["copy", &from.location(), &to.location()]);
-            if from.side().is_far() || to.side().is_far() {
-                copy.env("SHA_API_TOKEN", TOKEN).env("SHA_API_CACERT", certs);
+            if from.mode().is_remote() || to.mode().is_remote() {
+                copy.env("SHA_API_TOKEN", FULL_ACCESS_TOKEN).env("SHA_API_CACERT", certs);
             }
             let said = copy.assert().code(0).stderr("");
             let said = said.get_output();
@@ -239,9 +243,9 @@ fn a_copy_takes_and_gives_from_every_side() {
 }
 
 #[test]
-fn a_put_beside_a_server_is_the_servers() {
-    let view = View::new(Side::Served, Sandbox::new(), &[]);
+fn a_put_to_a_served_store_goes_through_the_server() {
+    let view = StoreAccess::new(AccessMode::Served, Sandbox::new(), &[]);
     view.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
-    let url = View::new(Side::Directory, Place::directories().copy_of(view.sandbox()), &[]);
+    let url = StoreAccess::new(AccessMode::Directory, StoreFactory::directories().copy_store(view.sandbox()), &[]);
     url.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
 }

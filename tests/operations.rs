@@ -9,31 +9,31 @@ use std::process::Command;
 use predicates::prelude::*;
 use rustix::process::Signal;
 
-use crate::common::server::{PATIENCE, Server, post, until};
+use crate::common::server::{Server, TEST_TIMEOUT, post_request, wait_until};
 use crate::common::{Sandbox, digest, has_tool};
 
 #[test]
-fn each_request_is_a_line_that_names_no_message_no_token_and_no_digest() {
+fn an_access_log_line_contains_no_message_token_or_full_digest() {
     let sandbox = Sandbox::new();
     let (log, tokens) = (sandbox.dir().join("log"), sandbox.dir().join("tokens"));
     let made = sandbox.sha_api(["token", "app", "--scope", "read,write", "--token-file"]).arg(&tokens).assert().code(0);
     let token = String::from_utf8(made.get_output().stdout.clone()).unwrap().trim().to_owned();
-    let flags = ["--http", "--log-file", log.to_str().unwrap(), "--token-file", tokens.to_str().unwrap()];
+    let flags = ["--http", "--access-log", log.to_str().unwrap(), "--token-file", tokens.to_str().unwrap()];
     let server = Server::start(sandbox, &flags);
     let bearer = format!("Authorization: Bearer {token}\r\n");
-    let reply = server.client().ask(&post("confidential", &format!("{bearer}X-Request-Id: mine.1\r\n")));
-    assert_eq!((reply.status, reply.field("X-Request-Id")), (200, Some("mine.1")));
+    let reply = server.client().call(&post_request("confidential", &format!("{bearer}X-Request-Id: mine.1\r\n")));
+    assert_eq!((reply.status, reply.header("X-Request-Id")), (200, Some("mine.1")));
     let hash = digest(b"confidential");
     let get =
-        |path: &str, fields: &str| server.client().ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        |path: &str, fields: &str| server.client().call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
     let ours = get(&format!("/messages/{hash}?q={token}"), &bearer);
-    let id = ours.field("X-Request-Id").unwrap().to_owned();
-    let forged = get("/messages/x", "X-Request-Id: a\" 200 b\r\n").field("X-Request-Id").unwrap().to_owned();
+    let id = ours.header("X-Request-Id").unwrap().to_owned();
+    let forged = get("/messages/x", "X-Request-Id: a\" 200 b\r\n").header("X-Request-Id").unwrap().to_owned();
     assert!(!forged.contains('"'));
     get(&format!("/{hash}/confidential"), "");
-    assert!(server.client().ask("nonsense\r\n\r\n").field("X-Request-Id").is_some());
+    assert!(server.client().call("nonsense\r\n\r\n").header("X-Request-Id").is_some());
     let lines = || fs::read_to_string(&log).unwrap();
-    until("all five are written", || lines().lines().filter(|line| !line.contains("/readyz")).count() == 5);
+    wait_until("all five are written", || lines().lines().filter(|line| !line.contains("/readyz")).count() == 5);
     let lines = lines();
     let has = |part: &str| assert!(lines.lines().any(|line| line.contains(part)), "{part}\n{lines}");
     has("127.0.0.1 - app [");
@@ -43,38 +43,38 @@ fn each_request_is_a_line_that_names_no_message_no_token_and_no_digest() {
     has("\"GET other HTTP/1.1\" 404 ");
     assert!(lines.contains(" mine.1\n") && lines.contains(&format!(" {id}\n")), "{lines}");
     for secret in [token.as_str(), "confidential", &hash[..9]] {
-        assert!(!lines.contains(secret) && !server.stderr().contains(secret), "{secret}\n{lines}");
+        assert!(!lines.contains(secret) && !server.read_stderr().contains(secret), "{secret}\n{lines}");
     }
 }
 
 #[test]
-fn the_log_can_be_json_goes_to_stderr_without_a_file_and_is_off_by_default() {
-    let server = Server::http(&["--log-format", "json"]);
-    server.is_well();
-    until("it is written", || server.stderr().contains(r#""method":"POST""#));
-    let line = server.stderr().lines().find(|line| line.contains("POST")).unwrap().to_owned();
+fn the_access_log_is_off_by_default_and_json_goes_to_stderr() {
+    let server = Server::http(&["--access-log-format", "json"]);
+    server.assert_healthy();
+    wait_until("it is written", || server.read_stderr().contains(r#""method":"POST""#));
+    let line = server.read_stderr().lines().find(|line| line.contains("POST")).unwrap().to_owned();
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((line["status"].as_u64(), line["path"].as_str()), (Some(200), Some("/messages")));
     assert_eq!((line["peer"].as_str(), line["user"].is_null()), (Some("127.0.0.1"), true));
     let server = Server::http(&[]);
-    server.is_well();
-    assert_eq!(server.stderr(), "");
+    server.assert_healthy();
+    assert_eq!(server.read_stderr(), "");
 }
 
 #[test]
-fn the_log_file_is_opened_anew_on_sighup() {
+fn the_access_log_is_reopened_on_sighup() {
     let sandbox = Sandbox::new();
     let (log, old) = (sandbox.dir().join("log"), sandbox.dir().join("log.1"));
-    let server = Server::start(sandbox, &["--http", "--log-file", log.to_str().unwrap()]);
+    let server = Server::start(sandbox, &["--http", "--access-log", log.to_str().unwrap()]);
     fs::rename(&log, &old).unwrap();
     server.signal(Signal::HUP);
-    until("there is a new one", || log.exists());
+    wait_until("there is a new one", || log.exists());
     server.get("/livez");
-    until("it is written to", || fs::read_to_string(&log).unwrap().contains("/livez"));
+    wait_until("it is written to", || fs::read_to_string(&log).unwrap().contains("/livez"));
 }
 
 #[test]
-fn the_metrics_count_requests_connections_messages_and_the_cache() {
+fn metrics_count_requests_connections_messages_and_cache_hits() {
     let server = Server::http(&["--max-connections", "30"]);
     let path = server.put("foo");
     for _ in 0..3 {
@@ -85,29 +85,31 @@ fn the_metrics_count_requests_connections_messages_and_the_cache() {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("sha_api_{name} ")).map(str::to_owned));
         line.unwrap_or_else(|| panic!("{name}\n{text}")).parse::<u64>().unwrap()
     };
-    assert_eq!(server.get("/metrics").field("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(server.get("/metrics").header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert_eq!(value(r#"requests_total{route="/messages",method="POST",status="200"}"#), 1);
-    until("all are counted", || value(r#"requests_total{route="/messages/{digest}",method="GET",status="200"}"#) == 3);
+    wait_until("all are counted", || {
+        value(r#"requests_total{route="/messages/{digest}",method="GET",status="200"}"#) == 3
+    });
     assert_eq!((value("cache_hits_total"), value("cache_misses_total")), (2, 1));
     assert_eq!((value("store_messages"), value("store_message_bytes")), (1, 3));
     assert!(value("store_disk_bytes") > 0);
-    until("there is only the one who asks", || value("connections") == 1);
-    let mut held: Vec<_> = (0..40).map(|_| server.tcp()).collect();
+    wait_until("there is only the one who asks", || value("connections") == 1);
+    let mut held: Vec<_> = (0..40).map(|_| server.tcp_stream()).collect();
     let mut start = [0; 12];
     held[39].read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 503");
     drop(held);
-    until("that is counted", || {
+    wait_until("that is counted", || {
         let mut client = server.client();
         client.try_send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        let text = client.rest();
+        let text = client.read_until_close();
         let refused = text.lines().find_map(|line| line.strip_prefix("sha_api_connections_refused_total "));
         refused.is_some_and(|count| count != "0")
     });
 }
 
 #[test]
-fn the_metrics_take_the_scope_list_or_are_shown_apart() {
+fn metrics_need_the_list_scope_or_a_separate_listener() {
     let sandbox = Sandbox::new();
     let tokens = sandbox.dir().join("tokens");
     let token = |name: &str, scope: &str| {
@@ -117,16 +119,16 @@ fn the_metrics_take_the_scope_list_or_are_shown_apart() {
     let (reader, lister) = (token("reader", "read"), token("lister", "list"));
     let ask = |fields: &str| format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let server = Server::start(sandbox, &["--http", "--token-file", tokens.to_str().unwrap()]);
-    let status = |fields: &str| server.client().ask(&ask(fields)).status;
+    let status = |fields: &str| server.client().call(&ask(fields)).status;
     assert_eq!((status(""), status(&reader), status(&lister)), (401, 403, 200));
 
     let server = Server::https(&["--metrics-listen", "127.0.0.1:0"]);
     assert_eq!(server.get("/metrics").status, 404);
-    let said = server.stderr();
+    let said = server.read_stderr();
     let address = said.split_once("metrics on http://").unwrap().1.split_once("/metrics\n").unwrap().0;
     let apart = |path: &str| {
         let mut stream = std::net::TcpStream::connect(address.parse::<SocketAddr>().unwrap()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
         let mut reply = String::new();
         std::io::Read::read_to_string(&mut stream, &mut reply).unwrap();
@@ -142,7 +144,7 @@ fn the_metrics_take_the_scope_list_or_are_shown_apart() {
 }
 
 #[test]
-fn a_certificate_that_expires_soon_is_warned_of() {
+fn an_expiring_certificate_is_warned_about() {
     if !has_tool("openssl") {
         return;
     }
@@ -154,15 +156,15 @@ fn a_certificate_that_expires_soon_is_warned_of() {
         let made = Command::new("openssl").args(args).args(["-keyout", file, "-out", "-"]).output().unwrap();
         assert!(made.status.success());
         fs::write(&pair, [fs::read(&pair).unwrap(), made.stdout].concat()).unwrap();
-        let server = Server::begin(Sandbox::new(), &["--tls-cert", file]);
+        let server = Server::spawn(Sandbox::new(), &["--tls-cert", file]);
         server.signal(Signal::HUP);
-        until("it has been looked at", || server.stderr().contains("read anew"));
-        assert_eq!(server.stderr().contains("the certificate expires in "), warned, "{}", server.stderr());
+        wait_until("it has been looked at", || server.read_stderr().contains("read anew"));
+        assert_eq!(server.read_stderr().contains("the certificate expires in "), warned, "{}", server.read_stderr());
     }
 }
 
 #[test]
-fn health_is_0_only_for_a_server_that_is_ready() {
+fn health_exits_0_only_for_a_ready_server() {
     let sandbox = Sandbox::new();
     let first = Server::https(&[]);
     let health = |url: &str| sandbox.sha_api(["health", url]).assert();
@@ -181,7 +183,7 @@ fn health_is_0_only_for_a_server_that_is_ready() {
     sandbox.sha_api(["health", "--http"]).env("SHA_API_LISTEN", &listen).assert().code(3);
     let waiting = Sandbox::new();
     std::os::unix::fs::symlink(first.sandbox.store(), waiting.store()).unwrap();
-    let waiting = Server::begin(waiting, &["--http"]);
+    let waiting = Server::spawn(waiting, &["--http"]);
     let not_ready = health(&format!("http://{}", waiting.address)).code(3).stdout("");
     not_ready.stderr(predicate::str::contains("is not ready: 503"));
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -190,9 +192,9 @@ fn health_is_0_only_for_a_server_that_is_ready() {
 }
 
 #[test]
-fn check_tells_each_setting_and_where_it_comes_from_and_serves_nothing() {
+fn serve_check_prints_each_setting_with_its_source_and_exits() {
     let sandbox = Sandbox::new();
-    let config = sandbox.file("config.toml", b"max-body = '2MiB'\nhttp = true\n");
+    let config = sandbox.write_file("config.toml", b"max-body = '2MiB'\nhttp = true\n");
     let mut check = sandbox.sha_api(["serve", "--check", "--min-rate", "5B", "--config"]);
     let checked = check.arg(config).env("SHA_API_LISTEN", "[::1]:1,[::1]:2").assert().code(0).stderr("");
     let said = String::from_utf8(checked.get_output().stdout.clone()).unwrap();
@@ -211,14 +213,14 @@ fn check_tells_each_setting_and_where_it_comes_from_and_serves_nothing() {
 }
 
 #[test]
-fn systemd_hands_over_the_socket_and_is_told_of_the_beginning_and_the_end() {
+fn systemd_passes_the_socket_and_is_notified_of_ready_and_stopping() {
     if !has_tool("python3") {
         return;
     }
     let sandbox = Sandbox::new();
     let path = sandbox.dir().join("notify");
     let told = UnixDatagram::bind(&path).unwrap();
-    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    told.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let hear = || {
         let mut words = [0; 99];
         let length = told.recv(&mut words).unwrap();
@@ -245,18 +247,18 @@ fn systemd_hands_over_the_socket_and_is_told_of_the_beginning_and_the_end() {
 }
 
 #[test]
-fn what_a_scrub_finds_is_in_the_metrics_at_readyz_and_on_stderr() {
-    let sandbox = Sandbox::with(&[b"some message", b"another"]);
-    sandbox.damage(b"some message");
-    let server = Server::begin(sandbox, &["--http", "--scrub-interval", "1s"]);
-    until("the damage is found", || server.get("/readyz").text() == r#"{"status": "damaged"}"#);
+fn scrub_findings_appear_in_metrics_readyz_and_stderr() {
+    let sandbox = Sandbox::with_messages(&[b"some message", b"another"]);
+    sandbox.flip_message_bit(b"some message");
+    let server = Server::spawn(sandbox, &["--http", "--scrub-interval", "1s"]);
+    wait_until("the damage is found", || server.get("/readyz").text() == r#"{"status": "damaged"}"#);
     assert_eq!(server.get("/readyz").status, 200);
     let metrics = server.get("/metrics").text().to_owned();
     assert!(metrics.contains("\nsha_api_store_damaged 1\n"), "{metrics}");
     assert!(!metrics.contains("\nsha_api_store_verified_timestamp_seconds 0\n"), "{metrics}");
-    until("it is said", || server.stderr().contains("verifying found damage in 1 places"));
+    wait_until("it is said", || server.read_stderr().contains("verifying found damage in 1 places"));
     // Put right beside it, the next one finds nothing.
-    let put = server.client().ask(&post("some message", ""));
+    let put = server.client().call(&post_request("some message", ""));
     assert_eq!(put.status, 200);
-    until("it is mended", || server.get("/readyz").text() == r#"{"status": "ready"}"#);
+    wait_until("it is mended", || server.get("/readyz").text() == r#"{"status": "ready"}"#);
 }

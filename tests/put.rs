@@ -2,7 +2,7 @@
 
 use predicates::prelude::*;
 
-use crate::common::{FOO, Sandbox, digest, noise};
+use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
 #[test]
 fn put_of_an_argument_prints_its_digest() {
@@ -10,8 +10,8 @@ fn put_of_an_argument_prints_its_digest() {
 }
 
 #[test]
-fn put_takes_all_of_stdin_and_trims_nothing() {
-    for message in [b"foo\n".as_slice(), b"", b"\n\n", b"\0\xff\0", &noise(3 << 20, 1)] {
+fn put_stores_all_of_stdin_untrimmed() {
+    for message in [b"foo\n".as_slice(), b"", b"\n\n", b"\0\xff\0", &pseudorandom_bytes(3 << 20, 1)] {
         for arguments in [&["put"][..], &["put", "-"]] {
             let put = Sandbox::new().sha_api(arguments).write_stdin(message).assert();
             put.code(0).stdout(format!("{}\n", digest(message))).stderr("");
@@ -20,15 +20,15 @@ fn put_takes_all_of_stdin_and_trims_nothing() {
 }
 
 #[test]
-fn put_agrees_with_sha256sum_over_a_tree_of_files() {
+fn put_agrees_with_sha256sum_on_a_file_tree() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.dir().join("tree")).unwrap();
     for (name, length) in [("empty", 0), ("one", 1), ("a name with spaces", 100), ("new\nline", 5), ("back\\slash", 6)]
     {
-        sandbox.file(&format!("tree/{name}"), &noise(length, 7));
+        sandbox.write_file(&format!("tree/{name}"), &pseudorandom_bytes(length, 7));
     }
-    sandbox.file("tree/large", &noise(5 << 20, 8));
-    let output = sandbox.shell(
+    sandbox.write_file("tree/large", &pseudorandom_bytes(5 << 20, 8));
+    let output = sandbox.run_shell(
         "find tree -type f -print0 | xargs -0 sha-api put --file > sums
         sha256sum -c --quiet sums && wc -l < sums",
     );
@@ -36,11 +36,11 @@ fn put_agrees_with_sha256sum_over_a_tree_of_files() {
 }
 
 #[test]
-fn what_was_put_from_a_file_comes_back_to_the_byte() {
+fn a_file_round_trips_unchanged() {
     let sandbox = Sandbox::new();
     for length in [0, 1, 4096, 64 << 20] {
-        sandbox.file("X", &noise(length, 3));
-        let output = sandbox.shell("sha-api get $(sha-api put --file X | cut -c1-64) | cmp - X");
+        sandbox.write_file("X", &pseudorandom_bytes(length, 3));
+        let output = sandbox.run_shell("sha-api get $(sha-api put --file X | cut -c1-64) | cmp - X");
         assert!(output.status.success() && output.stdout.is_empty(), "{length}: {output:?}");
     }
 }
@@ -60,13 +60,13 @@ fn put_null_stores_every_record() {
 }
 
 #[test]
-fn put_lines_of_nothing_prints_nothing() {
+fn put_lines_of_empty_input_prints_nothing() {
     Sandbox::new().sha_api(["put", "--lines"]).write_stdin("").assert().code(0).stdout("").stderr("");
 }
 
 #[test]
-fn put_of_what_is_stored_appends_nothing() {
-    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+fn put_of_a_stored_message_appends_nothing() {
+    let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     let log = || std::fs::read(sandbox.store().join("log/00000001.log")).unwrap();
     let before = log();
     sandbox.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n"));
@@ -77,20 +77,20 @@ fn put_of_what_is_stored_appends_nothing() {
 }
 
 #[test]
-fn a_message_over_the_limit_is_refused_and_nothing_is_stored() {
-    let sandbox = Sandbox::with(&[b"foo"]);
+fn a_message_over_the_limit_is_rejected_and_not_stored() {
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
     let limit = ["--max-message", "4B"];
     let refused = || predicate::str::contains("over the limit of 4").and(predicate::str::contains("--max-message"));
     sandbox.sha_api(["put", "12345"]).args(limit).assert().code(3).stdout("").stderr(refused());
     sandbox.sha_api(["put"]).args(limit).write_stdin("12345").assert().code(3).stdout("").stderr(refused());
-    let file = sandbox.file("five", b"12345");
+    let file = sandbox.write_file("five", b"12345");
     sandbox.sha_api(["put", "--file"]).arg(&file).args(limit).assert().code(3).stdout("").stderr(refused());
     sandbox.sha_api(["put", "1234"]).args(limit).assert().code(0);
     sandbox.sha_api(["has", &digest(b"12345")]).assert().code(1);
 }
 
 #[test]
-fn a_line_over_the_limit_stops_put_lines_there_and_is_named() {
+fn a_line_over_the_limit_stops_put_lines_and_is_named() {
     let sandbox = Sandbox::new();
     let put = sandbox.sha_api(["put", "--lines", "--max-message", "4B"]).write_stdin("a\nb\n12345\nc\n").assert();
     put.code(3).stdout(format!("{}\n{}\n", digest(b"a"), digest(b"b"))).stderr(predicate::str::contains("record 3"));
@@ -99,9 +99,9 @@ fn a_line_over_the_limit_stops_put_lines_there_and_is_named() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_and_the_others_are_stored() {
+fn an_unreadable_file_is_named_and_the_others_are_stored() {
     let sandbox = Sandbox::new();
-    let file = sandbox.file("file", b"foo");
+    let file = sandbox.write_file("file", b"foo");
     let put = sandbox.sha_api(["put", "--file", "/no/such/file"]).arg(&file).assert();
     let stored = format!("{FOO}  {}\n", file.display());
     put.code(3)
@@ -112,16 +112,17 @@ fn a_file_that_cannot_be_read_is_named_and_the_others_are_stored() {
 #[test]
 fn a_closed_pipe_is_no_error() {
     let sandbox = Sandbox::new();
-    let output = sandbox.shell("set +o pipefail; seq 200000 | sha-api put --lines | head -n 1; echo ${PIPESTATUS[1]}");
+    let output =
+        sandbox.run_shell("set +o pipefail; seq 200000 | sha-api put --lines | head -n 1; echo ${PIPESTATUS[1]}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{}\n0\n", digest(b"1")));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[test]
-fn a_line_is_stored_and_answered_before_the_next_one_comes() {
+fn a_line_is_stored_and_answered_before_the_next_arrives() {
     use std::io::{BufRead, BufReader, Write};
     let sandbox = Sandbox::new();
-    let mut put = sandbox.process(["put", "--lines"]);
+    let mut put = sandbox.std_command(["put", "--lines"]);
     let mut put = put.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let (mut stdin, mut stdout) = (put.stdin.take().unwrap(), BufReader::new(put.stdout.take().unwrap()));
     for line in ["one", "two", "three"] {
@@ -135,10 +136,10 @@ fn a_line_is_stored_and_answered_before_the_next_one_comes() {
 }
 
 #[test]
-fn json_prints_one_object_a_line() {
+fn json_prints_one_object_per_line() {
     let sandbox = Sandbox::new();
     sandbox.sha_api(["put", "--json", "foo"]).assert().code(0).stdout(format!("{{\"digest\":\"{FOO}\"}}\n"));
-    let file = sandbox.file("file", b"foo");
+    let file = sandbox.write_file("file", b"foo");
     let expected = format!("{{\"digest\":\"{FOO}\",\"file\":\"{}\"}}\n", file.display());
     sandbox.sha_api(["put", "--json", "--file"]).arg(&file).assert().code(0).stdout(expected);
     let error = sandbox.sha_api(["put", "--json", "12345", "--max-message", "4B"]).assert().code(3).stdout("");
@@ -146,7 +147,7 @@ fn json_prints_one_object_a_line() {
 }
 
 #[test]
-fn flags_that_contradict_each_other_are_refused() {
+fn conflicting_flags_are_rejected() {
     for arguments in [&["put", "foo", "--lines"][..], &["put", "--lines", "--null"], &["put", "--file", "x", "--lines"]]
     {
         let put = Sandbox::new().sha_api(arguments).assert();
@@ -155,7 +156,7 @@ fn flags_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn what_makes_no_sense_is_said_as_json_too() {
+fn usage_errors_are_printed_as_json() {
     let put = Sandbox::new().sha_api(["put", "--json", "--frob"]).assert();
     put.code(2).stdout("").stderr("{\"err_msg\":\"unexpected argument '--frob' found\"}\n");
 }

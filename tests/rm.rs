@@ -2,12 +2,12 @@
 
 use predicates::prelude::*;
 
-use crate::common::server::{Server, request, until};
-use crate::common::{FOO, Sandbox, digest, noise};
+use crate::common::server::{Server, build_request, wait_until};
+use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
 #[test]
-fn what_is_removed_is_absent_everywhere_and_comes_back_when_it_is_put_again() {
-    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+fn a_removed_message_is_absent_until_it_is_put_again() {
+    let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     sandbox.sha_api(["rm", FOO]).assert().code(0).stdout("").stderr("");
     let absent = format!("sha-api: absent: {FOO}\n");
     sandbox.sha_api(["get", FOO]).assert().code(1).stdout("").stderr(absent.clone());
@@ -20,8 +20,8 @@ fn what_is_removed_is_absent_everywhere_and_comes_back_when_it_is_put_again() {
 }
 
 #[test]
-fn rm_takes_digests_from_stdin_and_says_which_were_absent() {
-    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+fn rm_reads_digests_from_stdin_and_reports_the_absent_ones() {
+    let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     let [bar, baz] = [b"bar", b"baz"].map(|message| digest(message));
     let lines = format!("{FOO}\n{baz}\n{bar}\n");
     let absent = format!("sha-api: absent: {baz}\n");
@@ -33,45 +33,45 @@ fn rm_takes_digests_from_stdin_and_says_which_were_absent() {
 }
 
 #[test]
-fn rm_takes_no_prefix() {
-    let sandbox = Sandbox::with(&[b"foo"]);
+fn rm_rejects_prefixes() {
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
     let refused = predicate::str::contains("a digest has 64 hex digits, this has 8");
     sandbox.sha_api(["rm", &FOO[..8]]).assert().code(2).stdout("").stderr(refused);
     sandbox.sha_api(["has", FOO]).assert().code(0);
 }
 
 #[test]
-fn what_was_removed_stays_removed_when_the_index_is_lost() {
-    let sandbox = Sandbox::with(&[b"foo", b"bar"]);
+fn a_removed_message_stays_removed_when_the_index_is_lost() {
+    let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     sandbox.sha_api(["rm", FOO]).assert().code(0);
     std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
     sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{}\n", digest(b"bar")));
 }
 
 /// What the log takes on disk.
-fn log(sandbox: &Sandbox) -> u64 {
+fn log_size(sandbox: &Sandbox) -> u64 {
     let files = std::fs::read_dir(sandbox.store().join("log")).unwrap();
     // A segment may go at any moment.
     files.filter_map(|file| file.unwrap().metadata().ok()).map(|file| file.len()).sum()
 }
 
 #[test]
-fn the_space_of_what_is_removed_comes_back_and_nothing_else_goes() {
+fn the_space_of_removed_messages_is_reclaimed_and_nothing_else_is_lost() {
     const LENGTH: u64 = 100_000;
     let sandbox = Sandbox::new();
-    let messages: Vec<_> = (0..60).map(|seed| noise(usize::try_from(LENGTH).unwrap(), seed + 1)).collect();
+    let messages: Vec<_> = (0..60).map(|seed| pseudorandom_bytes(usize::try_from(LENGTH).unwrap(), seed + 1)).collect();
     for (number, message) in messages.iter().enumerate() {
-        sandbox.file(&format!("{number:02}"), message);
+        sandbox.write_file(&format!("{number:02}"), message);
     }
-    assert!(sandbox.shell("sha-api put --file ??").status.success());
-    assert!(log(&sandbox) > 60 * LENGTH);
+    assert!(sandbox.run_shell("sha-api put --file ??").status.success());
+    assert!(log_size(&sandbox) > 60 * LENGTH);
     let mut gone = Vec::new();
     // The second time, the removals of the first are in the way; the last time, nothing is left.
     for (round, rest) in [(0..40, 20), (40..55, 5), (55..60, 0)] {
         let digests: Vec<_> = messages[round].iter().map(|message| digest(message)).collect();
         sandbox.sha_api(["rm".to_owned()].iter().chain(&digests)).assert().code(0).stdout("").stderr("");
         gone.extend(digests);
-        assert!(log(&sandbox) < (rest + 1) * LENGTH + (1 << 20), "{rest}: {}", log(&sandbox));
+        assert!(log_size(&sandbox) < (rest + 1) * LENGTH + (1 << 20), "{rest}: {}", log_size(&sandbox));
         let has = sandbox.sha_api(["has".to_owned()].iter().chain(&gone)).assert().code(1).stderr("");
         assert_eq!(String::from_utf8_lossy(&has.get_output().stdout).lines().count(), gone.len());
         for message in &messages[gone.len()..] {
@@ -86,25 +86,25 @@ fn the_space_of_what_is_removed_comes_back_and_nothing_else_goes() {
 }
 
 #[test]
-fn a_server_gives_space_back_while_it_serves() {
+fn a_running_server_reclaims_space() {
     let server = Server::http(&[]);
-    let (log, mut client) = (log(&server.sandbox), server.local());
+    let (log, mut client) = (log_size(&server.sandbox), server.local_client());
     assert!(log < 1 << 20);
-    let messages: Vec<_> = (0..60).map(|seed| noise(100_000, seed + 1)).collect();
+    let messages: Vec<_> = (0..60).map(|seed| pseudorandom_bytes(100_000, seed + 1)).collect();
     for message in &messages {
-        let put = request("PUT", &format!("/messages/{}", digest(message)), "", message);
-        assert_eq!(client.exchange(put).status, 201);
+        let put = build_request("PUT", &format!("/messages/{}", digest(message)), "", message);
+        assert_eq!(client.call_bytes(put).status, 201);
     }
-    assert!(self::log(&server.sandbox) > 6_000_000);
+    assert!(self::log_size(&server.sandbox) > 6_000_000);
     for message in &messages[..50] {
-        let delete = request("DELETE", &format!("/messages/{}", digest(message)), "", "");
-        assert_eq!(client.exchange(delete).status, 204);
+        let delete = build_request("DELETE", &format!("/messages/{}", digest(message)), "", "");
+        assert_eq!(client.call_bytes(delete).status, 204);
     }
     // Less than 1 MiB is not worth a compaction, and there are zeros ahead of what is put.
-    until("the space is back", || self::log(&server.sandbox) < 10 * 100_000 + (3 << 19));
+    wait_until("the space is back", || self::log_size(&server.sandbox) < 10 * 100_000 + (3 << 19));
     for (number, message) in messages.iter().enumerate() {
         let accept = "Accept: application/octet-stream\r\n";
-        let reply = client.exchange(request("GET", &format!("/messages/{}", digest(message)), accept, ""));
+        let reply = client.call_bytes(build_request("GET", &format!("/messages/{}", digest(message)), accept, ""));
         match number {
             0..50 => assert_eq!(reply.status, 404),
             _ => assert!(reply.status == 200 && reply.body == *message),
@@ -113,7 +113,7 @@ fn a_server_gives_space_back_while_it_serves() {
 }
 
 #[test]
-fn a_compaction_of_short_segments_comes_to_its_end() {
+fn a_compaction_of_short_segments_terminates() {
     let sandbox = Sandbox::new();
     let lines: Vec<String> = (0..200).map(|number| format!("{number:0400}\n")).collect();
     let digests: Vec<_> = lines[..140].iter().map(|line| digest(line.trim_end().as_bytes())).collect();

@@ -7,43 +7,43 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::common::server::{Server, post, until};
-use crate::common::{FOO, Sandbox, asking, has_tool};
+use crate::common::server::{Server, post_request, wait_until};
+use crate::common::{FOO, Sandbox, command_without_proxy, has_tool};
 
 #[test]
-fn a_message_put_over_https_comes_back_by_its_digest_in_either_case() {
+fn a_message_put_over_https_is_returned_for_its_digest_in_either_case() {
     let server = Server::https(&[]);
     let mut client = server.client();
-    let put = client.ask(&post("foo", ""));
+    let put = client.call(&post_request("foo", ""));
     assert_eq!((put.status, put.text()), (200, format!("{{\"digest\": \"{FOO}\"}}").as_str()));
-    assert_eq!(put.field("Content-Type"), Some("application/json"));
-    assert_eq!(put.field("Location"), Some(format!("/messages/{FOO}").as_str()));
+    assert_eq!(put.header("Content-Type"), Some("application/json"));
+    assert_eq!(put.header("Location"), Some(format!("/messages/{FOO}").as_str()));
     for digest in [FOO.to_owned(), FOO.to_uppercase(), FOO.to_owned()] {
-        let got = client.ask(&format!("GET /messages/{digest} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let got = client.call(&format!("GET /messages/{digest} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!((got.status, got.text()), (200, r#"{"message": "foo"}"#));
-        assert_eq!(got.field("Cache-Control"), Some("public, max-age=31536000, immutable"));
-        assert_eq!(got.field("ETag"), Some(format!("\"{FOO}-json\"").as_str()));
-        assert!(got.field("Date").unwrap().ends_with(" GMT"));
+        assert_eq!(got.header("Cache-Control"), Some("public, max-age=31536000, immutable"));
+        assert_eq!(got.header("ETag"), Some(format!("\"{FOO}-json\"").as_str()));
+        assert!(got.header("Date").unwrap().ends_with(" GMT"));
     }
 }
 
 #[test]
-fn the_ancestors_errors_are_said_in_its_words() {
+fn the_errors_of_the_ancestor_keep_their_text() {
     let server = Server::http(&[]);
     let absent = server.get(&format!("/messages/{FOO}"));
     assert_eq!((absent.status, absent.text()), (404, r#"{"err_msg": "Message not found"}"#));
     let text = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nfoo";
-    let reply = server.client().ask(text);
+    let reply = server.client().call(text);
     assert_eq!((reply.status, reply.text()), (400, r#"{"err_msg": "Invalid content type, expected JSON"}"#));
-    let reply = server.client().ask(&text.replace("text/plain", "application/json"));
+    let reply = server.client().call(&text.replace("text/plain", "application/json"));
     assert_eq!((reply.status, reply.text()), (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#));
-    let reply = server.client().ask("DELETE /messages HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!((reply.status, reply.field("Allow")), (405, Some("GET, HEAD, POST")));
+    let reply = server.client().call("DELETE /messages HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((reply.status, reply.header("Allow")), (405, Some("GET, HEAD, POST")));
     assert_eq!(server.get("/").text(), r#"{"err_msg": "Not found"}"#);
 }
 
 #[test]
-fn the_exact_bytes_are_given_to_who_asks_for_bytes() {
+fn octet_stream_clients_get_the_exact_bytes() {
     let sandbox = Sandbox::new();
     let bytes = b"\xff\0\r\n\r\n\xfe";
     let put = sandbox.sha_api(["put"]).write_stdin(bytes).output().unwrap();
@@ -54,28 +54,28 @@ fn the_exact_bytes_are_given_to_who_asks_for_bytes() {
     let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: application/octet-stream\r\n\r\n");
     let mut client = server.client();
     for _ in 0..2 {
-        let got = client.ask(&ask);
+        let got = client.call(&ask);
         assert_eq!((got.status, got.body.as_slice()), (200, bytes.as_slice()));
-        assert!(got.field("Repr-Digest").unwrap().starts_with("sha-256=:"));
+        assert!(got.header("Repr-Digest").unwrap().starts_with("sha-256=:"));
     }
     assert_eq!(server.get(&path).status, 406, "a reply in one form is not replayed for the other");
 }
 
 #[test]
-fn each_form_of_a_message_is_replayed_for_who_asks_for_it() {
+fn each_cached_representation_is_served_by_accept_header() {
     let server = Server::http(&[]);
     let path = server.put("foo");
     let mut client = server.client();
     for _ in 0..2 {
         for (accept, body) in [("application/json", r#"{"message": "foo"}"#), ("application/octet-stream", "foo")] {
-            let got = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"));
-            assert_eq!((got.text(), got.field("Content-Type")), (body, Some(accept)));
+            let got = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"));
+            assert_eq!((got.text(), got.header("Content-Type")), (body, Some(accept)));
         }
     }
 }
 
 #[test]
-fn a_long_message_travels_both_ways_over_tls_and_in_chunks() {
+fn a_long_message_round_trips_over_tls_and_chunked() {
     let server = Server::https(&[]);
     let message = "x".repeat(1_000_000);
     let path = server.put(&message);
@@ -89,58 +89,58 @@ fn a_long_message_travels_both_ways_over_tls_and_in_chunks() {
         request.extend([&format!("{:x};a=b\r\n", chunk.len()), text, "\r\n"]);
     }
     request.push_str("0\r\nTrailer: x\r\n\r\n");
-    let reply = server.client().ask(&request);
-    assert_eq!(server.get(reply.field("Location").unwrap()).text(), body);
+    let reply = server.client().call(&request);
+    assert_eq!(server.get(reply.header("Location").unwrap()).text(), body);
 }
 
 #[test]
-fn requests_sent_at_once_are_answered_in_order_on_one_connection() {
+fn pipelined_requests_are_answered_in_order() {
     let server = Server::http(&[]);
     let paths: Vec<_> = ["a", "b", "c"].iter().map(|message| server.put(message)).collect();
     let mut client = server.client();
     let requests: Vec<_> = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
     client.send(requests.concat());
     for message in ["a", "b", "c"] {
-        assert_eq!(client.reply().text(), format!("{{\"message\": \"{message}\"}}"));
+        assert_eq!(client.read_response().text(), format!("{{\"message\": \"{message}\"}}"));
     }
 }
 
 #[test]
-fn head_and_known_tags_are_answered_without_a_body() {
+fn head_and_matching_etags_get_no_body() {
     let server = Server::http(&[]);
     let path = server.put("foo");
     let mut client = server.client();
     for _ in 0..2 {
         client.send(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let head = client.head();
+        let head = client.read_head();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("Content-Length: 18\r\n"), "{head}");
-        let got = client.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let got = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(got.text(), r#"{"message": "foo"}"#);
     }
     let known = format!("GET {path} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"{FOO}-json\"\r\n\r\n");
-    let reply = client.ask(&known);
-    assert_eq!((reply.status, reply.field("Content-Length")), (304, None));
-    assert_eq!(client.ask(&known).status, 304);
+    let reply = client.call(&known);
+    assert_eq!((reply.status, reply.header("Content-Length")), (304, None));
+    assert_eq!(client.call(&known).status, 304);
 }
 
 #[test]
-fn a_client_of_1_0_is_answered_and_hung_up_on() {
+fn an_http_1_0_client_is_answered_and_disconnected() {
     let server = Server::http(&[]);
     let mut client = server.client();
     client.send("GET /livez HTTP/1.0\r\n\r\n");
-    let rest = client.rest();
+    let rest = client.read_until_close();
     assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.contains("Connection: close\r\n"), "{rest}");
 }
 
 #[test]
-fn continue_is_said_only_to_a_request_that_can_be_taken() {
+fn continue_is_sent_only_for_acceptable_requests() {
     let server = Server::http(&["--max-body", "1000"]);
     let head = |fields: &str| format!("POST /messages HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{fields}\r\n\r\n");
     let mut client = server.client();
     client.send(head("Content-Type: application/json\r\nContent-Length: 18"));
-    assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
     client.send(r#"{"message": "foo"}"#);
-    assert_eq!(client.reply().status, 200);
+    assert_eq!(client.read_response().status, 200);
     for (fields, status) in [
         ("Content-Type: text/plain\r\nContent-Length: 18", "400"),
         ("Content-Type: application/json\r\nContent-Length: 1001", "413"),
@@ -148,47 +148,47 @@ fn continue_is_said_only_to_a_request_that_can_be_taken() {
     ] {
         let mut client = server.client();
         client.send(head(fields));
-        let rest = client.rest();
+        let rest = client.read_until_close();
         assert!(rest.starts_with(&format!("HTTP/1.1 {status} ")), "{rest}");
     }
 }
 
 #[test]
-fn a_connection_is_closed_after_the_last_request_that_it_may_make() {
+fn a_connection_is_closed_after_max_requests() {
     let server = Server::http(&["--max-requests", "2"]);
     let mut client = server.client();
     let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(client.ask(ask).field("Connection"), Some("keep-alive"));
-    assert_eq!(client.ask(ask).field("Connection"), Some("close"));
-    assert_eq!(client.rest(), "");
+    assert_eq!(client.call(ask).header("Connection"), Some("keep-alive"));
+    assert_eq!(client.call(ask).header("Connection"), Some("close"));
+    assert_eq!(client.read_until_close(), "");
 }
 
 #[test]
-fn curl_takes_the_self_signed_certificate_as_its_root() {
+fn curl_accepts_the_self_signed_certificate_as_its_root() {
     if !has_tool("curl") {
         return;
     }
     let server = Server::https(&[]);
     let cert = server.sandbox.store().join("tls/cert.pem");
     let url = format!("https://localhost:{}/livez", server.address.port());
-    let curl = asking("curl").args(["-sS", "--cacert"]).arg(cert).arg(url).output().unwrap();
+    let curl = command_without_proxy("curl").args(["-sS", "--cacert"]).arg(cert).arg(url).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&curl.stdout), r#"{"status": "live"}"#, "{:?}", curl.stderr);
 }
 
 #[test]
-fn the_self_signed_pair_is_made_once_its_key_for_the_owner_only_and_its_fingerprint_said() {
+fn the_self_signed_pair_is_created_once_with_a_private_key_file_and_its_fingerprint_printed() {
     let mut server = Server::https(&[]);
     let tls = server.sandbox.store().join("tls");
     let mode = |name: &str| fs::metadata(tls.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode("cert.pem"), mode("key.pem")), (0o700, 0o644, 0o600));
     let cert = fs::read(tls.join("cert.pem")).unwrap();
-    let said = server.stderr();
+    let said = server.read_stderr();
     assert!(said.contains("certificate fingerprint SHA-256 "), "{said}");
     server.signal(Signal::TERM);
-    assert_eq!(server.ended().code(), Some(0));
+    assert_eq!(server.wait_exit().code(), Some(0));
     let again = Server::start(std::mem::replace(&mut server.sandbox, Sandbox::new()), &[]);
     assert_eq!(fs::read(again.sandbox.store().join("tls/cert.pem")).unwrap(), cert);
-    assert_eq!(again.stderr(), said);
+    assert_eq!(again.read_stderr(), said);
 }
 
 #[test]
@@ -199,44 +199,44 @@ fn a_new_certificate_takes_effect_on_sighup_and_a_bad_one_does_not() {
     let before = fs::read(ours.join("cert.pem")).unwrap();
     fs::write(ours.join("cert.pem"), "nonsense").unwrap();
     server.signal(Signal::HUP);
-    until("the bad one is reported", || server.stderr().contains("the certificate stays as it was: "));
+    wait_until("the bad one is reported", || server.read_stderr().contains("the certificate stays as it was: "));
     fs::write(ours.join("cert.pem"), before).unwrap();
-    server.is_well();
+    server.assert_healthy();
     fs::copy(new.join("key.pem"), ours.join("key.pem")).unwrap();
     fs::copy(new.join("cert.pem"), ours.join("cert.pem")).unwrap();
     server.signal(Signal::HUP);
-    until("the new one is reported", || server.stderr().contains("the certificate is read anew"));
-    server.is_well();
+    wait_until("the new one is reported", || server.read_stderr().contains("the certificate is read anew"));
+    server.assert_healthy();
 }
 
 #[test]
-fn sigterm_finishes_what_is_in_flight_closes_what_is_idle_and_ends_with_0() {
+fn sigterm_finishes_requests_closes_idle_connections_and_exits_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = Server::https(&["--idle-timeout", "1h", "--handshake-timeout", "1h"]);
         let mut idle = server.client();
-        assert_eq!(idle.ask("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
-        let mut silent = server.tcp();
+        assert_eq!(idle.call("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+        let mut silent = server.tcp_stream();
         let mut busy = server.client();
-        let request = post("in flight", "Expect: 100-continue\r\n");
+        let request = post_request("in flight", "Expect: 100-continue\r\n");
         let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
         busy.send(head);
-        assert_eq!(busy.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(busy.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
         server.signal(signal);
-        assert_eq!(idle.rest(), "");
+        assert_eq!(idle.read_until_close(), "");
         assert_eq!(std::io::Read::read(&mut silent, &mut [0]).unwrap_or(0), 0);
         assert!(TcpStream::connect(server.address).is_err());
         busy.send(body);
-        let reply = busy.reply();
-        assert_eq!((reply.status, reply.field("Connection")), (200, Some("close")));
+        let reply = busy.read_response();
+        assert_eq!((reply.status, reply.header("Connection")), (200, Some("close")));
         drop(busy);
-        assert_eq!(server.ended().code(), Some(0));
-        let digest = reply.field("Location").unwrap().strip_prefix("/messages/").unwrap().to_owned();
+        assert_eq!(server.wait_exit().code(), Some(0));
+        let digest = reply.header("Location").unwrap().strip_prefix("/messages/").unwrap().to_owned();
         server.sandbox.sha_api(["get", &digest]).assert().success().stdout("in flight");
     }
 }
 
 #[test]
-fn a_second_sigterm_and_the_end_of_the_drain_time_end_it_at_once() {
+fn a_second_sigterm_or_the_drain_timeout_ends_the_server() {
     for (flags, signals) in [(&["--http"][..], 2), (&["--http", "--drain-timeout", "100ms"], 1)] {
         let mut server = Server::start(Sandbox::new(), flags);
         let mut busy = server.client();
@@ -244,29 +244,29 @@ fn a_second_sigterm_and_the_end_of_the_drain_time_end_it_at_once() {
             "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nContent-Type: application/json\r\n\
             Expect: 100-continue\r\n\r\n",
         );
-        assert_eq!(busy.head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(busy.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
         server.signal(Signal::TERM);
-        until("it accepts no more", || TcpStream::connect(server.address).is_err());
+        wait_until("it accepts no more", || TcpStream::connect(server.address).is_err());
         if signals == 2 {
             server.signal(Signal::TERM);
         }
-        assert_eq!(server.ended().code(), Some(0));
-        assert!(server.stderr().contains("stopped before the last requests were finished"));
+        assert_eq!(server.wait_exit().code(), Some(0));
+        assert!(server.read_stderr().contains("stopped before the last requests were finished"));
     }
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_a_kill() {
+fn acknowledged_messages_survive_a_kill() {
     let mut server = Server::http(&[]);
     let path = server.put("kept");
     server.signal(Signal::KILL);
-    server.ended();
+    server.wait_exit();
     let again = Server::start(std::mem::replace(&mut server.sandbox, Sandbox::new()), &["--http"]);
     assert_eq!(again.get(&path).text(), r#"{"message": "kept"}"#);
 }
 
 #[test]
-fn the_engines_socket_has_no_name_once_the_server_is_ready() {
+fn the_engine_socket_has_no_path_once_the_server_is_ready() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sha-api"));
     command.env_clear().env("TMPDIR", dir.path()).env("SHA_API_STORE", dir.path().join("store"));
@@ -275,7 +275,7 @@ fn the_engines_socket_has_no_name_once_the_server_is_ready() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-    until("it is ready", || {
+    wait_until("it is ready", || {
         let mut stream = TcpStream::connect(&address).unwrap();
         std::io::Write::write_all(&mut stream, b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
         let mut reply = String::new();
@@ -289,52 +289,52 @@ fn the_engines_socket_has_no_name_once_the_server_is_ready() {
 }
 
 #[test]
-fn while_the_store_is_not_open_the_server_lives_but_is_not_ready() {
+fn the_server_is_live_but_not_ready_until_the_store_is_open() {
     let first = Server::http(&[]);
     let path = first.put("foo");
     let sandbox = Sandbox::new();
     std::os::unix::fs::symlink(first.sandbox.store(), sandbox.store()).unwrap();
-    let second = Server::begin(sandbox, &["--http"]);
+    let second = Server::spawn(sandbox, &["--http"]);
     assert_eq!(second.get("/livez").status, 200);
     let reply = second.get("/readyz");
-    assert_eq!((reply.status, reply.field("Retry-After")), (503, Some("1")));
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     let reply = second.get(&path);
     assert_eq!((reply.status, reply.text()), (503, r#"{"err_msg": "The store is not open yet"}"#));
     first.signal(Signal::TERM);
-    second.is_ready();
+    second.wait_ready();
     assert_eq!(second.get(&path).status, 200);
 }
 
 #[test]
-fn a_store_that_does_not_open_ends_the_server_with_3_and_the_reason() {
+fn an_unopenable_store_ends_the_server_with_3_and_the_reason() {
     let first = Server::http(&[]);
     let sandbox = Sandbox::new();
     std::os::unix::fs::symlink(first.sandbox.store(), sandbox.store()).unwrap();
-    let mut second = Server::begin(sandbox, &["--http", "--wait", "10ms"]);
-    assert_eq!(second.ended().code(), Some(3));
-    assert!(second.stderr().contains("is held by "), "{}", second.stderr());
+    let mut second = Server::spawn(sandbox, &["--http", "--wait", "10ms"]);
+    assert_eq!(second.wait_exit().code(), Some(3));
+    assert!(second.read_stderr().contains("is held by "), "{}", second.read_stderr());
 }
 
 #[test]
-fn every_address_is_listened_on_and_those_beyond_the_machine_are_warned_of() {
+fn the_server_listens_on_every_address_and_warns_beyond_loopback() {
     let server = Server::http(&["--listen", "0.0.0.0:0"]);
-    server.is_well();
-    let said = server.stderr();
+    server.assert_healthy();
+    let said = server.read_stderr();
     assert_eq!(said.matches("anyone who can connect to 0.0.0.0:").count(), 1, "{said}");
     assert!(!said.contains("127.0.0.1"), "{said}");
 }
 
 #[test]
-fn http_1_1_is_spoken_over_tls_and_nothing_else() {
+fn only_http_1_1_is_negotiated_over_tls() {
     let server = Server::https(&[]);
     let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(server.tls(Some("http/1.1")).ask(ask).status, 200);
-    assert!(!server.tls(Some("h2")).try_send(ask));
-    server.is_well();
+    assert_eq!(server.tls_client(Some("http/1.1")).call(ask).status, 200);
+    assert!(!server.tls_client(Some("h2")).try_send(ask));
+    server.assert_healthy();
 }
 
 #[test]
-fn a_taken_port_is_an_error_that_names_it() {
+fn a_port_in_use_is_an_error_that_names_it() {
     let server = Server::http(&[]);
     let sandbox = Sandbox::new();
     let address = server.address.to_string();

@@ -5,9 +5,9 @@ use predicates::prelude::*;
 use crate::common::{FOO, Sandbox};
 
 #[test]
-fn a_flag_goes_before_a_variable_and_a_variable_before_the_file() {
+fn a_flag_overrides_a_variable_and_a_variable_overrides_the_file() {
     let sandbox = Sandbox::new();
-    let config = sandbox.file("config.toml", b"max-message = '2B'\n");
+    let config = sandbox.write_file("config.toml", b"max-message = '2B'\n");
     let limit = |limit: &str| predicate::str::contains(format!("over the limit of {limit}; "));
     let put = || {
         let mut put = sandbox.sha_api(["put", "12345", "--config"]);
@@ -21,7 +21,7 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file() {
 }
 
 #[test]
-fn the_usual_places_are_those_of_xdg() {
+fn the_default_paths_are_those_of_xdg() {
     let sandbox = Sandbox::new();
     let home = |place: &str| sandbox.dir().join(place);
     sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").assert().code(0);
@@ -38,10 +38,10 @@ fn the_usual_places_are_those_of_xdg() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_with_its_fault() {
+fn an_unusable_settings_file_is_named_with_its_error() {
     let sandbox = Sandbox::new();
     let fault = |text: &str, fault: &str| {
-        let config = sandbox.file("config.toml", text.as_bytes());
+        let config = sandbox.write_file("config.toml", text.as_bytes());
         let put = sandbox.sha_api(["put", "foo", "--config"]).arg(&config).assert();
         put.code(2)
             .stdout("")
@@ -55,9 +55,9 @@ fn a_file_that_cannot_be_used_is_named_with_its_fault() {
 }
 
 #[test]
-fn a_switch_can_stand_in_the_file_and_in_a_variable() {
+fn a_switch_can_be_set_in_the_file_and_by_a_variable() {
     let sandbox = Sandbox::new();
-    let config = sandbox.file("config.toml", b"json = true\n");
+    let config = sandbox.write_file("config.toml", b"json = true\n");
     let json = format!("{{\"digest\":\"{FOO}\"}}\n");
     sandbox.sha_api(["put", "foo", "--config"]).arg(&config).assert().code(0).stdout(json.clone());
     for (value, expected) in
@@ -68,11 +68,11 @@ fn a_switch_can_stand_in_the_file_and_in_a_variable() {
 }
 
 #[test]
-fn a_store_that_is_no_directory_is_refused() {
+fn a_store_that_is_not_a_directory_is_rejected() {
     let sandbox = Sandbox::new();
     let put = sandbox.sha_api(["put", "foo", "--store", "ftp://somewhere"]).assert();
     put.code(3).stdout("").stderr(predicate::str::contains("ftp://somewhere"));
-    let file = sandbox.file("file", b"");
+    let file = sandbox.write_file("file", b"");
     let put = sandbox.sha_api(["put", "foo", "--store"]).arg(&file).assert();
     put.code(3).stdout("").stderr(predicate::str::contains("file"));
 }

@@ -7,44 +7,44 @@ use std::thread;
 
 use predicates::prelude::*;
 
-use crate::common::cluster::{Cluster, on};
+use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::{FOO, Sandbox, digest};
 
 const NODES: usize = 3;
 
 /// Three nodes, and a coordinator that keeps nothing itself.
-struct Shards {
+struct ShardedDatabase {
     nodes: Vec<Cluster>,
     coordinator: Cluster,
     url: String,
 }
 
 /// The block of SQL in the document.
-fn sql() -> String {
+fn sharding_sql() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/SCALING.md");
     let text = std::fs::read_to_string(path).unwrap();
     text.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0.to_owned()
 }
 
 /// The directory of a node's socket.
-fn host(url: &str) -> &str {
+fn host_parameter(url: &str) -> &str {
     url.split_once("?host=").unwrap().1
 }
 
-impl Shards {
+impl ShardedDatabase {
     /// `settings` are those of the nodes, `change` is made in the SQL.
     fn new(settings: &[&str], change: impl Fn(String) -> String) -> Option<Self> {
         let nodes = (0..NODES).map(|_| Cluster::new(settings)).collect::<Option<Vec<_>>>()?;
         let coordinator = Cluster::new(&[])?;
         let url = coordinator.database("messages");
-        let mut sql = change(sql());
+        let mut sql = change(sharding_sql());
         for (at, node) in nodes.iter().enumerate() {
             let url = node.database("messages");
             // As the document says, this makes the tables.
-            on(&url).sha_api(["stats"]).assert().code(0);
+            database_sandbox(&url).sha_api(["stats"]).assert().code(0);
             let name = format!("'node{at}.example'");
             assert_eq!(sql.matches(&name).count(), 1);
-            sql = sql.replace(&name, &format!("'{}'", host(&url)));
+            sql = sql.replace(&name, &format!("'{}'", host_parameter(&url)));
         }
         assert_eq!(sql.matches("user 'sha'").count(), NODES);
         coordinator.sql("messages", &sql.replace("user 'sha'", "user 'postgres'"));
@@ -52,34 +52,46 @@ impl Shards {
     }
 
     fn sandbox(&self) -> Sandbox {
-        on(&self.url)
+        database_sandbox(&self.url)
     }
 
     /// How many messages each node holds.
-    fn counts(&self) -> Vec<usize> {
+    fn rows_per_node(&self) -> Vec<usize> {
         let count = |node: &Cluster| node.sql("messages", "SELECT count(*) FROM messages").trim().parse().unwrap();
         self.nodes.iter().map(count).collect()
     }
 }
 
-fn lines(count: usize) -> String {
+fn numbered_lines(count: usize) -> String {
     (0..count).map(|number| format!("line {number}\n")).collect()
 }
 
 #[test]
-fn every_command_works_on_three_nodes_that_hold_a_third_each() {
-    let Some(shards) = Shards::new(&[], |sql| sql) else { return };
+fn every_command_works_on_three_shards() {
+    let Some(shards) = ShardedDatabase::new(&[], |sql| sql) else { return };
     let sandbox = shards.sandbox();
     let count = 3000;
-    let put = sandbox.sha_api(["put", "--lines"]).write_stdin(lines(count)).assert().code(0).stderr("");
+    let put = sandbox.sha_api(["put", "--lines"]).write_stdin(numbered_lines(count)).assert().code(0).stderr("");
     let digests = String::from_utf8(put.get_output().stdout.clone()).unwrap();
-    let counts = shards.counts();
+    let counts = shards.rows_per_node();
     assert_eq!(counts.iter().sum::<usize>(), count);
     assert!(counts.iter().all(|held| (count / 4..count * 5 / 12).contains(held)), "{counts:?}");
     // All that is known is known.
-    sandbox.sha_api(["put", "--lines"]).write_stdin(lines(count)).assert().code(0).stdout(digests.clone()).stderr("");
-    assert_eq!(shards.counts(), counts);
-    sandbox.sha_api(["get", "--lines"]).write_stdin(digests.clone()).assert().code(0).stdout(lines(count)).stderr("");
+    sandbox
+        .sha_api(["put", "--lines"])
+        .write_stdin(numbered_lines(count))
+        .assert()
+        .code(0)
+        .stdout(digests.clone())
+        .stderr("");
+    assert_eq!(shards.rows_per_node(), counts);
+    sandbox
+        .sha_api(["get", "--lines"])
+        .write_stdin(digests.clone())
+        .assert()
+        .code(0)
+        .stdout(numbered_lines(count))
+        .stderr("");
     sandbox.sha_api(["has", FOO, "-"]).assert().code(2);
     sandbox.sha_api(["has", "-"]).write_stdin(digests.clone()).assert().code(0).stdout("").stderr("");
     sandbox.sha_api(["has", FOO]).assert().code(1).stdout(format!("{FOO}\n"));
@@ -91,7 +103,7 @@ fn every_command_works_on_three_nodes_that_hold_a_third_each() {
     sandbox.sha_api(["get", &sorted[7][..10], "--output", "/dev/null"]).assert().code(0).stderr("");
     sandbox.sha_api(["rm", sorted[0]]).assert().code(0).stderr("");
     sandbox.sha_api(["get", sorted[0]]).assert().code(1).stdout("");
-    assert_eq!(shards.counts().iter().sum::<usize>(), count - 1);
+    assert_eq!(shards.rows_per_node().iter().sum::<usize>(), count - 1);
     // One digest is asked of one node only.
     let plan = format!("EXPLAIN SELECT message FROM messages WHERE digest = ANY (ARRAY['\\x{FOO}'::bytea])");
     let plan = shards.coordinator.sql("messages", &plan);
@@ -99,8 +111,8 @@ fn every_command_works_on_three_nodes_that_hold_a_third_each() {
 }
 
 #[test]
-fn a_row_changed_on_a_node_is_corrupt_and_a_put_mends_it() {
-    let Some(shards) = Shards::new(&[], |sql| sql) else { return };
+fn a_row_changed_on_a_shard_is_corrupt_and_a_put_repairs_it() {
+    let Some(shards) = ShardedDatabase::new(&[], |sql| sql) else { return };
     let sandbox = shards.sandbox();
     sandbox.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
     let change =
@@ -115,8 +127,8 @@ fn a_row_changed_on_a_node_is_corrupt_and_a_put_mends_it() {
 }
 
 #[test]
-fn two_that_put_the_same_at_once_both_succeed() {
-    let Some(shards) = Shards::new(&[], |sql| sql) else { return };
+fn concurrent_puts_of_the_same_message_both_succeed() {
+    let Some(shards) = ShardedDatabase::new(&[], |sql| sql) else { return };
     let (count, racers) = (2000, 3);
     let start = Barrier::new(racers);
     thread::scope(|scope| {
@@ -125,7 +137,7 @@ fn two_that_put_the_same_at_once_both_succeed() {
             scope.spawn(move || {
                 let sandbox = shards.sandbox();
                 // In different orders.
-                let text = lines(count);
+                let text = numbered_lines(count);
                 let mut all: Vec<_> = text.lines().collect();
                 all.rotate_left(racer * 100);
                 let digests: String = all.iter().map(|line| digest(line.as_bytes()) + "\n").collect();
@@ -135,15 +147,15 @@ fn two_that_put_the_same_at_once_both_succeed() {
             });
         }
     });
-    assert_eq!(shards.counts().iter().sum::<usize>(), count);
+    assert_eq!(shards.rows_per_node().iter().sum::<usize>(), count);
 }
 
 /// Kills a node under load, three times, and answers with how many were acknowledged and how many of these are lost.
-fn kill_nodes(shards: &mut Shards, acknowledgements: usize) -> (usize, usize) {
+fn kill_nodes_under_load(shards: &mut ShardedDatabase, acknowledgements: usize) -> (usize, usize) {
     let sandbox = shards.sandbox();
     let mut acknowledged = Vec::new();
     for round in 0..NODES {
-        let mut put = sandbox.process(["put", "--lines", "--wait", "0s"]);
+        let mut put = sandbox.std_command(["put", "--lines", "--wait", "0s"]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
         let feed = thread::spawn(move || {
@@ -162,20 +174,20 @@ fn kill_nodes(shards: &mut Shards, acknowledgements: usize) -> (usize, usize) {
 }
 
 /// What the nodes are told here, `synchronous_commit` in the SQL takes back.
-const LAZY: [&str; 2] = ["synchronous_commit=off", "wal_writer_delay=10s"];
+const ASYNC_COMMIT_SETTINGS: [&str; 2] = ["synchronous_commit=off", "wal_writer_delay=10s"];
 
 #[test]
-fn what_was_acknowledged_is_there_after_each_node_was_killed() {
-    let Some(mut shards) = Shards::new(&LAZY, |sql| sql) else { return };
-    let (acknowledged, lost) = kill_nodes(&mut shards, 500);
+fn acknowledged_messages_survive_the_kill_of_each_node() {
+    let Some(mut shards) = ShardedDatabase::new(&ASYNC_COMMIT_SETTINGS, |sql| sql) else { return };
+    let (acknowledged, lost) = kill_nodes_under_load(&mut shards, 500);
     assert!(acknowledged >= 1500 && lost == 0, "{acknowledged} acknowledged, {lost} lost");
     shards.sandbox().sha_api(["verify"]).assert().code(0).stderr("");
 }
 
 #[test]
-fn nodes_that_do_not_wait_for_their_disks_lose_what_was_acknowledged() {
+fn nodes_with_asynchronous_commit_lose_acknowledged_messages() {
     let lazy = |sql: String| sql.replace("synchronous_commit=on", "synchronous_commit=off");
-    let Some(mut shards) = Shards::new(&LAZY, lazy) else { return };
-    let (acknowledged, lost) = kill_nodes(&mut shards, 500);
+    let Some(mut shards) = ShardedDatabase::new(&ASYNC_COMMIT_SETTINGS, lazy) else { return };
+    let (acknowledged, lost) = kill_nodes_under_load(&mut shards, 500);
     assert!(lost > 0, "a loss is not seen: {acknowledged} acknowledged");
 }

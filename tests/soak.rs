@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::common::server::{Server, post, until};
+use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{Random, digest};
 
 const CLIENTS: u64 = 64;
 
 /// Memory in KiB, threads and open files.
-type Weight = (u64, usize, usize);
+type ResourceUsage = (u64, usize, usize);
 
-fn weight(server: &Server) -> Weight {
+fn resource_usage(server: &Server) -> ResourceUsage {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let (threads, files) = server.weight();
+    let (threads, files) = server.resource_usage();
     (memory.trim().trim_end_matches(" kB").parse().unwrap(), threads, files)
 }
 
@@ -28,39 +28,39 @@ fn message(number: u64) -> String {
 }
 
 /// One connection, well-behaved or not.
-fn visit(server: &Server, random: &mut Random) {
+fn run_one_connection(server: &Server, random: &mut Random) {
     let message = message(random.below(1000));
     let get = format!("GET /messages/{} HTTP/1.1\r\nHost: a\r\n\r\n", digest(message.as_bytes()));
-    let put = post(&message, "");
-    let stream = server.tcp();
+    let put = post_request(&message, "");
+    let stream = server.tcp_stream();
     let cut = usize::try_from(random.below(put.len() as u64)).unwrap();
     match random.below(8) {
         0..=2 => {
-            let mut client = server.over(stream);
+            let mut client = server.client_over(stream);
             for _ in 0..random.below(50) {
-                assert_eq!(client.ask(&put).status, 200);
-                assert_eq!(client.ask(&get).status, 200);
+                assert_eq!(client.call(&put).status, 200);
+                assert_eq!(client.call(&get).status, 200);
             }
         }
         3 => {
             set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-            server.over(stream).try_send(&put[..cut]);
+            server.client_over(stream).try_send(&put[..cut]);
         }
         4 => {
             set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-            server.over(stream).try_send(get.repeat(20));
+            server.client_over(stream).try_send(get.repeat(20));
         }
         5 => {
-            let mut client = server.over(stream);
+            let mut client = server.client_over(stream);
             for byte in put.as_bytes().iter().take(30) {
                 client.try_send([*byte]);
                 thread::sleep(Duration::from_millis(10));
             }
         }
         6 => {
-            let mut client = server.over(stream);
+            let mut client = server.client_over(stream);
             client.try_send("POST /messages HTTP/1.1\r\nContent-Length: +5\r\nTransfer-Encoding: chunked\r\n\r\n");
-            client.rest();
+            client.read_until_close();
         }
         _ => {
             let mut stream = stream;
@@ -80,24 +80,24 @@ fn nothing_grows_under_mixed_load() {
     for number in 0..1000 {
         server.put(&message(number));
     }
-    let before = server.weight();
+    let before = server.resource_usage();
     let half = warm + time.saturating_sub(warm) / 2;
     let (start, visits) = (Instant::now(), AtomicU64::new(0));
-    let (mut early, mut late): (Vec<Weight>, Vec<Weight>) = (Vec::new(), Vec::new());
+    let (mut early, mut late): (Vec<ResourceUsage>, Vec<ResourceUsage>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (server, visits) = (&server, &visits);
             scope.spawn(move || {
                 let mut random = Random(client + 1);
                 while start.elapsed() < time {
-                    visit(server, &mut random);
+                    run_one_connection(server, &mut random);
                     visits.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         while start.elapsed() < time {
             thread::sleep(Duration::from_secs(1));
-            let now = weight(&server);
+            let now = resource_usage(&server);
             match start.elapsed() {
                 elapsed if elapsed < warm => {}
                 elapsed if elapsed < half => early.push(now),
@@ -105,8 +105,8 @@ fn nothing_grows_under_mixed_load() {
             }
         }
     });
-    let most = |weights: &[Weight]| {
-        let fold = |most: Weight, one: &Weight| (most.0.max(one.0), most.1.max(one.1), most.2.max(one.2));
+    let most = |weights: &[ResourceUsage]| {
+        let fold = |most: ResourceUsage, one: &ResourceUsage| (most.0.max(one.0), most.1.max(one.1), most.2.max(one.2));
         weights.iter().fold((0, 0, 0), fold)
     };
     let (early, late) = (most(&early), most(&late));
@@ -115,7 +115,7 @@ fn nothing_grows_under_mixed_load() {
     // As many as there are clients come and go; more than that would be growth.
     let clients = usize::try_from(CLIENTS).unwrap();
     assert!(late.1 <= early.1.max(before.0 + 3 * clients) && late.2 <= early.2.max(before.1 + 2 * clients), "growth");
-    server.is_back_at(before);
-    until("it is well", || server.get("/readyz").status == 200);
-    server.is_well();
+    server.wait_resources_released(before);
+    wait_until("it is well", || server.get("/readyz").status == 200);
+    server.assert_healthy();
 }

@@ -6,7 +6,7 @@ use crate::common::Sandbox;
 
 #[test]
 fn stats_count_each_message_once() {
-    let sandbox = Sandbox::with(&[b"foo", b"", b"barbaz", b"foo"]);
+    let sandbox = Sandbox::with_messages(&[b"foo", b"", b"barbaz", b"foo"]);
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     let counted = predicate::str::starts_with("messages  3\nbytes     9\ndisk      ")
         .and(predicate::str::ends_with("health    ok\n"));
@@ -14,7 +14,7 @@ fn stats_count_each_message_once() {
 }
 
 #[test]
-fn stats_of_an_empty_store_divide_nothing_by_nothing() {
+fn stats_of_an_empty_store_have_no_ratio() {
     let sandbox = Sandbox::new();
     sandbox.sha_api(["put", "--lines"]).write_stdin("").assert().code(0);
     let output = sandbox.sha_api(["stats", "--json"]).assert().code(0).get_output().stdout.clone();
@@ -23,10 +23,11 @@ fn stats_of_an_empty_store_divide_nothing_by_nothing() {
 }
 
 #[test]
-fn disk_is_what_du_says_of_log_and_index() {
-    let sandbox = Sandbox::with(&[b"foo"]);
-    let output = sandbox
-        .shell("sha-api stats --json > stats; cd store; cat <(du -c --block-size=1 log index/* | tail -n 1) ../stats");
+fn disk_usage_agrees_with_du() {
+    let sandbox = Sandbox::with_messages(&[b"foo"]);
+    let output = sandbox.run_shell(
+        "sha-api stats --json > stats; cd store; cat <(du -c --block-size=1 log index/* | tail -n 1) ../stats",
+    );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (du, stats) = text.split_once('\n').unwrap();
     let du: u64 = du.split_whitespace().next().unwrap().parse().unwrap();

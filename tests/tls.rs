@@ -8,21 +8,21 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::common::server::{Client, Server, trusting, until};
+use crate::common::server::{Client, Server, client_config_trusting, wait_until};
 use crate::common::{Sandbox, has_tool};
 
-const ASK: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+const LIVEZ_REQUEST: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn openssl(dir: &Path, args: &str) -> bool {
+fn run_openssl(dir: &Path, args: &str) -> bool {
     let made = Command::new("openssl").current_dir(dir).args(args.split(' ')).output().unwrap();
     assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
     true
 }
 
 /// A self-signed pair; `key` are the arguments that make its key in `key.pem`.
-fn pair(dir: &Path, keys: &[&str]) -> (PathBuf, PathBuf) {
+fn generate_pair(dir: &Path, keys: &[&str]) -> (PathBuf, PathBuf) {
     for args in keys {
-        openssl(dir, args);
+        run_openssl(dir, args);
     }
     fs::write(
         dir.join("cnf"),
@@ -30,21 +30,21 @@ fn pair(dir: &Path, keys: &[&str]) -> (PathBuf, PathBuf) {
          basicConstraints=critical,CA:FALSE\n",
     )
     .unwrap();
-    openssl(dir, "req -x509 -key key.pem -out cert.pem -days 30 -config cnf");
+    run_openssl(dir, "req -x509 -key key.pem -out cert.pem -days 30 -config cnf");
     (dir.join("cert.pem"), dir.join("key.pem"))
 }
 
 fn serve(sandbox: Sandbox, cert: &Path, key: &Path, flags: &[&str]) -> Server {
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
-    Server::begin(sandbox, &[&["--tls-cert", cert, "--tls-key", key], flags].concat())
+    Server::spawn(sandbox, &[&["--tls-cert", cert, "--tls-key", key], flags].concat())
 }
 
 fn status(client: &mut Client) -> Option<u16> {
-    client.try_send(ASK).then(|| client.rest()).and_then(|rest| rest.get(9..12)?.parse().ok())
+    client.try_send(LIVEZ_REQUEST).then(|| client.read_until_close()).and_then(|rest| rest.get(9..12)?.parse().ok())
 }
 
 #[test]
-fn each_kind_of_key_in_each_form_serves() {
+fn every_supported_key_type_and_encoding_works() {
     if !has_tool("openssl") {
         return;
     }
@@ -61,16 +61,16 @@ fn each_kind_of_key_in_each_form_serves() {
     ];
     for (keys, form) in kinds {
         let sandbox = Sandbox::new();
-        let (cert, key) = pair(sandbox.dir(), keys);
+        let (cert, key) = generate_pair(sandbox.dir(), keys);
         assert!(fs::read_to_string(&key).unwrap().starts_with(&format!("-----BEGIN {form}-----")), "{keys:?}");
         let server = serve(sandbox, &cert, &key, &[]);
-        let mut client = server.tls_with(trusting(&cert).with_no_client_auth());
-        assert_eq!(client.ask(ASK).status, 200, "{keys:?}");
+        let mut client = server.tls_client_with(client_config_trusting(&cert).with_no_client_auth());
+        assert_eq!(client.call(LIVEZ_REQUEST).status, 200, "{keys:?}");
     }
 }
 
 #[test]
-fn nothing_older_than_1_2_is_spoken_and_both_that_are_not_are() {
+fn only_tls_1_2_and_1_3_are_accepted() {
     if !has_tool("openssl") {
         return;
     }
@@ -84,23 +84,23 @@ fn nothing_older_than_1_2_is_spoken_and_both_that_are_not_are() {
 }
 
 #[test]
-fn a_client_without_a_certificate_from_the_authority_does_not_get_in() {
+fn a_client_without_a_certificate_of_the_authority_is_rejected() {
     if !has_tool("openssl") {
         return;
     }
     let sandbox = Sandbox::new();
     let at = |name: &str| sandbox.dir().join(name);
     for ca in ["ca", "other"] {
-        openssl(
+        run_openssl(
             sandbox.dir(),
             &format!("req -x509 -newkey ed25519 -nodes -keyout {ca}.key -out {ca}.pem -days 9 -subj /CN={ca}"),
         );
-        openssl(
+        run_openssl(
             sandbox.dir(),
             &format!("req -newkey ed25519 -nodes -keyout {ca}-client.key -out csr -subj /CN=client"),
         );
         fs::write(at("ext"), "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth\n").unwrap();
-        openssl(
+        run_openssl(
             sandbox.dir(),
             &format!(
                 "x509 -req -in csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial -out {ca}-client.pem -days 9 -extfile ext"
@@ -109,31 +109,33 @@ fn a_client_without_a_certificate_from_the_authority_does_not_get_in() {
     }
     let (ca, client_of) = (at("ca.pem"), |ca: &str| (at(&format!("{ca}-client.pem")), at(&format!("{ca}-client.key"))));
     let (ours, others) = (client_of("ca"), client_of("other"));
-    let server = Server::begin(sandbox, &["--tls-client-ca", ca.to_str().unwrap()]);
+    let server = Server::spawn(sandbox, &["--tls-client-ca", ca.to_str().unwrap()]);
     let root = server.sandbox.store().join("tls/cert.pem");
     let with = |(cert, key): &(PathBuf, PathBuf)| -> ClientConfig {
         let cert = CertificateDer::from_pem_file(cert).unwrap();
-        trusting(&root).with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+        client_config_trusting(&root)
+            .with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_file(key).unwrap())
+            .unwrap()
     };
-    assert_eq!(status(&mut server.tls_with(trusting(&root).with_no_client_auth())), None);
-    assert_eq!(status(&mut server.tls_with(with(&others))), None);
-    assert_eq!(server.tls_with(with(&ours)).ask(ASK).status, 200);
+    assert_eq!(status(&mut server.tls_client_with(client_config_trusting(&root).with_no_client_auth())), None);
+    assert_eq!(status(&mut server.tls_client_with(with(&others))), None);
+    assert_eq!(server.tls_client_with(with(&ours)).call(LIVEZ_REQUEST).status, 200);
 }
 
 #[test]
-fn a_certificate_that_is_renewed_is_taken_up_by_itself() {
+fn a_renewed_certificate_is_reloaded_automatically() {
     let (new, server) = (Server::https(&[]), Server::https(&[]));
     let (ours, new) = (server.sandbox.store().join("tls"), new.sandbox.store().join("tls"));
     fs::copy(new.join("key.pem"), ours.join("key.pem")).unwrap();
     fs::copy(new.join("cert.pem"), ours.join("cert.pem")).unwrap();
-    until("it is read", || server.stderr().contains("the certificate is read anew"));
-    server.is_well();
+    wait_until("it is read", || server.read_stderr().contains("the certificate is read anew"));
+    server.assert_healthy();
 }
 
 #[test]
-fn authorities_that_cannot_be_used_are_named() {
+fn unusable_authority_files_are_named() {
     let sandbox = Sandbox::new();
-    let file = sandbox.file("ca.pem", b"nonsense");
+    let file = sandbox.write_file("ca.pem", b"nonsense");
     let output = sandbox.sha_api(["serve", "--listen", "127.0.0.1:0", "--tls-client-ca"]).arg(file).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
     assert!(String::from_utf8(output.stderr).unwrap().contains("ca.pem: there is no certificate in it"));

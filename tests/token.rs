@@ -8,7 +8,7 @@ use predicates::prelude::*;
 use crate::common::{Sandbox, digest};
 
 #[test]
-fn a_token_is_printed_and_the_file_holds_its_hash_for_the_owner_alone() {
+fn a_token_is_printed_and_its_hash_is_stored_in_a_private_file() {
     let sandbox = Sandbox::new();
     let file = sandbox.dir().join("tokens");
     let token = |name: &str, scopes: &str| {
@@ -26,10 +26,10 @@ fn a_token_is_printed_and_the_file_holds_its_hash_for_the_owner_alone() {
 }
 
 #[test]
-fn a_name_that_is_taken_a_word_that_is_no_scope_and_a_file_that_is_none_are_refused() {
+fn used_names_unknown_scopes_and_invalid_files_are_rejected() {
     let sandbox = Sandbox::new();
     let hash = digest(b"x");
-    let file = sandbox.file("tokens", format!("a read {hash}").as_bytes());
+    let file = sandbox.write_file("tokens", format!("a read {hash}").as_bytes());
     let token = |name: &str, scopes: &str| {
         let mut token = sandbox.sha_api(["token", name, "--scope", scopes]);
         token.env("SHA_API_TOKEN_FILE", &file);
@@ -51,9 +51,10 @@ fn a_name_that_is_taken_a_word_that_is_no_scope_and_a_file_that_is_none_are_refu
 }
 
 #[test]
-fn as_json_it_is_one_object() {
+fn json_prints_the_token_as_one_object() {
     let sandbox = Sandbox::new();
-    let config = sandbox.file("config.toml", format!("token-file = '{}/t'\n", sandbox.dir().display()).as_bytes());
+    let config =
+        sandbox.write_file("config.toml", format!("token-file = '{}/t'\n", sandbox.dir().display()).as_bytes());
     let made = sandbox.sha_api(["token", "a", "--scope", "read", "--json", "--config"]).arg(config).assert().code(0);
     made.stdout(predicate::str::starts_with(r#"{"name":"a","token":""#));
 }

@@ -5,64 +5,65 @@ use std::path::PathBuf;
 
 use predicates::prelude::*;
 
-use crate::common::{Sandbox, digest, noise};
+use crate::common::{Sandbox, digest, pseudorandom_bytes};
 
-const COUNT: u64 = 50;
+const MESSAGE_COUNT: u64 = 50;
 
 /// A store of `COUNT` messages of 10,000 bytes.
-fn store() -> (Sandbox, Vec<Vec<u8>>) {
+fn store_with_messages() -> (Sandbox, Vec<Vec<u8>>) {
     let sandbox = Sandbox::new();
-    let messages: Vec<_> = (0..COUNT).map(|seed| noise(10_000, seed + 1)).collect();
+    let messages: Vec<_> = (0..MESSAGE_COUNT).map(|seed| pseudorandom_bytes(10_000, seed + 1)).collect();
     for (number, message) in messages.iter().enumerate() {
-        sandbox.file(&format!("{number:02}"), message);
+        sandbox.write_file(&format!("{number:02}"), message);
     }
-    assert!(sandbox.shell("sha-api put --file ??").status.success());
+    assert!(sandbox.run_shell("sha-api put --file ??").status.success());
     (sandbox, messages)
 }
 
-fn segment(sandbox: &Sandbox) -> PathBuf {
+fn first_segment(sandbox: &Sandbox) -> PathBuf {
     sandbox.store().join("log/00000001.log")
 }
 
 /// Changes bytes of the log: all of `what`, each bit of them.
-fn spoil(sandbox: &Sandbox, what: &[u8]) {
-    let mut log = fs::read(segment(sandbox)).unwrap();
+fn invert_bytes(sandbox: &Sandbox, what: &[u8]) {
+    let mut log = fs::read(first_segment(sandbox)).unwrap();
     let at = log.windows(what.len()).position(|window| window == what).unwrap();
     log[at..at + what.len()].iter_mut().for_each(|byte| *byte ^= 0xff);
-    fs::write(segment(sandbox), log).unwrap();
+    fs::write(first_segment(sandbox), log).unwrap();
 }
 
 /// What stands in front of a message in the log.
-fn header(sandbox: &Sandbox, message: &[u8]) -> Vec<u8> {
-    let log = fs::read(segment(sandbox)).unwrap();
+fn record_header(sandbox: &Sandbox, message: &[u8]) -> Vec<u8> {
+    let log = fs::read(first_segment(sandbox)).unwrap();
     let at = log.windows(message.len()).position(|window| window == message).unwrap();
     log[at - 48..at].to_vec()
 }
 
 #[test]
-fn a_sound_store_is_whole_and_stats_say_when_it_was_verified() {
-    let (sandbox, _) = store();
-    let whole = format!("{COUNT} messages, {} bytes: whole\n", COUNT * 10_000);
+fn an_intact_store_verifies_and_stats_show_the_time() {
+    let (sandbox, _) = store_with_messages();
+    let whole = format!("{MESSAGE_COUNT} messages, {} bytes: whole\n", MESSAGE_COUNT * 10_000);
     sandbox.sha_api(["stats"]).assert().code(0).stdout(predicate::str::contains("verified  -\ndamaged   0\n"));
     sandbox.sha_api(["verify"]).assert().code(0).stdout(whole).stderr("");
     let verified = predicate::str::is_match("verified  20..-..-..T[0-9:.]+Z\ndamaged   0\n").unwrap();
     sandbox.sha_api(["stats"]).assert().code(0).stdout(verified);
-    let json = format!("{{\"bytes\":{},\"damaged\":0,\"mended\":0,\"messages\":{COUNT}}}\n", COUNT * 10_000);
+    let json =
+        format!("{{\"bytes\":{},\"damaged\":0,\"mended\":0,\"messages\":{MESSAGE_COUNT}}}\n", MESSAGE_COUNT * 10_000);
     sandbox.sha_api(["verify", "--json"]).assert().code(0).stdout(json).stderr("");
 }
 
 #[test]
-fn an_empty_store_is_whole() {
-    let sandbox = Sandbox::with(&[]);
+fn an_empty_store_verifies() {
+    let sandbox = Sandbox::with_messages(&[]);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("0 messages, 0 bytes: whole\n").stderr("");
 }
 
 #[test]
-fn what_is_corrupt_is_named_moved_into_quarantine_and_absent_from_then_on() {
-    let (sandbox, messages) = store();
+fn a_corrupt_message_is_reported_quarantined_and_absent() {
+    let (sandbox, messages) = store_with_messages();
     let (one, other) = (digest(&messages[3]), digest(&messages[30]));
-    spoil(&sandbox, &messages[3][5000..5010]);
-    spoil(&sandbox, &messages[30][..10]);
+    invert_bytes(&sandbox, &messages[3][5000..5010]);
+    invert_bytes(&sandbox, &messages[30][..10]);
     let found = format!("corrupt    {one}\ncorrupt    {other}\n48 messages, 480000 bytes: whole; damaged: 2\n");
     sandbox.sha_api(["verify"]).assert().code(4).stdout(found.clone()).stderr("");
     sandbox.sha_api(["verify"]).assert().code(4).stdout(found.clone()).stderr("");
@@ -81,14 +82,14 @@ fn what_is_corrupt_is_named_moved_into_quarantine_and_absent_from_then_on() {
 }
 
 #[test]
-fn what_is_corrupt_or_lost_is_fetched_from_another_store() {
-    let (sandbox, messages) = store();
+fn corrupt_and_lost_messages_are_fetched_from_another_store() {
+    let (sandbox, messages) = store_with_messages();
     let spare = sandbox.dir().join("spare").display().to_string();
     let store = sandbox.store().display().to_string();
     sandbox.sha_api(["copy", &store, &spare]).assert().code(0).stdout("50 copied, 500000 bytes; 0 were there\n");
-    spoil(&sandbox, &messages[3][..10]);
-    let lost = header(&sandbox, &messages[30]);
-    spoil(&sandbox, &lost);
+    invert_bytes(&sandbox, &messages[3][..10]);
+    let lost = record_header(&sandbox, &messages[30]);
+    invert_bytes(&sandbox, &lost);
     let verified = sandbox.sha_api(["verify", "--repair", "--from", &spare]).assert().code(4).stderr("");
     let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
     assert!(stdout.contains(&format!("corrupt    {}\n", digest(&messages[3]))), "{stdout}");
@@ -103,12 +104,12 @@ fn what_is_corrupt_or_lost_is_fetched_from_another_store() {
 }
 
 #[test]
-fn a_gap_in_the_log_is_kept_in_quarantine_and_what_was_lost_is_absent() {
-    let (sandbox, messages) = store();
-    let lost = header(&sandbox, &messages[7]);
-    spoil(&sandbox, &lost);
+fn a_gap_in_the_log_is_quarantined_and_its_messages_are_absent() {
+    let (sandbox, messages) = store_with_messages();
+    let lost = record_header(&sandbox, &messages[7]);
+    invert_bytes(&sandbox, &lost);
     // Its bytes as well: else they would still be found by the index, and put right.
-    spoil(&sandbox, &messages[7][..10]);
+    invert_bytes(&sandbox, &messages[7][..10]);
     sandbox.sha_api(["verify", "--repair"]).assert().code(4);
     let quarantine = fs::read_dir(sandbox.store().join("quarantine")).unwrap();
     let gap = quarantine.map(|file| file.unwrap().path()).find(|path| path.extension().is_some_and(|end| end == "gap"));
@@ -119,10 +120,10 @@ fn a_gap_in_the_log_is_kept_in_quarantine_and_what_was_lost_is_absent() {
 }
 
 #[test]
-fn a_message_whose_header_is_damaged_is_stored_afresh() {
-    let (sandbox, messages) = store();
-    let lost = header(&sandbox, &messages[7]);
-    spoil(&sandbox, &lost);
+fn a_message_with_a_damaged_header_is_stored_again() {
+    let (sandbox, messages) = store_with_messages();
+    let lost = record_header(&sandbox, &messages[7]);
+    invert_bytes(&sandbox, &lost);
     let verified = sandbox.sha_api(["verify", "--repair"]).assert().code(4).stderr("");
     let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
     assert!(stdout.contains("damaged: 2, of these mended: 1"), "{stdout}");
@@ -132,30 +133,30 @@ fn a_message_whose_header_is_damaged_is_stored_afresh() {
 }
 
 #[test]
-fn a_put_of_what_only_the_index_can_find_stores_it_afresh() {
-    let (sandbox, messages) = store();
-    let lost = header(&sandbox, &messages[7]);
-    spoil(&sandbox, &lost);
+fn a_put_stores_a_message_again_that_only_the_index_has() {
+    let (sandbox, messages) = store_with_messages();
+    let lost = record_header(&sandbox, &messages[7]);
+    invert_bytes(&sandbox, &lost);
     sandbox.sha_api(["put"]).write_stdin(messages[7].clone()).assert().code(0);
     fs::remove_dir_all(sandbox.store().join("index")).unwrap();
     sandbox.sha_api(["get", "--quiet", &digest(&messages[7])]).assert().code(0).stdout(messages[7].clone());
 }
 
 /// A store of 12 messages of 20,000 bytes, three in a segment.
-fn stored_in_segments() -> (Sandbox, Vec<Vec<u8>>) {
+fn store_with_segments() -> (Sandbox, Vec<Vec<u8>>) {
     let sandbox = Sandbox::new();
-    let messages: Vec<_> = (0..12).map(|seed| noise(20_000, seed + 1)).collect();
+    let messages: Vec<_> = (0..12).map(|seed| pseudorandom_bytes(20_000, seed + 1)).collect();
     for (number, message) in messages.iter().enumerate() {
-        sandbox.file(&format!("{number:02}"), message);
+        sandbox.write_file(&format!("{number:02}"), message);
     }
-    assert!(sandbox.shell("sha-api --segment-size 64KiB put --file ??").status.success());
+    assert!(sandbox.run_shell("sha-api --segment-size 64KiB put --file ??").status.success());
     (sandbox, messages)
 }
 
 #[test]
-fn a_segment_that_is_gone_is_said_and_what_was_in_it_is_lost_until_it_is_fetched() {
-    let (sandbox, messages) = stored_in_segments();
-    assert!(sandbox.shell("sha-api copy store spare").status.success());
+fn a_missing_segment_is_reported_and_its_messages_are_lost_until_fetched() {
+    let (sandbox, messages) = store_with_segments();
+    assert!(sandbox.run_shell("sha-api copy store spare").status.success());
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
     let said = "sha-api: 00000002.log is missing in the log, and 3 messages with it\n";
     for (number, message) in messages.iter().enumerate() {
@@ -177,8 +178,8 @@ fn a_segment_that_is_gone_is_said_and_what_was_in_it_is_lost_until_it_is_fetched
 }
 
 #[test]
-fn what_went_with_a_segment_is_absent_after_a_repair() {
-    let (sandbox, messages) = stored_in_segments();
+fn messages_of_a_missing_segment_are_absent_after_a_repair() {
+    let (sandbox, messages) = store_with_segments();
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
     sandbox.sha_api(["verify", "--repair"]).assert().code(4);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("9 messages, 180000 bytes: whole\n").stderr("");
@@ -186,13 +187,13 @@ fn what_went_with_a_segment_is_absent_after_a_repair() {
 }
 
 #[test]
-fn where_to_fetch_from_is_of_use_only_with_repair() {
-    let (sandbox, _) = store();
+fn from_requires_repair() {
+    let (sandbox, _) = store_with_messages();
     sandbox.sha_api(["verify", "--from", "elsewhere"]).assert().code(2).stdout("");
 }
 
 #[test]
-fn compressed_messages_are_verified_as_well() {
+fn compressed_messages_are_verified() {
     let sandbox = Sandbox::new();
     let text = "to be or not to be ".repeat(1000);
     sandbox
@@ -201,9 +202,9 @@ fn compressed_messages_are_verified_as_well() {
         .code(0)
         .stdout(format!("{}\n", digest(text.as_bytes())));
     sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 19000 bytes: whole\n").stderr("");
-    let mut log = fs::read(segment(&sandbox)).unwrap();
+    let mut log = fs::read(first_segment(&sandbox)).unwrap();
     log[64 + 48 + 20] ^= 1;
-    fs::write(segment(&sandbox), log).unwrap();
+    fs::write(first_segment(&sandbox), log).unwrap();
     let found = format!("corrupt    {}\n0 messages, 0 bytes: whole; damaged: 1\n", digest(text.as_bytes()));
     sandbox.sha_api(["verify"]).assert().code(4).stdout(found).stderr("");
     sandbox.sha_api(["get", &digest(text.as_bytes())]).assert().code(4).stdout("");

@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::server::{PATIENCE, until};
-use super::{asking, has_tool};
+use super::server::{TEST_TIMEOUT, wait_until};
+use super::{command_without_proxy, has_tool};
 
 /// A browser with one page, which ends with the test.
 pub struct Browser {
@@ -17,7 +17,7 @@ pub struct Browser {
     requests: ChildStdin,
     messages: mpsc::Receiver<Value>,
     session: Option<String>,
-    count: u64,
+    last_id: u64,
     events: Vec<Value>,
     /// Its profile, and where downloads go.
     pub dir: TempDir,
@@ -30,7 +30,7 @@ impl Browser {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let mut command = asking("sh");
+        let mut command = command_without_proxy("sh");
         // The protocol is spoken over descriptors 3 and 4.
         command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 < /dev/null > /dev/null 2>&1", "sh"]);
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
@@ -49,7 +49,7 @@ impl Browser {
             read.map_while(|bytes| serde_json::from_slice(&bytes).ok()).try_for_each(|message| sender.send(message))
         });
         let requests = child.stdin.take().unwrap();
-        let mut browser = Self { child, requests, messages, session: None, count: 0, events: Vec::new(), dir };
+        let mut browser = Self { child, requests, messages, session: None, last_id: 0, events: Vec::new(), dir };
         browser.open_page();
         Some(browser)
     }
@@ -67,18 +67,18 @@ impl Browser {
 
     /// Asks for something, and waits for what came of it.
     pub fn call(&mut self, method: &str, params: &Value) -> Value {
-        self.count += 1;
-        let mut request = json!({"id": self.count, "method": method, "params": params});
+        self.last_id += 1;
+        let mut request = json!({"id": self.last_id, "method": method, "params": params});
         if let Some(session) = &self.session {
             request["sessionId"] = json!(session);
         }
         self.requests.write_all(format!("{request}\0").as_bytes()).unwrap();
         let start = Instant::now();
         loop {
-            let left = PATIENCE.saturating_sub(start.elapsed());
+            let left = TEST_TIMEOUT.saturating_sub(start.elapsed());
             let mut message = self.messages.recv_timeout(left).unwrap_or_else(|error| panic!("{method}: {error}"));
             match message["id"].as_u64() {
-                Some(id) if id == self.count => {
+                Some(id) if id == self.last_id => {
                     assert!(message["error"].is_null(), "{method}: {message}");
                     return message["result"].take();
                 }
@@ -89,15 +89,15 @@ impl Browser {
     }
 
     /// Opens a page anew.
-    pub fn open(&mut self, url: &str) {
+    pub fn navigate(&mut self, url: &str) {
         self.call("Page.navigate", &json!({"url": "about:blank"}));
         let gone = self.call("Page.navigate", &json!({"url": url}));
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
-        self.waits_for("document.readyState === 'complete' && location.href !== 'about:blank'");
+        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
     /// What an expression is in the page.
-    pub fn value(&mut self, expression: &str) -> Value {
+    pub fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let mut result = self.call("Runtime.evaluate", &params);
         assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
@@ -106,34 +106,34 @@ impl Browser {
 
     /// The text that is seen in an element.
     pub fn text(&mut self, id: &str) -> String {
-        self.value(&format!("document.getElementById('{id}').innerText")).as_str().unwrap().to_owned()
+        self.evaluate(&format!("document.getElementById('{id}').innerText")).as_str().unwrap().to_owned()
     }
 
     /// Waits until an expression is true in the page.
-    pub fn waits_for(&mut self, expression: &str) {
-        until(expression, || self.value(expression) == true);
+    pub fn wait_for(&mut self, expression: &str) {
+        wait_until(expression, || self.evaluate(expression) == true);
     }
 
     /// Waits until an element says something with `part` in it, and tells what.
-    pub fn hears(&mut self, id: &str, part: &str) -> String {
+    pub fn wait_for_text(&mut self, id: &str, part: &str) -> String {
         let start = Instant::now();
         loop {
             let text = self.text(id);
             if text.contains(part) {
                 return text;
             }
-            assert!(start.elapsed() < PATIENCE, "{id} says {text:?}, not {part:?}");
+            assert!(start.elapsed() < TEST_TIMEOUT, "{id} says {text:?}, not {part:?}");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
     /// Clicks on the first element that a selector finds.
     pub fn click(&mut self, selector: &str) {
-        self.value(&format!("document.querySelector('{selector}').click()"));
+        self.evaluate(&format!("document.querySelector('{selector}').click()"));
     }
 
     /// Presses a key, by the name that pages know it by.
-    pub fn press(&mut self, key: &str) {
+    pub fn press_key(&mut self, key: &str) {
         let (code, text) = match key {
             "Tab" => (9, ""),
             "Enter" => (13, "\r"),
@@ -145,14 +145,14 @@ impl Browser {
     }
 
     /// Types a line.
-    pub fn types(&mut self, text: &str) {
-        text.chars().for_each(|letter| self.press(&letter.to_string()));
+    pub fn type_text(&mut self, text: &str) {
+        text.chars().for_each(|letter| self.press_key(&letter.to_string()));
     }
 
     /// What the browser found wrong with the page: errors, warnings, breaches of its policy. Not the statuses of
     /// replies.
-    pub fn complaints(&mut self) -> Vec<&Value> {
-        self.value("0");
+    pub fn page_errors(&mut self) -> Vec<&Value> {
+        self.evaluate("0");
         let is_complaint = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown" | "Runtime.consoleAPICalled") => true,
             Some("Log.entryAdded") => {
@@ -165,7 +165,7 @@ impl Browser {
     }
 
     /// Where the page sent requests.
-    pub fn asked(&self) -> Vec<&str> {
+    pub fn requested_urls(&self) -> Vec<&str> {
         let requests = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         requests.map(|event| event["params"]["request"]["url"].as_str().unwrap()).collect()
     }

@@ -1,16 +1,16 @@
 //! What the tests share: a store in a directory of its own, and the built binary on it.
 
-pub mod actor;
 pub mod browser;
 pub mod cluster;
-pub mod machine;
+pub mod connect_proxy;
 pub mod packages;
-pub mod place;
 pub mod podman;
 pub mod proxy;
+pub mod scripted_server;
 pub mod server;
-pub mod side;
-pub mod tunnel;
+pub mod store_access;
+pub mod store_factory;
+pub mod systemd_container;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -38,7 +38,7 @@ impl Sandbox {
     }
 
     /// The same with its messages in a database.
-    pub fn at(self, url: &str) -> Self {
+    pub fn on_database(self, url: &str) -> Self {
         Self { url: Some(url.to_owned()), ..self }
     }
 
@@ -48,7 +48,7 @@ impl Sandbox {
     }
 
     /// A store that holds these messages.
-    pub fn with(messages: &[&[u8]]) -> Self {
+    pub fn with_messages(messages: &[&[u8]]) -> Self {
         let sandbox = Self::new();
         sandbox.put_all(messages);
         sandbox
@@ -71,7 +71,7 @@ impl Sandbox {
     }
 
     /// Writes a file beside the store.
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.dir().join(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -79,11 +79,11 @@ impl Sandbox {
 
     /// The binary on this store, with nothing of the caller's environment but PATH.
     pub fn sha_api<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        Command::from_std(self.process(args))
+        Command::from_std(self.std_command(args))
     }
 
     /// The same, to be started and ended by the test.
-    pub fn process<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> std::process::Command {
+    pub fn std_command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> std::process::Command {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sha-api"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.dir()).env("SHA_API_STORE", self.location()).args(args);
@@ -91,8 +91,9 @@ impl Sandbox {
     }
 
     /// A `put` that has stored a message and has the store until its stdin ends, which it does when it is waited for.
-    pub fn held(&self, message: &str) -> Child {
-        let mut put = self.process(["put", "--lines"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    pub fn spawn_put_holding_lock(&self, message: &str) -> Child {
+        let mut put =
+            self.std_command(["put", "--lines"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         writeln!(put.stdin.as_ref().unwrap(), "{message}").unwrap();
         let mut line = String::new();
         BufReader::new(put.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -101,9 +102,9 @@ impl Sandbox {
     }
 
     /// So many commands at once, each of which puts its number.
-    pub fn put_at_once(&self, count: u32) {
+    pub fn put_concurrently(&self, count: u32) {
         let start = |number: u32| {
-            let mut command = self.process(["put", "--wait", "100s", &number.to_string()]);
+            let mut command = self.std_command(["put", "--wait", "100s", &number.to_string()]);
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         let puts: Vec<_> = (0..count).map(start).collect();
@@ -116,7 +117,7 @@ impl Sandbox {
     }
 
     /// Flips a bit of a message where it is kept. A server may have the store.
-    pub fn damage(&self, message: &[u8]) {
+    pub fn flip_message_bit(&self, message: &[u8]) {
         let log = self.store().join("log/00000001.log");
         let at = std::fs::read(&log).unwrap().windows(message.len()).position(|bytes| bytes == message).unwrap();
         let file = std::fs::File::options().write(true).open(&log).unwrap();
@@ -124,7 +125,7 @@ impl Sandbox {
     }
 
     /// A shell on this store, where the binary is called `sha-api`.
-    pub fn shell(&self, script: &str) -> Output {
+    pub fn run_shell(&self, script: &str) -> Output {
         let binary: &Path = assert_cmd::cargo::cargo_bin!("sha-api");
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let paths = std::iter::once(binary.parent().unwrap().to_owned()).chain(std::env::split_paths(&paths));
@@ -136,7 +137,7 @@ impl Sandbox {
 }
 
 /// Bytes that look random and are the same every time.
-pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub fn pseudorandom_bytes(length: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     (0..length).map(|_| random.next().to_le_bytes()[3]).collect()
 }
@@ -159,7 +160,7 @@ impl Random {
 }
 
 /// A tool that asks servers, without any proxy that is between whoever runs the tests and the world.
-pub fn asking(program: impl AsRef<OsStr>) -> std::process::Command {
+pub fn command_without_proxy(program: impl AsRef<OsStr>) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
@@ -169,16 +170,16 @@ pub fn asking(program: impl AsRef<OsStr>) -> std::process::Command {
 
 /// Whether a tool is there; without it a test is skipped.
 pub fn has_tool(name: &str) -> bool {
-    tool(name).is_some()
+    find_tool(name).is_some()
 }
 
 /// Where a tool is, which may be one that only root has on its PATH; without it a test is skipped.
-pub fn tool(name: &str) -> Option<PathBuf> {
+pub fn find_tool(name: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = dirs.map(|dir| dir.join(name)).find(|path| path.is_file());
     if found.is_none() {
-        skipped(&format!("there is no `{name}` on PATH"));
+        report_skip(&format!("there is no `{name}` on PATH"));
     }
     found
 }
@@ -191,13 +192,13 @@ pub fn can_trace() -> bool {
     let tried = std::process::Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     let can = tried.is_ok_and(|output| output.status.success());
     if !can {
-        skipped("processes cannot be traced");
+        report_skip("processes cannot be traced");
     }
     can
 }
 
 /// Says why a test is skipped; where everything must be there, that is a failure.
-pub fn skipped(why: &str) {
+pub fn report_skip(why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "cannot be tested here: {why}");
     eprintln!("skipped: {why}");
 }

@@ -4,48 +4,48 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use super::{has_tool, skipped};
+use super::{has_tool, report_skip};
 
 /// Where `make` puts what it packs; `None`: what it takes is not here.
-fn built() -> Option<&'static Path> {
+fn static_build_dir() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         if !has_tool("make") || !has_tool("musl-gcc") {
             return None;
         }
-        let triple = triple();
-        let libraries = run(Command::new("rustc").args(["--print", "target-libdir", "--target", &triple]));
+        let triple = target_triple();
+        let libraries = run_checked(Command::new("rustc").args(["--print", "target-libdir", "--target", &triple]));
         if !Path::new(String::from_utf8(libraries.stdout).unwrap().trim()).is_dir() {
-            skipped(&format!("there is no Rust target {triple}"));
+            report_skip(&format!("there is no Rust target {triple}"));
             return None;
         }
-        run(&mut make(&["static"]));
-        Some(target().join(triple).join("quick"))
+        run_checked(&mut make_command(&["static"]));
+        Some(target_dir().join(triple).join("quick"))
     });
     built.as_deref()
 }
 
-fn triple() -> String {
+fn target_triple() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
-fn target() -> &'static Path {
+fn target_dir() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
 /// `make` with the profile that is built sooner, in the directory where these tests were built.
-fn make(args: &[&str]) -> Command {
+fn make_command(args: &[&str]) -> Command {
     let mut command = Command::new("make");
     command.args(["-C", env!("CARGO_MANIFEST_DIR"), "PROFILE=quick"]).args(args);
     for inherited in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {
         command.env_remove(inherited);
     }
-    command.env("CARGO", env!("CARGO")).env("CARGO_TARGET_DIR", target());
+    command.env("CARGO", env!("CARGO")).env("CARGO_TARGET_DIR", target_dir());
     command
 }
 
 /// Runs what must succeed.
-pub fn run(command: &mut Command) -> Output {
+pub fn run_checked(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{command:?}\n{}{}", text(&output.stdout), text(&output.stderr));
@@ -53,19 +53,19 @@ pub fn run(command: &mut Command) -> Output {
 }
 
 /// `make` of something that is packed, the binary being there.
-pub fn pack(args: &[&str]) -> Option<Command> {
-    built().map(|_| make(args))
+pub fn packaging_command(args: &[&str]) -> Option<Command> {
+    static_build_dir().map(|_| make_command(args))
 }
 
 /// The Debian package.
-pub fn deb() -> Option<&'static Path> {
+pub fn debian_package() -> Option<&'static Path> {
     static DEB: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = DEB.get_or_init(|| {
         if !has_tool("dpkg-deb") {
             return None;
         }
-        run(&mut pack(&["deb"])?);
-        let files = std::fs::read_dir(built()?).unwrap().map(|entry| entry.unwrap().path());
+        run_checked(&mut packaging_command(&["deb"])?);
+        let files = std::fs::read_dir(static_build_dir()?).unwrap().map(|entry| entry.unwrap().path());
         Some(files.filter(|path| path.extension().is_some_and(|end| end == "deb")).max().unwrap())
     });
     made.as_deref()

@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::packages::run;
-use super::{has_tool, skipped};
+use super::packages::run_checked;
+use super::{has_tool, report_skip};
 
 /// Its containers end with it.
 pub struct Podman {
@@ -14,7 +14,7 @@ pub struct Podman {
 }
 
 /// No services of the machine are asked for anything, and no more is wanted than a container may have in one.
-const SETTINGS: &str = r#"
+const CONTAINERS_CONF: &str = r#"
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
@@ -30,14 +30,14 @@ impl Podman {
             return None;
         }
         if !rustix::process::geteuid().is_root() {
-            skipped("containers with networks and file systems of their own take root");
+            report_skip("containers with networks and file systems of their own take root");
             return None;
         }
         let podman = Self { dir: tempfile::Builder::new().prefix("podman-").tempdir().unwrap() };
         let dir = podman.dir().display();
         let storage = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{dir}/images\"\nrunroot = \"{dir}/run\"\n");
         std::fs::write(podman.dir().join("storage.conf"), storage).unwrap();
-        let settings = format!("{SETTINGS}tmp_dir = \"{dir}/tmp\"\n");
+        let settings = format!("{CONTAINERS_CONF}tmp_dir = \"{dir}/tmp\"\n");
         std::fs::write(podman.dir().join("containers.conf"), settings).unwrap();
         Some(podman)
     }
@@ -47,7 +47,7 @@ impl Podman {
     }
 
     /// Makes a command work on its images: its own, or one that calls buildah.
-    pub fn settle<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub fn configure<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("CONTAINERS_STORAGE_CONF", self.dir().join("storage.conf"));
         command.env("CONTAINERS_CONF", self.dir().join("containers.conf"))
     }
@@ -55,17 +55,17 @@ impl Podman {
     /// `podman` with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
-        self.settle(command.args(args).stdin(std::process::Stdio::null()));
+        self.configure(command.args(args).stdin(std::process::Stdio::null()));
         command
     }
 
     /// The same, which must succeed; what it prints.
     pub fn run(&self, args: &[&str]) -> String {
-        text(&run(&mut self.command(args)))
+        stdout_text(&run_checked(&mut self.command(args)))
     }
 
     /// A program of this machine in the network of a container.
-    pub fn beside(&self, container: &str, program: &[&str]) -> Output {
+    pub fn run_in_network_of(&self, container: &str, program: &[&str]) -> Output {
         let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", container]);
         Command::new("nsenter").args(["--net", "--target", &pid]).args(program).output().unwrap()
     }
@@ -78,6 +78,6 @@ impl Drop for Podman {
 }
 
 /// What a command has printed, without the last newline.
-pub fn text(output: &Output) -> String {
+pub fn stdout_text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap().trim_end().to_owned()
 }

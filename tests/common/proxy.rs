@@ -11,17 +11,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls::StreamOwned;
 use tempfile::TempDir;
 
-use super::server::{Client, Server, hello, trusting, until};
-use super::tool;
+use super::find_tool;
+use super::server::{Client, Server, client_config_trusting, client_connection, wait_until};
 
 /// Which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProxyKind {
     Nginx,
     Haproxy,
 }
 
-pub const KINDS: [Kind; 2] = [Kind::Nginx, Kind::Haproxy];
+pub const PROXY_KINDS: [ProxyKind; 2] = [ProxyKind::Nginx, ProxyKind::Haproxy];
 
 /// A proxy that does TLS, with a certificate of its own. It ends with the test.
 pub struct Proxy {
@@ -30,48 +30,48 @@ pub struct Proxy {
     dir: TempDir,
 }
 
-impl Kind {
+impl ProxyKind {
     /// The file in `deploy/`.
-    pub fn file(self) -> PathBuf {
+    pub fn config_path(self) -> PathBuf {
         let name = if self == Self::Nginx { "nginx.conf" } else { "haproxy.cfg" };
         Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
     }
 
     /// In front of these servers, all of one kind; `None`: it is not here.
-    pub fn before(self, servers: &[&Server]) -> Option<Proxy> {
-        self.changed_before(servers, &|_| ())
+    pub fn start_for(self, servers: &[&Server]) -> Option<Proxy> {
+        self.start_with_config(servers, &|_| ())
     }
 
     /// The same with more changed in its file than places; `{dir}` is a directory of its own.
-    pub fn changed_before(self, servers: &[&Server], change: &dyn Fn(&mut String)) -> Option<Proxy> {
-        let program = tool(if self == Self::Nginx { "nginx" } else { "haproxy" })?;
+    pub fn start_with_config(self, servers: &[&Server], change: &dyn Fn(&mut String)) -> Option<Proxy> {
+        let program = find_tool(if self == Self::Nginx { "nginx" } else { "haproxy" })?;
         for _ in 0..10 {
             let dir = tempfile::tempdir().unwrap();
-            certify(dir.path());
-            let address = free();
-            let mut file = fs::read_to_string(self.file()).unwrap();
+            write_certificates(dir.path());
+            let address = free_address();
+            let mut file = fs::read_to_string(self.config_path()).unwrap();
             change(&mut file);
             file = file.replace("{dir}", dir.path().to_str().unwrap());
             match self {
-                Self::Nginx => place_nginx(&mut file, dir.path(), address, servers),
-                Self::Haproxy => place_haproxy(&mut file, dir.path(), address, servers),
+                Self::Nginx => configure_nginx(&mut file, dir.path(), address, servers),
+                Self::Haproxy => configure_haproxy(&mut file, dir.path(), address, servers),
             }
             fs::write(dir.path().join("conf"), file).unwrap();
-            let child = self.start(&program, dir.path());
+            let child = self.spawn(&program, dir.path());
             let mut proxy = Proxy { address, child, dir };
-            if proxy.is_up() {
+            if proxy.wait_until_up() {
                 return Some(proxy);
             }
             // Somebody else has taken the port since it was found to be free.
-            assert!(proxy.said().contains("Address already in use"), "{self:?}: {}", proxy.said());
+            assert!(proxy.output().contains("Address already in use"), "{self:?}: {}", proxy.output());
         }
         panic!("no port stays free");
     }
 
     /// In one process, so that its end is the end of all of it.
-    fn start(self, program: &Path, dir: &Path) -> Child {
+    fn spawn(self, program: &Path, dir: &Path) -> Child {
         let mut command = Command::new(program);
-        let said = fs::File::create(dir.join("said")).unwrap();
+        let said = fs::File::create(dir.join("output")).unwrap();
         match self {
             Self::Nginx => command.args(["-g", "daemon off; master_process off;", "-e", "stderr", "-p"]).arg(dir),
             Self::Haproxy => command.arg("-db"),
@@ -83,20 +83,21 @@ impl Kind {
 
 impl Proxy {
     /// Whether it answers; else it has ended.
-    fn is_up(&mut self) -> bool {
+    fn wait_until_up(&mut self) -> bool {
         let mut ended = false;
-        until("the proxy is up", || {
+        wait_until("the proxy is up", || {
             ended = self.child.try_wait().unwrap().is_some();
-            ended || self.answers().is_ok_and(|is_ours| is_ours)
+            ended || self.try_probe().is_ok_and(|is_ours| is_ours)
         });
         !ended
     }
 
     /// Whether it speaks TLS with its certificate, which nobody else has who may listen there.
-    fn answers(&self) -> std::io::Result<bool> {
+    fn try_probe(&self) -> std::io::Result<bool> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let mut stream = StreamOwned::new(hello(trusting(&self.cert()).with_no_client_auth()), stream);
+        let mut stream =
+            StreamOwned::new(client_connection(client_config_trusting(&self.cert()).with_no_client_auth()), stream);
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
         let mut status = [0; 12];
         stream.read_exact(&mut status)?;
@@ -105,7 +106,7 @@ impl Proxy {
 
     /// A connection with TLS that trusts the proxy's certificate only.
     pub fn client(&self) -> Client {
-        Client::to(self.address, Some(&self.cert()))
+        Client::connect(self.address, Some(&self.cert()))
     }
 
     /// The certificate that it shows.
@@ -119,13 +120,13 @@ impl Proxy {
     }
 
     /// What it has written on stdout and stderr.
-    pub fn said(&self) -> String {
-        fs::read_to_string(self.dir.path().join("said")).unwrap()
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.dir.path().join("output")).unwrap()
     }
 
     /// A line for each request that nginx passed on: the servers that it tried, and what each of them said.
-    pub fn tries(&self) -> String {
-        fs::read_to_string(self.dir.path().join("tries")).unwrap()
+    pub fn upstream_log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("upstream.log")).unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -141,12 +142,12 @@ impl Drop for Proxy {
 }
 
 /// A port that nobody has at this moment.
-fn free() -> SocketAddr {
+fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 /// `cert.pem`, `key.pem`, and `pair.pem` with both.
-fn certify(dir: &Path) {
+fn write_certificates(dir: &Path) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     fs::write(dir.join("cert.pem"), &cert).unwrap();
@@ -155,37 +156,38 @@ fn certify(dir: &Path) {
 }
 
 /// Replaces what must stand in the file once.
-pub fn replace(file: &mut String, from: &str, to: &str) {
+pub fn replace_once(file: &mut String, from: &str, to: &str) {
     assert_eq!(file.matches(from).count(), 1, "{from}\n{file}");
     *file = file.replace(from, to);
 }
 
-fn place_nginx(file: &mut String, dir: &Path, address: SocketAddr, servers: &[&Server]) {
+fn configure_nginx(file: &mut String, dir: &Path, address: SocketAddr, servers: &[&Server]) {
     let dir = dir.display();
     let lines: String = servers.iter().map(|server| format!("server {} max_fails=0;\n", server.address)).collect();
-    replace(file, "server 127.0.0.1:8443 max_fails=0;\n", &lines);
-    replace(file, "listen 443 ssl;", &format!("listen {address} ssl;"));
-    replace(file, "/etc/ssl/certs/sha-api.pem", &format!("{dir}/cert.pem"));
-    replace(file, "/etc/ssl/private/sha-api.pem", &format!("{dir}/key.pem"));
-    if let Some(cert) = servers[0].cert() {
-        replace(file, "proxy_pass http:", "proxy_pass https:");
-        replace(file, "/var/lib/sha-api/tls/cert.pem", cert.to_str().unwrap());
+    replace_once(file, "server 127.0.0.1:8443 max_fails=0;\n", &lines);
+    replace_once(file, "listen 443 ssl;", &format!("listen {address} ssl;"));
+    replace_once(file, "/etc/ssl/certs/sha-api.pem", &format!("{dir}/cert.pem"));
+    replace_once(file, "/etc/ssl/private/sha-api.pem", &format!("{dir}/key.pem"));
+    if let Some(cert) = servers[0].cert_path() {
+        replace_once(file, "proxy_pass http:", "proxy_pass https:");
+        replace_once(file, "/var/lib/sha-api/tls/cert.pem", cert.to_str().unwrap());
         *file = file.replace("#proxy_ssl", "proxy_ssl");
     }
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let paths: String = temporary.iter().map(|name| format!("{name}_temp_path {dir}/{name};\n")).collect();
-    let log = format!("log_format tries '$upstream_addr|$upstream_status';\naccess_log {dir}/tries tries;\n");
-    replace(file, "\nhttp {\n", &format!("\npid {dir}/pid;\nhttp {{\n{log}{paths}"));
+    let log =
+        format!("log_format upstream '$upstream_addr|$upstream_status';\naccess_log {dir}/upstream.log upstream;\n");
+    replace_once(file, "\nhttp {\n", &format!("\npid {dir}/pid;\nhttp {{\n{log}{paths}"));
 }
 
-fn place_haproxy(file: &mut String, dir: &Path, address: SocketAddr, servers: &[&Server]) {
-    replace(file, "bind :443 ssl", &format!("bind {address} ssl"));
-    replace(file, "/etc/haproxy/sha-api.pem", &format!("{}/pair.pem", dir.display()));
+fn configure_haproxy(file: &mut String, dir: &Path, address: SocketAddr, servers: &[&Server]) {
+    replace_once(file, "bind :443 ssl", &format!("bind {address} ssl"));
+    replace_once(file, "/etc/haproxy/sha-api.pem", &format!("{}/pair.pem", dir.display()));
     let named = servers.iter().enumerate();
     let lines: String = named.map(|(at, server)| format!("    server s{at} {}\n", server.address)).collect();
-    replace(file, "    server one 127.0.0.1:8443\n", &lines);
-    if let Some(cert) = servers[0].cert() {
-        replace(file, "#default-server ssl", "default-server ssl");
-        replace(file, "/var/lib/sha-api/tls/cert.pem", cert.to_str().unwrap());
+    replace_once(file, "    server one 127.0.0.1:8443\n", &lines);
+    if let Some(cert) = servers[0].cert_path() {
+        replace_once(file, "#default-server ssl", "default-server ssl");
+        replace_once(file, "/var/lib/sha-api/tls/cert.pem", cert.to_str().unwrap());
     }
 }

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, Strea
 use super::Sandbox;
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server that ends with the test.
 pub struct Server {
@@ -29,14 +29,14 @@ pub struct Server {
 }
 
 /// One connection to the server.
-pub struct Client(Box<dyn Wire>);
+pub struct Client(Box<dyn Transport>);
 
-pub trait Wire: Read + Write + Send {}
-impl<T: Read + Write + Send> Wire for T {}
+pub trait Transport: Read + Write + Send {}
+impl<T: Read + Write + Send> Transport for T {}
 
 /// A reply, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -55,16 +55,16 @@ impl Server {
 
     /// On a store that is there, and ready.
     pub fn start(sandbox: Sandbox, flags: &[&str]) -> Self {
-        let server = Self::begin(sandbox, flags);
-        server.is_ready();
+        let server = Self::spawn(sandbox, flags);
+        server.wait_ready();
         server
     }
 
     /// Listening; the store may not be open yet.
-    pub fn begin(sandbox: Sandbox, flags: &[&str]) -> Self {
+    pub fn spawn(sandbox: Sandbox, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
         command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.location());
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).args(certified(&sandbox, flags));
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).args(tls_cert_flags(&sandbox, flags));
         let stderr = fs::File::create(sandbox.dir().join("stderr")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
@@ -77,83 +77,83 @@ impl Server {
     }
 
     /// Waits until the store and all doors are open.
-    pub fn is_ready(&self) {
-        until("the server is ready", || self.get("/readyz").status == 200);
+    pub fn wait_ready(&self) {
+        wait_until("the server is ready", || self.get("/readyz").status == 200);
     }
 
     /// A connection of the kind that the server speaks.
     pub fn client(&self) -> Client {
-        if self.https { self.tls(None) } else { self.plain() }
+        if self.https { self.tls_client(None) } else { self.plain_client() }
     }
 
     /// A connection without TLS.
-    pub fn plain(&self) -> Client {
-        Client::to(self.address, None)
+    pub fn plain_client(&self) -> Client {
+        Client::connect(self.address, None)
     }
 
     /// A connection with TLS that trusts the server's own certificate only. `alpn`: what it offers.
-    pub fn tls(&self, alpn: Option<&str>) -> Client {
-        let mut config = trusting(&self.own_cert()).with_no_client_auth();
+    pub fn tls_client(&self, alpn: Option<&str>) -> Client {
+        let mut config = client_config_trusting(&self.self_signed_cert_path()).with_no_client_auth();
         config.alpn_protocols.extend(alpn.map(|name| name.as_bytes().to_vec()));
-        self.tls_with(config)
+        self.tls_client_with(config)
     }
 
     /// A connection with TLS, just so.
-    pub fn tls_with(&self, config: ClientConfig) -> Client {
-        Client(Box::new(StreamOwned::new(hello(config), self.tcp())))
+    pub fn tls_client_with(&self, config: ClientConfig) -> Client {
+        Client(Box::new(StreamOwned::new(client_connection(config), self.tcp_stream())))
     }
 
     /// A connection of the kind that the server speaks, over this socket.
-    pub fn over(&self, stream: TcpStream) -> Client {
+    pub fn client_over(&self, stream: TcpStream) -> Client {
         match self.https {
             true => {
-                let config = trusting(&self.own_cert()).with_no_client_auth();
-                Client(Box::new(StreamOwned::new(hello(config), stream)))
+                let config = client_config_trusting(&self.self_signed_cert_path()).with_no_client_auth();
+                Client(Box::new(StreamOwned::new(client_connection(config), stream)))
             }
             false => Client(Box::new(stream)),
         }
     }
 
     /// Waits until the local door is open, and says where.
-    pub fn socket(&self) -> PathBuf {
+    pub fn wait_local_socket(&self) -> PathBuf {
         let path = self.sandbox.store().join("sha-api.sock");
-        until("the local door is open", || path.exists() && UnixStream::connect(&path).is_ok());
+        wait_until("the local door is open", || path.exists() && UnixStream::connect(&path).is_ok());
         path
     }
 
     /// A connection to the local door.
-    pub fn local(&self) -> Client {
-        let stream = UnixStream::connect(self.socket()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    pub fn local_client(&self) -> Client {
+        let stream = UnixStream::connect(self.wait_local_socket()).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
         Client(Box::new(stream))
     }
 
     /// A bare socket.
-    pub fn tcp(&self) -> TcpStream {
-        connect(self.address)
+    pub fn tcp_stream(&self) -> TcpStream {
+        connect_tcp(self.address)
     }
 
     /// The certificate that it makes for itself.
-    fn own_cert(&self) -> PathBuf {
+    fn self_signed_cert_path(&self) -> PathBuf {
         self.sandbox.store().join("tls/cert.pem")
     }
 
     /// The same, if it speaks TLS.
-    pub fn cert(&self) -> Option<PathBuf> {
-        self.https.then(|| self.own_cert())
+    pub fn cert_path(&self) -> Option<PathBuf> {
+        self.https.then(|| self.self_signed_cert_path())
     }
 
     /// One GET on a connection of its own.
-    pub fn get(&self, path: &str) -> Reply {
-        self.client().ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+    pub fn get(&self, path: &str) -> Response {
+        self.client().call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
     }
 
     /// Puts a message on a connection of its own and answers with its path.
     pub fn put(&self, message: &str) -> String {
-        let reply = self.client().ask(&post(message, "Connection: close\r\n"));
+        let reply = self.client().call(&post_request(message, "Connection: close\r\n"));
         assert_eq!(reply.status, 200, "{}", reply.text());
-        reply.field("Location").unwrap().to_owned()
+        reply.header("Location").unwrap().to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -165,42 +165,42 @@ impl Server {
     }
 
     /// Waits for its end.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub fn wait_exit(&mut self) -> ExitStatus {
         let mut status = None;
-        until("the server ends", || {
+        wait_until("the server ends", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
         status.unwrap()
     }
 
-    pub fn stderr(&self) -> String {
+    pub fn read_stderr(&self) -> String {
         fs::read_to_string(self.sandbox.dir().join("stderr")).unwrap()
     }
 
     /// How many threads it has and how many files are open in it.
-    pub fn weight(&self) -> (usize, usize) {
+    pub fn resource_usage(&self) -> (usize, usize) {
         let count = |what| fs::read_dir(format!("/proc/{}/{what}", self.child.id())).unwrap().count();
         (count("task"), count("fd"))
     }
 
     /// Waits until it weighs no more than it did.
-    pub fn is_back_at(&self, before: (usize, usize)) {
-        until("threads and files are given back", || {
-            let now = self.weight();
+    pub fn wait_resources_released(&self, before: (usize, usize)) {
+        wait_until("threads and files are given back", || {
+            let now = self.resource_usage();
             now.0 <= before.0 && now.1 <= before.1
         });
     }
 
     /// Puts and gets, as a client without any malice does.
-    pub fn is_well(&self) {
+    pub fn assert_healthy(&self) {
         let path = self.put("a healthy message");
         assert_eq!(self.get(&path).text(), r#"{"message": "a healthy message"}"#);
     }
 }
 
 /// A server on a database makes no certificate: one is laid where it would be, if it is needed.
-fn certified(sandbox: &Sandbox, flags: &[&str]) -> Vec<PathBuf> {
+fn tls_cert_flags(sandbox: &Sandbox, flags: &[&str]) -> Vec<PathBuf> {
     if sandbox.url.is_none() || flags.iter().any(|flag| ["--http", "--tls-cert"].contains(flag)) {
         return Vec::new();
     }
@@ -211,20 +211,20 @@ fn certified(sandbox: &Sandbox, flags: &[&str]) -> Vec<PathBuf> {
     vec!["--tls-cert".into(), file]
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+fn connect_tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
     stream
 }
 
 /// The client's side of TLS, before a word is said.
-pub fn hello(config: ClientConfig) -> ClientConnection {
+pub fn client_connection(config: ClientConfig) -> ClientConnection {
     ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
 }
 
 /// TLS that trusts the certificate in a file and no other.
-pub fn trusting(cert: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+pub fn client_config_trusting(cert: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -241,10 +241,13 @@ impl Drop for Server {
 
 impl Client {
     /// A connection to any address; `cert` is what is trusted, if it speaks TLS.
-    pub fn to(address: SocketAddr, cert: Option<&Path>) -> Self {
-        let stream = connect(address);
+    pub fn connect(address: SocketAddr, cert: Option<&Path>) -> Self {
+        let stream = connect_tcp(address);
         match cert {
-            Some(cert) => Self(Box::new(StreamOwned::new(hello(trusting(cert).with_no_client_auth()), stream))),
+            Some(cert) => Self(Box::new(StreamOwned::new(
+                client_connection(client_config_trusting(cert).with_no_client_auth()),
+                stream,
+            ))),
             None => Self(Box::new(stream)),
         }
     }
@@ -260,18 +263,18 @@ impl Client {
     }
 
     /// Sends a request that is not HEAD and reads the reply.
-    pub fn ask(&mut self, request: &str) -> Reply {
-        self.exchange(request)
+    pub fn call(&mut self, request: &str) -> Response {
+        self.call_bytes(request)
     }
 
     /// The same with a body that may be anything.
-    pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> Reply {
+    pub fn call_bytes(&mut self, request: impl AsRef<[u8]>) -> Response {
         self.send(request);
-        self.reply()
+        self.read_response()
     }
 
     /// The head of the next reply.
-    pub fn head(&mut self) -> String {
+    pub fn read_head(&mut self) -> String {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
@@ -282,22 +285,22 @@ impl Client {
     }
 
     /// The next reply, which is not one to HEAD.
-    pub fn reply(&mut self) -> Reply {
-        let head = self.head();
-        self.reply_with(head)
+    pub fn read_response(&mut self) -> Response {
+        let head = self.read_head();
+        self.read_response_body(head)
     }
 
     /// The reply that has this head.
-    pub fn reply_with(&mut self, head: String) -> Reply {
-        let mut reply = Reply::of(head, Vec::new());
-        let length = reply.field("Content-Length").map_or(0, |length| length.parse().unwrap());
+    pub fn read_response_body(&mut self, head: String) -> Response {
+        let mut reply = Response::from_head(head, Vec::new());
+        let length = reply.header("Content-Length").map_or(0, |length| length.parse().unwrap());
         reply.body.resize(length, 0);
         self.0.read_exact(&mut reply.body).unwrap();
         reply
     }
 
     /// Everything until the server hangs up. How it hangs up does not matter.
-    pub fn rest(&mut self) -> String {
+    pub fn read_until_close(&mut self) -> String {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the server does not hang up"),
@@ -306,8 +309,8 @@ impl Client {
     }
 }
 
-impl Reply {
-    fn of(head: String, body: Vec<u8>) -> Self {
+impl Response {
+    fn from_head(head: String, body: Vec<u8>) -> Self {
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("{head:?}"));
         Self { status, head, body }
@@ -317,14 +320,14 @@ impl Reply {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields.into_iter().find(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1)
     }
 }
 
 /// A request that puts `message`, which needs no escaping.
-pub fn post(message: &str, fields: &str) -> String {
+pub fn post_request(message: &str, fields: &str) -> String {
     let body = format!("{{\"message\": \"{message}\"}}");
     let length = body.len();
     format!(
@@ -333,17 +336,17 @@ pub fn post(message: &str, fields: &str) -> String {
 }
 
 /// A request with a body, on a connection that may go on.
-pub fn request(method: &str, path: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn build_request(method: &str, path: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
 /// Waits until something is so.
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(start.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Sandbox, has_tool, skipped};
+use crate::common::{Sandbox, has_tool, report_skip};
 
-pub struct Disk {
+pub struct LoopDisk {
     sandbox: Sandbox,
-    point: PathBuf,
+    mount_point: PathBuf,
 }
 
-impl Disk {
+impl LoopDisk {
     /// With a new file system of so many bytes.
     pub fn new(kind: &str, size: u64) -> Self {
         let sandbox = Sandbox::new();
@@ -19,8 +19,8 @@ impl Disk {
         std::fs::create_dir(&point).unwrap();
         // Nothing is kept back for root: root runs these tests.
         let arguments = if kind == "ext4" { &["-q", "-m", "0"][..] } else { &["-q"] };
-        run(Command::new(format!("mkfs.{kind}")).args(arguments).arg(&image));
-        let disk = Self { sandbox, point };
+        run_checked(Command::new(format!("mkfs.{kind}")).args(arguments).arg(&image));
+        let disk = Self { sandbox, mount_point: point };
         disk.mount();
         disk
     }
@@ -29,45 +29,47 @@ impl Disk {
         &self.sandbox
     }
 
-    pub fn point(&self) -> &Path {
-        &self.point
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
     }
 
     /// Nothing that is not on the disk now ever gets there.
-    pub fn cut(&self) {
-        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.point));
+    pub fn cut_power(&self) {
+        run_checked(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.mount_point));
     }
 
     pub fn remount(&self) {
-        run(Command::new("umount").arg(&self.point));
+        run_checked(Command::new("umount").arg(&self.mount_point));
         self.mount();
     }
 
     fn mount(&self) {
-        run(Command::new("mount").args(["-o", "loop"]).arg(self.sandbox.dir().join("image")).arg(&self.point));
+        run_checked(
+            Command::new("mount").args(["-o", "loop"]).arg(self.sandbox.dir().join("image")).arg(&self.mount_point),
+        );
     }
 }
 
-impl Drop for Disk {
+impl Drop for LoopDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.point).status();
+        let _ = Command::new("umount").arg(&self.mount_point).status();
     }
 }
 
 /// Whether such disks can be made here.
-pub fn can_be_made(kinds: &[&str]) -> bool {
+pub fn can_mount(kinds: &[&str]) -> bool {
     if !rustix::process::geteuid().is_root() {
-        skipped("only root mounts disks");
+        report_skip("only root mounts disks");
         return false;
     }
     if !Path::new("/dev/loop-control").exists() {
-        skipped("there are no loop devices");
+        report_skip("there are no loop devices");
         return false;
     }
     kinds.iter().all(|kind| has_tool(&format!("mkfs.{kind}"))) && has_tool("mount") && has_tool("umount")
 }
 
-fn run(command: &mut Command) {
+fn run_checked(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -7,43 +7,45 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::scenes::{CHANGES, LOOKS, Reach, Scene, closed, numbers};
-use super::strace::{Injection, instead};
-use super::victim::{Victim, groups, message};
-use super::{Tally, each, post};
+use super::faulted_store::{FaultedStore, message, message_groups};
+use super::scenarios::{CallScope, READ_CALLS, Scenario, WRITE_CALLS, call_indices, cleanly_closed};
+use super::strace::{Injection, exec_under};
+use super::{Tally, run_in_parallel, try_post};
 use crate::common::server::Server;
 use crate::common::{Random, can_trace, digest, has_tool};
 
 #[test]
 #[ignore = "takes minutes: make test-faults"]
-fn a_kill_at_any_step_loses_nothing() {
+fn a_kill_at_any_system_call_loses_nothing() {
     if !can_trace() {
         return;
     }
-    for scene in Scene::all() {
-        let tally = each(CHANGES.into_iter().chain(LOOKS), |(reach, call)| at_every(&scene, reach, call));
-        tally.row(&format!("kill -9 while {}", scene.name), false);
+    for scene in Scenario::all() {
+        let tally = run_in_parallel(WRITE_CALLS.into_iter().chain(READ_CALLS), |(reach, call)| {
+            kill_at_each_call(&scene, reach, call)
+        });
+        tally.record_and_assert(&format!("kill -9 while {}", scene.name), false);
     }
 }
 
 #[test]
 #[ignore = "takes minutes: make test-faults"]
-fn a_kill_while_runs_of_the_index_are_merged_loses_nothing() {
+fn a_kill_during_an_index_merge_loses_nothing() {
     if !can_trace() {
         return;
     }
-    let scene = Scene::merging();
-    let calls = ["pwrite64", "fsync", "write", "openat"].map(|call| (Reach::Index, call));
-    let tally = each(calls, |(reach, call)| at_every(&scene, reach, call));
-    tally.row(&format!("kill -9 while {}", scene.name), false);
+    let scene = Scenario::merging();
+    let calls = ["pwrite64", "fsync", "write", "openat"].map(|call| (CallScope::Index, call));
+    let tally = run_in_parallel(calls, |(reach, call)| kill_at_each_call(&scene, reach, call));
+    tally.record_and_assert(&format!("kill -9 while {}", scene.name), false);
 }
 
 /// Kills at the first such call, at the second, and so on until there are no more of them.
-fn at_every(scene: &Scene, reach: Reach, call: &'static str) -> Tally {
+fn kill_at_each_call(scene: &Scenario, reach: CallScope, call: &'static str) -> Tally {
     let mut tally = Tally::default();
-    for n in numbers(12) {
-        let Some(victim) = scene.play(reach, call, &format!("signal=KILL:when={n}")) else { break };
-        tally += victim.judge();
+    for n in call_indices(12) {
+        let Some(victim) = scene.inject(reach, call, &format!("signal=KILL:when={n}")) else { break };
+        tally += victim.into_tally();
     }
     tally
 }
@@ -56,21 +58,21 @@ fn a_kill_at_a_random_moment_loses_nothing() {
     }
     let mut random = Random(0xdead);
     let jobs: Vec<_> = (0..8).map(|store| (store, [(); 8].map(|()| random.below(400)))).collect();
-    let tally = each(jobs, |(store, moments)| {
-        let mut victim = Victim::new();
+    let tally = run_in_parallel(jobs, |(store, moments)| {
+        let mut victim = FaultedStore::new();
         let mut tally = Tally::default();
         for (round, moment) in moments.into_iter().enumerate() {
             let own = victim.command(&["put", "--lines"]);
             let mut command = Command::new("timeout");
             command.args(["--signal", "KILL", &format!("0.{:03}", moment + 5)]);
-            instead(&mut command, &own);
+            exec_under(&mut command, &own);
             let sizes: Vec<_> = (0..2000).map(|group| 1 + group * group % 97).collect();
-            victim.put_by(command, &groups(1000 + store * 100 + round as u64, &sizes));
-            tally += victim.end_run();
+            victim.put_with(command, &message_groups(1000 + store * 100 + round as u64, &sizes));
+            tally += victim.finish_run();
         }
         tally
     });
-    tally.row("kill -9 at random moments of put", false);
+    tally.record_and_assert("kill -9 at random moments of put", false);
 }
 
 #[test]
@@ -78,11 +80,11 @@ fn a_kill_at_a_random_moment_loses_nothing() {
 fn a_kill_of_the_server_loses_nothing() {
     let mut random = Random(0xbeef);
     let moments: Vec<_> = (0..12).map(|round| (round, random.below(500))).collect();
-    let tally = each(moments, |(round, moment)| {
-        let mut victim = Victim::new();
+    let tally = run_in_parallel(moments, |(round, moment)| {
+        let mut victim = FaultedStore::new();
         let server =
-            Server::begin(crate::common::Sandbox::new(), &["--http", "--store", victim.store().to_str().unwrap()]);
-        server.is_ready();
+            Server::spawn(crate::common::Sandbox::new(), &["--http", "--store", victim.store().to_str().unwrap()]);
+        server.wait_ready();
         let address = server.address;
         let clients: Vec<_> =
             (0..8).map(|client| std::thread::spawn(move || load(address, round * 8 + client))).collect();
@@ -90,12 +92,12 @@ fn a_kill_of_the_server_loses_nothing() {
         std::thread::sleep(Duration::from_millis(30 + moment));
         server.signal(Signal::KILL);
         for client in clients {
-            victim.known.extend(client.join().unwrap().into_iter().map(|message| (digest(&message), message)));
+            victim.acknowledged.extend(client.join().unwrap().into_iter().map(|message| (digest(&message), message)));
         }
         drop(server);
-        victim.judge()
+        victim.into_tally()
     });
-    tally.row("kill -9 of a server under load", false);
+    tally.record_and_assert("kill -9 of a server under load", false);
 }
 
 /// Posts until nobody answers; what was acknowledged.
@@ -105,7 +107,7 @@ fn load(address: std::net::SocketAddr, seed: u64) -> Vec<Vec<u8>> {
         let message =
             format!("{seed} {number} {}", "m".repeat(usize::try_from(number % 7 * 100).unwrap())).into_bytes();
         let Ok(stream) = TcpStream::connect(address) else { break };
-        if post(stream, &message) != Some(200) {
+        if try_post(stream, &message) != Some(200) {
             break;
         }
         acknowledged.push(message);
@@ -115,11 +117,11 @@ fn load(address: std::net::SocketAddr, seed: u64) -> Vec<Vec<u8>> {
 
 #[test]
 #[ignore = "takes minutes: make test-faults"]
-fn a_kill_while_the_segment_changes_loses_nothing() {
+fn a_kill_during_a_segment_change_loses_nothing() {
     if !can_trace() {
         return;
     }
-    let mut base = Victim::new();
+    let mut base = FaultedStore::new();
     // All but full, so that the next large message needs another segment.
     let large = |number: usize, length: usize| {
         let mut message = format!("large {number} ").into_bytes();
@@ -129,8 +131,8 @@ fn a_kill_while_the_segment_changes_loses_nothing() {
     let fill: Vec<_> =
         (0..17).map(|number| vec![large(number, if number < 16 { 62 << 20 } else { 20 << 20 })]).collect();
     base.put(None, &fill);
-    base.known.retain(|_, message| message.len() < 21 << 20);
-    base.put(None, &groups(7, &[1, 5]));
+    base.acknowledged.retain(|_, message| message.len() < 21 << 20);
+    base.put(None, &message_groups(7, &[1, 5]));
     let second = "log/00000002.log";
     let calls = ["openat", "write", "fsync", "pwrite64", "fdatasync"];
     let mut tally = Tally::default();
@@ -138,33 +140,33 @@ fn a_kill_while_the_segment_changes_loses_nothing() {
         for n in 1..20 {
             let mut victim = base.copy(format!("segment change, {call} {n}"));
             let paths = vec![victim.store().join(second), victim.store().join("log")];
-            let kill = Injection::new(call, format!("signal=KILL:when={n}")).on(paths);
+            let kill = Injection::new(call, format!("signal=KILL:when={n}")).on_paths(paths);
             let (_, hits) =
                 victim.put(Some(&kill), &[vec![message(8, n, 99)], vec![large(99, 30 << 20), message(8, n + 50, 99)]]);
             if hits == 0 {
                 break;
             }
-            tally += victim.judge();
+            tally += victim.into_tally();
         }
     }
-    tally.row("kill -9 while the segment changes", false);
+    tally.record_and_assert("kill -9 while the segment changes", false);
 }
 
 #[test]
 #[ignore = "takes minutes: make test-faults"]
-fn a_kill_before_what_was_acknowledged_is_written_is_seen_as_a_loss() {
+fn a_kill_before_an_acknowledged_write_is_detected_as_a_loss() {
     if !can_trace() {
         return;
     }
-    let mut victim = closed();
+    let mut victim = cleanly_closed();
     let message = |number| format!("as long as the other {number}").into_bytes();
     // The first is acknowledged without being written, and before the index knows it the second brings the end. The
     // thread that commits them has synced the log before, when it was replayed.
-    let lie = Injection::new("pwrite64", format!("retval={}", super::lies::record(&message(1))));
-    let lie = lie.and("fdatasync", "signal=KILL:when=3").on(vec![victim.log()]);
-    let before = victim.known.len();
+    let lie = Injection::new("pwrite64", format!("retval={}", super::skipped_writes::record_len(&message(1))));
+    let lie = lie.with_call("fdatasync", "signal=KILL:when=3").on_paths(vec![victim.first_segment()]);
+    let before = victim.acknowledged.len();
     let (ran, _) = victim.put(Some(&lie), &[vec![message(1)], vec![message(2)]]);
-    assert!(ran.killed && victim.known.len() == before + 1);
-    victim.check();
-    victim.tally.control("kill -9 of a put that does not write");
+    assert!(ran.killed && victim.acknowledged.len() == before + 1);
+    victim.find_missing();
+    victim.tally.record_and_assert_loss("kill -9 of a put that does not write");
 }

@@ -1,20 +1,20 @@
 //! Faults from outside, on the built binary: what was acknowledged is there and true, or its loss is said; nothing
 //! hangs or panics; and without the cause it works again. `make test-faults` prints one table of all.
 
-mod calls;
+mod bit_flips;
 mod clock;
 mod disk;
-mod files;
-mod flips;
+mod failing_calls;
+mod faulted_store;
+mod file_damage;
+mod full_disk;
 mod kills;
-mod lies;
-mod power;
+mod permissions;
+mod power_cuts;
 mod removal;
-mod rights;
-mod scenes;
-mod space;
+mod scenarios;
+mod skipped_writes;
 mod strace;
-mod victim;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -31,13 +31,13 @@ pub struct Tally {
     /// Of these, those that were not there.
     pub lost: usize,
     /// Of the lost, those whose loss was said.
-    pub said: usize,
+    pub reported: usize,
     /// Runs after which, without the cause, everything worked again.
     pub recovered: usize,
     pub panics: usize,
     pub hangs: usize,
     /// Bytes that were handed out and hash to nothing that was asked for.
-    pub wrong: usize,
+    pub wrong_bytes: usize,
 }
 
 impl AddAssign for Tally {
@@ -45,38 +45,38 @@ impl AddAssign for Tally {
         self.runs += other.runs;
         self.acknowledged += other.acknowledged;
         self.lost += other.lost;
-        self.said += other.said;
+        self.reported += other.reported;
         self.recovered += other.recovered;
         self.panics += other.panics;
         self.hangs += other.hangs;
-        self.wrong += other.wrong;
+        self.wrong_bytes += other.wrong_bytes;
     }
 }
 
 impl Tally {
     /// Lost without a word.
-    pub fn silent(&self) -> usize {
-        self.lost - self.said
+    pub fn unreported(&self) -> usize {
+        self.lost - self.reported
     }
 
     /// Adds a row to the table and fails if a promise was broken. `may_lose`: the fault destroys what is stored.
-    pub fn row(&self, fault: &str, may_lose: bool) {
-        self.print(fault);
+    pub fn record_and_assert(&self, fault: &str, may_lose: bool) {
+        self.record_row(fault);
         assert!(self.runs > 0 && self.acknowledged > 0, "{fault}: nothing was tried: {self:?}");
-        assert_eq!((self.panics, self.hangs, self.wrong), (0, 0, 0), "{fault}: {self:?}");
-        assert_eq!(self.silent(), 0, "{fault}: lost without a word: {self:?}");
+        assert_eq!((self.panics, self.hangs, self.wrong_bytes), (0, 0, 0), "{fault}: {self:?}");
+        assert_eq!(self.unreported(), 0, "{fault}: lost without a word: {self:?}");
         assert!(may_lose || self.lost == 0, "{fault}: lost: {self:?}");
         assert_eq!(self.recovered, self.runs, "{fault}: did not recover: {self:?}");
     }
 
     /// Adds the row of a run that must have lost something without a word: else the suite cannot see a loss.
-    pub fn control(&self, fault: &str) {
-        self.print(&format!("(control) {fault}"));
-        assert!(self.silent() > 0, "{fault}: a loss was not seen: {self:?}");
+    pub fn record_and_assert_loss(&self, fault: &str) {
+        self.record_row(&format!("(control) {fault}"));
+        assert!(self.unreported() > 0, "{fault}: a loss was not seen: {self:?}");
     }
 
-    fn print(&self, fault: &str) {
-        let Self { runs, acknowledged, lost, said, recovered, panics, hangs, wrong } = self;
+    fn record_row(&self, fault: &str) {
+        let Self { runs, acknowledged, lost, reported: said, recovered, panics, hangs, wrong_bytes: wrong } = self;
         let row = format!(
             "{fault:<46} {runs:>5} {acknowledged:>8} {lost:>7} {said:>5} {recovered:>6} {panics:>6} {hangs:>5} {wrong:>5}"
         );
@@ -96,7 +96,10 @@ impl Tally {
 }
 
 /// Does every job, as many at a time as there are processors, and adds up what came of them.
-pub fn each<T: Send>(jobs: impl IntoIterator<Item = T, IntoIter: Send>, work: impl Fn(T) -> Tally + Sync) -> Tally {
+pub fn run_in_parallel<T: Send>(
+    jobs: impl IntoIterator<Item = T, IntoIter: Send>,
+    work: impl Fn(T) -> Tally + Sync,
+) -> Tally {
     let (jobs, sum) = (Mutex::new(jobs.into_iter()), Mutex::new(Tally::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -114,9 +117,9 @@ pub fn each<T: Send>(jobs: impl IntoIterator<Item = T, IntoIter: Send>, work: im
 }
 
 /// Posts a message; the status of the reply, if a whole one came.
-pub fn post(mut stream: TcpStream, message: &[u8]) -> Option<u16> {
+pub fn try_post(mut stream: TcpStream, message: &[u8]) -> Option<u16> {
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-    let text = crate::common::server::post(std::str::from_utf8(message).ok()?, "Connection: close\r\n");
+    let text = crate::common::server::post_request(std::str::from_utf8(message).ok()?, "Connection: close\r\n");
     stream.write_all(text.as_bytes()).ok()?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).ok()?;

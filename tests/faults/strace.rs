@@ -16,12 +16,12 @@ impl Injection {
         Self { expressions: vec![(call, what.into())], paths: Vec::new() }
     }
 
-    pub fn and(mut self, call: &'static str, what: impl Into<String>) -> Self {
+    pub fn with_call(mut self, call: &'static str, what: impl Into<String>) -> Self {
         self.expressions.push((call, what.into()));
         self
     }
 
-    pub fn on(self, paths: Vec<PathBuf>) -> Self {
+    pub fn on_paths(self, paths: Vec<PathBuf>) -> Self {
         Self { paths, ..self }
     }
 
@@ -37,19 +37,19 @@ impl Injection {
         for path in &self.paths {
             wrapped.arg("-P").arg(path);
         }
-        instead(&mut wrapped, command);
+        exec_under(&mut wrapped, command);
         wrapped
     }
 }
 
 /// Lets `wrapper` run `command`, in its environment.
-pub fn instead(wrapper: &mut Command, command: &Command) {
+pub fn exec_under(wrapper: &mut Command, command: &Command) {
     wrapper.env_clear().arg(command.get_program()).args(command.get_args());
     wrapper.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
 }
 
 /// How often the injection took place.
-pub fn hits(trace: &Path) -> usize {
+pub fn injected_count(trace: &Path) -> usize {
     let trace = std::fs::read(trace).unwrap_or_default();
     String::from_utf8_lossy(&trace).matches("(INJECTED)").count()
 }

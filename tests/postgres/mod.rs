@@ -1,12 +1,12 @@
 //! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
 
-mod foreign;
-mod full;
-mod locked;
+mod concurrency;
+mod foreign_table;
+mod full_disk;
+mod locked_tables;
 mod standby;
-mod storms;
+mod terminated_sessions;
 mod tls;
-mod together;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -14,18 +14,18 @@ use std::time::Duration;
 
 use predicates::prelude::*;
 
-use crate::common::cluster::{Cluster, on};
-use crate::common::server::{Server, post, until};
-use crate::common::{FOO, Sandbox, digest, noise};
+use crate::common::cluster::{Cluster, database_sandbox};
+use crate::common::server::{Server, post_request, wait_until};
+use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
 /// An answer for which nothing has to be waited for, as slow as a machine may be; less than `--wait`.
-const AT_ONCE: Duration = Duration::from_secs(9);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(9);
 
 #[test]
 fn every_command_works_on_a_database() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
-    let sandbox = on(&url);
+    let sandbox = database_sandbox(&url);
     sandbox.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
     sandbox.sha_api(["get", &FOO[..8]]).assert().code(0).stdout("foo").stderr("");
     let absent = digest(b"absent");
@@ -40,13 +40,13 @@ fn every_command_works_on_a_database() {
 }
 
 #[test]
-fn messages_go_to_a_database_and_back_to_the_byte() {
+fn messages_round_trip_through_a_database_unchanged() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let source = Sandbox::new();
     let lines: Vec<u8> = (0..5000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
     source.sha_api(["put", "--lines"]).write_stdin(lines).assert().code(0);
-    source.sha_api(["put"]).write_stdin(noise(20 << 20, 3)).assert().code(0);
+    source.sha_api(["put"]).write_stdin(pseudorandom_bytes(20 << 20, 3)).assert().code(0);
     source.sha_api(["put", ""]).assert().code(0);
     let store = source.store().display().to_string();
     let back = source.dir().join("back").display().to_string();
@@ -59,9 +59,9 @@ fn messages_go_to_a_database_and_back_to_the_byte() {
 }
 
 #[test]
-fn a_row_that_was_changed_is_corrupt_and_a_put_mends_it() {
+fn a_changed_row_is_corrupt_and_a_put_repairs_it() {
     let Some(cluster) = Cluster::new(&[]) else { return };
-    let sandbox = on(&cluster.database("one"));
+    let sandbox = database_sandbox(&cluster.database("one"));
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     let change = || cluster.sql("one", "UPDATE messages SET message = 'fox'");
     change();
@@ -78,8 +78,8 @@ fn a_row_that_was_changed_is_corrupt_and_a_put_mends_it() {
 }
 
 #[test]
-fn a_database_that_is_not_there_is_said_without_its_password() {
-    let sandbox = on("postgres://me:not-to-be-seen@/db?host=/nowhere");
+fn an_unreachable_database_is_reported_without_its_password() {
+    let sandbox = database_sandbox("postgres://me:not-to-be-seen@/db?host=/nowhere");
     let put = sandbox.sha_api(["put", "foo", "--wait", "0s"]).assert();
     let why = predicate::str::contains("postgres://me@/db cannot be asked");
     put.code(3).stdout("").stderr(why.and(predicate::str::contains("not-to-be-seen").not()));
@@ -91,9 +91,9 @@ fn a_database_that_is_not_there_is_said_without_its_password() {
 }
 
 #[test]
-fn tables_of_a_newer_version_are_refused_and_a_read_only_database_takes_nothing() {
+fn newer_tables_are_refused_and_a_read_only_database_rejects_puts() {
     let Some(cluster) = Cluster::new(&[]) else { return };
-    let sandbox = on(&cluster.database("one"));
+    let sandbox = database_sandbox(&cluster.database("one"));
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     cluster.sql("one", "ALTER DATABASE one SET default_transaction_read_only = on");
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo");
@@ -104,40 +104,40 @@ fn tables_of_a_newer_version_are_refused_and_a_read_only_database_takes_nothing(
 }
 
 #[test]
-fn a_role_that_may_only_read_reads_and_is_not_permitted_the_rest() {
+fn a_read_only_role_may_read_and_nothing_else() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
-    on(&url).sha_api(["put", "foo"]).assert().code(0);
+    database_sandbox(&url).sha_api(["put", "foo"]).assert().code(0);
     let role = "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; CREATE DATABASE two";
     role.split("; ").for_each(|sql| drop(cluster.sql("one", sql)));
     let reader = |url: &str| url.replace("postgres:not-to-be-seen@", "reader@");
-    let sandbox = on(&reader(&url));
+    let sandbox = database_sandbox(&reader(&url));
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["verify"]).assert().code(0).stderr("");
     let why = || predicate::str::contains("reader@/one does not permit this: permission denied for table messages");
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
-        sandbox.sha_api(args).timeout(AT_ONCE).assert().code(5).stdout("").stderr(why());
+        sandbox.sha_api(args).timeout(COMMAND_TIMEOUT).assert().code(5).stdout("").stderr(why());
     }
     // Where the tables would have to be made first.
     cluster.sql("two", "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
-    let none = on(&reader(&cluster.url("two"))).sha_api(["get", FOO]).timeout(AT_ONCE).assert();
+    let none = database_sandbox(&reader(&cluster.url("two"))).sha_api(["get", FOO]).timeout(COMMAND_TIMEOUT).assert();
     none.code(5).stdout("").stderr(predicate::str::contains("permission denied for schema public"));
     let server = Server::start(sandbox, &["--http"]);
     assert_eq!(server.get(&format!("/messages/{FOO}")).status, 200);
-    let refused = server.client().ask(&post("bar", ""));
+    let refused = server.client().call(&post_request("bar", ""));
     assert_eq!((refused.status, refused.text()), (500, r#"{"err_msg": "Internal server error"}"#));
-    assert!(server.stderr().contains("permission denied for table messages"), "{}", server.stderr());
+    assert!(server.read_stderr().contains("permission denied for table messages"), "{}", server.read_stderr());
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_the_database_was_killed() {
+fn acknowledged_messages_survive_a_killed_database() {
     // Our own sessions switch it on again; without that, this loses messages.
     let Some(mut cluster) = Cluster::new(&["synchronous_commit=off"]) else { return };
     let url = cluster.database("one");
-    let sandbox = on(&url);
+    let sandbox = database_sandbox(&url);
     let mut acknowledged = Vec::new();
     for round in 0..3 {
-        let mut put = sandbox.process(["put", "--lines", "--wait", "0s"]);
+        let mut put = sandbox.std_command(["put", "--lines", "--wait", "0s"]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
         let feed = std::thread::spawn(move || {
@@ -157,27 +157,32 @@ fn what_was_acknowledged_is_there_after_the_database_was_killed() {
 }
 
 #[test]
-fn a_server_waits_for_its_database_and_outlives_it() {
+fn a_server_waits_for_its_database_and_survives_its_end() {
     let Some(mut cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     cluster.kill();
-    let server = Server::begin(on(&url), &["--http"]);
+    let server = Server::spawn(database_sandbox(&url), &["--http"]);
     assert_eq!((server.get("/livez").status, server.get("/readyz").status), (200, 503));
     cluster.start();
-    server.is_ready();
-    server.is_well();
+    server.wait_ready();
+    server.assert_healthy();
     cluster.kill();
     let path = format!("/messages/{}", digest(b"another"));
-    until("the server says that the database is away", || server.get(&path).status == 503);
-    until("it is not ready", || server.get("/readyz").status == 503);
+    wait_until("the server says that the database is away", || server.get(&path).status == 503);
+    wait_until("it is not ready", || server.get("/readyz").status == 503);
     cluster.start();
-    server.is_ready();
-    server.is_well();
+    server.wait_ready();
+    server.assert_healthy();
 }
 
 #[test]
-fn a_database_that_does_not_sync_is_warned_of() {
+fn a_database_without_fsync_is_warned_about() {
     let Some(cluster) = Cluster::new(&["fsync=off"]) else { return };
     let said = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut there may take");
-    on(&cluster.database("one")).sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr(said);
+    database_sandbox(&cluster.database("one"))
+        .sha_api(["put", "foo"])
+        .assert()
+        .code(0)
+        .stdout(format!("{FOO}\n"))
+        .stderr(said);
 }

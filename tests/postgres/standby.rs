@@ -3,56 +3,58 @@
 use predicates::prelude::*;
 use predicates::str::contains;
 
-use crate::common::cluster::{Cluster, on};
-use crate::common::server::{Server, post, until};
+use crate::common::cluster::{Cluster, database_sandbox};
+use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{FOO, digest};
 
 /// A primary with `foo` in it, a standby that has it, too, and the URL of the latter.
-fn pair() -> Option<(Cluster, Cluster, String)> {
+fn primary_and_standby() -> Option<(Cluster, Cluster, String)> {
     let primary = Cluster::new(&[])?;
-    on(&primary.database("one")).sha_api(["put", "foo"]).assert().code(0);
+    database_sandbox(&primary.database("one")).sha_api(["put", "foo"]).assert().code(0);
     let standby = primary.standby();
     let url = standby.url("one");
-    until("the standby has followed", || on(&url).sha_api(["has", FOO]).output().unwrap().status.code() == Some(0));
+    wait_until("the standby has followed", || {
+        database_sandbox(&url).sha_api(["has", FOO]).output().unwrap().status.code() == Some(0)
+    });
     Some((primary, standby, url))
 }
 
 #[test]
-fn commands_read_a_standby_and_are_told_why_it_stores_nothing() {
-    let Some((primary, standby, url)) = pair() else { return };
-    let sandbox = on(&url);
+fn commands_read_a_standby_and_puts_fail_with_the_reason() {
+    let Some((primary, standby, url)) = primary_and_standby() else { return };
+    let sandbox = database_sandbox(&url);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
     sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: whole\n").stderr("");
     let read_only = || contains("takes no changes, since it is read-only").and(contains("postgres@/one"));
     sandbox.sha_api(["stats"]).assert().code(0).stdout(read_only()).stderr("");
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
-        sandbox.sha_api(args).timeout(super::AT_ONCE).assert().code(3).stdout("").stderr(read_only());
+        sandbox.sha_api(args).timeout(super::COMMAND_TIMEOUT).assert().code(3).stdout("").stderr(read_only());
     }
     // A database without tables, in which none can be made.
     primary.database("two");
-    until("the standby has followed", || {
+    wait_until("the standby has followed", || {
         !standby.sql("postgres", "SELECT 1 FROM pg_database WHERE datname = 'two'").is_empty()
     });
-    let none = on(&standby.url("two")).sha_api(["get", FOO]).timeout(super::AT_ONCE).assert();
+    let none = database_sandbox(&standby.url("two")).sha_api(["get", FOO]).timeout(super::COMMAND_TIMEOUT).assert();
     none.code(3).stdout("").stderr(contains("takes no changes, since it is read-only"));
 }
 
 #[test]
-fn a_server_reads_a_standby_and_writes_once_it_is_promoted() {
-    let Some((_primary, standby, url)) = pair() else { return };
-    let server = Server::begin(on(&url), &["--http"]);
-    let reader = Server::start(on(&url), &["--http", "--read-only"]);
+fn a_server_reads_a_standby_and_writes_after_its_promotion() {
+    let Some((_primary, standby, url)) = primary_and_standby() else { return };
+    let server = Server::spawn(database_sandbox(&url), &["--http"]);
+    let reader = Server::start(database_sandbox(&url), &["--http", "--read-only"]);
     let path = format!("/messages/{FOO}");
-    until("messages are read", || server.get(&path).status == 200);
+    wait_until("messages are read", || server.get(&path).status == 200);
     assert_eq!(server.get(&format!("/messages/{}", digest(b"absent"))).status, 404);
-    let refused = server.client().ask(&post("bar", ""));
+    let refused = server.client().call(&post_request("bar", ""));
     assert_eq!((refused.status, refused.text()), (503, r#"{"err_msg": "The store is read-only"}"#));
     // Who is there to store is not ready; who only reads is.
     assert_eq!((server.get("/readyz").status, reader.get("/readyz").status), (503, 200));
     assert_eq!((server.get("/livez").status, reader.get(&path).status), (200, 200));
     standby.sql("postgres", "SELECT pg_promote()");
-    server.is_ready();
-    server.is_well();
+    server.wait_ready();
+    server.assert_healthy();
     assert_eq!(reader.get("/readyz").status, 200);
 }

@@ -6,12 +6,12 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use super::Cluster;
 
 /// A session of somebody else.
-pub struct Held {
+pub struct PsqlSession {
     child: Child,
     _stdin: ChildStdin,
 }
 
-impl Drop for Held {
+impl Drop for PsqlSession {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -27,7 +27,7 @@ impl Cluster {
 
     /// A database over the socket.
     pub fn url(&self, name: &str) -> String {
-        let port = if self.listens { format!("&port={}", self.port) } else { String::new() };
+        let port = if self.listens_on_tcp { format!("&port={}", self.port) } else { String::new() };
         format!("postgres://postgres:not-to-be-seen@/{name}?host={}{port}", self.dir.path().display())
     }
 
@@ -43,20 +43,20 @@ impl Cluster {
     }
 
     fn psql(&self, database: &str) -> Command {
-        let mut psql = self.tool("psql");
+        let mut psql = self.postgres_command("psql");
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"]);
         psql.arg(self.dir.path()).arg("-p").arg(self.port.to_string());
         psql
     }
 
     /// A session in which `sql` was done, and which stays as it is until it is dropped.
-    pub fn hold(&self, database: &str, sql: &str) -> Held {
+    pub fn open_session(&self, database: &str, sql: &str) -> PsqlSession {
         let mut child = self.psql(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         writeln!(stdin, "{sql};\n\\echo done").unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "done\n");
-        Held { child, _stdin: stdin }
+        PsqlSession { child, _stdin: stdin }
     }
 }
