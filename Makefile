@@ -19,7 +19,7 @@ packages := $(target)/$(triple)/$(PROFILE)
 static := $(packages)/sha-api
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
 
-.PHONY: help build static test test-faults test-cluster lint bench bench-http bench-cli bench-readme \
+.PHONY: help build static test test-faults test-cluster lint bench bench-http bench-cli bench-docs \
     bench-build fuzz soak man completions run image deb install \
     install-files uninstall clean
 
@@ -73,8 +73,8 @@ bench-http: bench-build ## the server beside nginx, Redis, the Python ancestor a
 bench-cli: bench-build ## processes beside git, fjall and sha256sum
 	$(call bench_run,cli)
 
-bench-readme: bench-build ## the figures that were kept, into the README and benches/results/speed.svg
-	$(target)/release/sha-api-bench readme benches/results
+bench-docs: bench-build ## write the saved figures into docs/benchmarks.md and benches/results/speed.svg
+	$(target)/release/sha-api-bench docs benches/results
 
 # Needs a nightly toolchain and `cargo install cargo-fuzz`. What it finds new stays out of the tree.
 FUZZ_SECONDS ?= 60

@@ -1,41 +1,41 @@
-//! The program as a process: one message beside git, many beside fjall, all of them verified.
+//! Measures the program as a process: one message compared with git, many with fjall, `verify` with sha256sum.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Place;
+use crate::Environment;
 use crate::messages::{message, text};
 use crate::process::{Process, disk, peak};
-use crate::rounds::{in_turn, seconds, sized};
+use crate::rounds::{run_alternately, scaled, seconds};
 use crate::store::{fill, open, size_of_count};
 use crate::table::{Goal, Row, Table};
 use crate::tools;
 
-/// What is stored before one more is put or got.
-const FEW: u64 = 100;
-/// Processes a measurement.
-const RUNS: u64 = 100;
+/// Number of messages that are stored before measuring.
+const PRELOADED: u64 = 100;
+/// Number of processes per measurement.
+const PROCESSES: u64 = 100;
 
-pub fn run(place: &Place) {
-    tools::need(&[("git", "git"), ("setpriv", "util-linux"), ("sha256sum", "coreutils")]);
-    let mut table = Table::new("cli", "make bench-cli", place);
-    alone(place, &mut table);
-    beside_a_server(place, &mut table);
-    many(place, &mut table);
-    table.add(verify(place));
-    table.keep();
+pub fn run(env: &Environment) {
+    tools::require(&[("git", "git"), ("setpriv", "util-linux"), ("sha256sum", "coreutils")]);
+    let mut table = Table::new("cli", "make bench-cli", env);
+    single_messages(env, &mut table);
+    single_messages_served(env, &mut table);
+    bulk_load(env, &mut table);
+    table.add(verify(env));
+    table.save();
 }
 
-/// A git repository that names its objects by SHA-256 and writes them durably.
+/// A git repository with SHA-256 object names and durable writes.
 struct Git(tempfile::TempDir);
 
 impl Git {
-    fn new(place: &Place) -> Self {
-        let git = Self(place.scratch());
-        run_with(git.command().args(["init", "--quiet", "--object-format=sha256"]), b"");
-        run_with(git.command().args(["config", "core.fsync", "all"]), b"");
+    fn new(env: &Environment) -> Self {
+        let git = Self(env.scratch());
+        run_to_end(git.command().args(["init", "--quiet", "--object-format=sha256"]), b"");
+        run_to_end(git.command().args(["config", "core.fsync", "all"]), b"");
         git
     }
 
@@ -46,16 +46,16 @@ impl Git {
     }
 
     fn put(&self, message: &[u8]) -> String {
-        run_with(self.command().args(["hash-object", "-w", "--stdin"]), message)
+        run_to_end(self.command().args(["hash-object", "-w", "--stdin"]), message)
     }
 
     fn get(&self, name: &str) {
-        run_with(self.command().args(["cat-file", "blob", name]), b"");
+        run_to_end(self.command().args(["cat-file", "blob", name]), b"");
     }
 }
 
-/// Runs to the end, and answers with the first word of what is printed.
-fn run_with(command: &mut Command, input: &[u8]) -> String {
+/// Runs a command with `input` on stdin and returns its stdout without trailing white space. Panics if it fails.
+fn run_to_end(command: &mut Command, input: &[u8]) -> String {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -63,62 +63,63 @@ fn run_with(command: &mut Command, input: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
-/// Milliseconds that one takes.
-fn each(mut work: impl FnMut(u64)) -> f64 {
-    seconds(|| (0..RUNS).for_each(&mut work)) * 1e3 / RUNS as f64
+/// Returns the mean duration of a call in milliseconds.
+fn millis_per_call(mut work: impl FnMut(u64)) -> f64 {
+    seconds(|| (0..PROCESSES).for_each(&mut work)) * 1e3 / PROCESSES as f64
 }
 
-fn alone(place: &Place, table: &mut Table) {
-    let (dir, git) = (place.scratch(), Git::new(place));
+fn single_messages(env: &Environment, table: &mut Table) {
+    let (dir, git) = (env.scratch(), Git::new(env));
     let store = dir.path().join("store");
-    processes(place, &store, &git, table, "", [5.0, 8.0]);
+    processes(env, &store, &git, table, "", [5.0, 8.0]);
 }
 
-fn beside_a_server(place: &Place, table: &mut Table) {
-    let (dir, git) = (place.scratch(), Git::new(place));
+fn single_messages_served(env: &Environment, table: &mut Table) {
+    let (dir, git) = (env.scratch(), Git::new(env));
     let store = dir.path().join("store");
-    let mut command = place.command(&store);
+    let mut command = env.command(&store);
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     let _server = Process::start(&command);
     wait_for(&store.join("sha-api.sock"));
-    processes(place, &store, &git, table, ", store served", [3.0, 3.0]);
+    processes(env, &store, &git, table, ", store served", [3.0, 3.0]);
 }
 
-/// Waits until a file is there.
+/// Blocks until a file exists. Panics after 30 seconds.
 fn wait_for(file: &Path) {
     let started = std::time::Instant::now();
     while !file.exists() {
-        assert!(started.elapsed().as_secs() < 30, "{} does not come", file.display());
+        assert!(started.elapsed().as_secs() < 30, "{} was not created", file.display());
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 
-fn processes(place: &Place, store: &Path, git: &Git, table: &mut Table, how: &str, goals: [f64; 2]) {
-    let put = |message: &[u8]| run_with(place.command(store).arg("put"), message);
-    let digests: Vec<_> = (0..FEW).map(|number| put(&message(200, 0, number))).collect();
-    let names: Vec<_> = (0..FEW).map(|number| git.put(&message(200, 0, number))).collect();
+fn processes(env: &Environment, store: &Path, git: &Git, table: &mut Table, how: &str, goals: [f64; 2]) {
+    let put = |message: &[u8]| run_to_end(env.command(store).arg("put"), message);
+    let digests: Vec<_> = (0..PRELOADED).map(|number| put(&message(200, 0, number))).collect();
+    let names: Vec<_> = (0..PRELOADED).map(|number| git.put(&message(200, 0, number))).collect();
     let mut our_round = 0;
     let mut ours = || {
         our_round += 1;
-        each(|number| drop(put(&message(200, our_round, number))))
+        millis_per_call(|number| drop(put(&message(200, our_round, number))))
     };
     let mut their_round = 0;
     let mut theirs = || {
         their_round += 1;
-        each(|number| drop(git.put(&message(200, their_round, number))))
+        millis_per_call(|number| drop(git.put(&message(200, their_round, number))))
     };
-    let [ours, theirs] = in_turn([&mut ours, &mut theirs]);
+    let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
     let work = format!("`put` of 200 B as a process{how}");
     table.add(Row::ratio(&work, "ms", ours, "git hash-object -w", theirs, Goal::AtMost(goals[0])));
     let one = |all: &[String], number: u64| all[number as usize % all.len()].clone();
-    let mut ours = || each(|number| drop(run_with(place.command(store).args(["get", &one(&digests, number)]), b"")));
-    let mut theirs = || each(|number| git.get(&one(&names, number)));
-    let [ours, theirs] = in_turn([&mut ours, &mut theirs]);
+    let mut ours =
+        || millis_per_call(|number| drop(run_to_end(env.command(store).args(["get", &one(&digests, number)]), b"")));
+    let mut theirs = || millis_per_call(|number| git.get(&one(&names, number)));
+    let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
     let work = format!("`get` of 200 B as a process{how}");
     table.add(Row::ratio(&work, "ms", ours, "git cat-file", theirs, Goal::AtMost(goals[1])));
 }
 
-/// A file of so many lines of 200 bytes, no line like any other.
+/// Writes a file of `count` distinct lines of 200 bytes and returns its path.
 pub fn lines(dir: &Path, part: u64, count: u64) -> PathBuf {
     let path = dir.join(format!("lines-{part}"));
     let mut file = std::io::BufWriter::new(File::create(&path).unwrap());
@@ -129,39 +130,39 @@ pub fn lines(dir: &Path, part: u64, count: u64) -> PathBuf {
     path
 }
 
-fn many(place: &Place, table: &mut Table) {
-    let (dir, count) = (place.scratch(), sized(1_000_000));
+fn bulk_load(env: &Environment, table: &mut Table) {
+    let (dir, count) = (env.scratch(), scaled(1_000_000));
     let file = lines(dir.path(), 0, count);
     let raw = count as f64 * 200.0;
     let [mut memory, mut their_memory, mut on_disk, mut their_disk] = [const { Vec::new() }; 4];
     let mut ours = || {
-        let dir = place.scratch();
+        let dir = env.scratch();
         let store = dir.path().join("store");
-        let mut command = place.command(&store);
-        let (rate, most) = feed(command.args(["put", "--lines"]), &file, count);
+        let mut command = env.command(&store);
+        let (rate, most) = run_with_stdin(command.args(["put", "--lines"]), &file, count);
         memory.push(most as f64 / 1e6);
         on_disk.push(disk(&store) as f64 / raw);
         rate
     };
     let mut theirs = || {
-        let dir = place.scratch();
+        let dir = env.scratch();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        let (rate, most) = feed(command.arg("fjall-lines").arg(dir.path()), &file, count);
+        let (rate, most) = run_with_stdin(command.arg("fjall-lines").arg(dir.path()), &file, count);
         their_memory.push(most as f64 / 1e6);
         their_disk.push(disk(dir.path()) as f64 / raw);
         rate
     };
-    let [ours, theirs] = in_turn([&mut ours, &mut theirs]);
+    let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
     let work = format!("`put --lines` of {} × 200 B", size_of_count(count));
     table.add(Row::ratio(&work, "/s", ours, "fjall, 1000 a commit", theirs, Goal::AtLeast(0.5)));
-    table.add(Row::alone("its peak memory", "MB", memory, Goal::AtMost(200.0)));
-    table.add(Row::alone("that of fjall", "MB", their_memory, Goal::Nothing));
-    table.add(Row::alone("its disk", "× raw", on_disk, Goal::AtMost(1.5)));
-    table.add(Row::alone("that of fjall", "× raw", their_disk, Goal::Nothing));
+    table.add(Row::single("its peak memory", "MB", memory, Goal::AtMost(200.0)));
+    table.add(Row::single("that of fjall", "MB", their_memory, Goal::Nothing));
+    table.add(Row::single("its disk", "× raw", on_disk, Goal::AtMost(1.5)));
+    table.add(Row::single("that of fjall", "× raw", their_disk, Goal::Nothing));
 }
 
-/// Lines a second, and the peak of memory.
-fn feed(command: &mut Command, file: &Path, count: u64) -> (f64, u64) {
+/// Runs `command` with `file` on stdin. Returns lines per second and the peak memory in bytes.
+fn run_with_stdin(command: &mut Command, file: &Path, count: u64) -> (f64, u64) {
     let mut most = 0;
     let taken = seconds(|| {
         let mut child = command.stdin(File::open(file).unwrap()).stdout(Stdio::null()).spawn().unwrap();
@@ -170,9 +171,9 @@ fn feed(command: &mut Command, file: &Path, count: u64) -> (f64, u64) {
     (count as f64 / taken, most)
 }
 
-fn verify(place: &Place) -> Row {
+fn verify(env: &Environment) -> Row {
     const PIECE: usize = 64 << 10;
-    let (dir, pieces) = (place.scratch(), sized(4 << 30) / PIECE as u64);
+    let (dir, pieces) = (env.scratch(), scaled(4 << 30) / PIECE as u64);
     let store = dir.path().join("store");
     fill(&open(&store, None), (0..pieces).map(|number| message(PIECE, 0, number)));
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
@@ -182,12 +183,12 @@ fn verify(place: &Place) -> Row {
         (0..pieces / cores).for_each(|number| file.write_all(&message(PIECE, core, number)).unwrap());
         file.sync_all().unwrap();
     }
-    // The files are in the page cache; long messages are written past it.
+    // The files are in the page cache, but long messages are written with O_DIRECT.
     for segment in fs::read_dir(store.join("log")).unwrap() {
         io::copy(&mut File::open(segment.unwrap().path()).unwrap(), &mut io::sink()).unwrap();
     }
     let mebibytes = (pieces * PIECE as u64) as f64 / f64::from(1 << 20);
-    let mut ours = || mebibytes / seconds(|| drop(run_with(place.command(&store).args(["--quiet", "verify"]), b"")));
+    let mut ours = || mebibytes / seconds(|| drop(run_to_end(env.command(&store).args(["--quiet", "verify"]), b"")));
     let mut theirs = || {
         mebibytes
             / seconds(|| {
@@ -196,7 +197,7 @@ fn verify(place: &Place) -> Row {
                 assert!(running.into_iter().all(|mut one| one.wait().unwrap().success()));
             })
     };
-    let [ours, theirs] = in_turn([&mut ours, &mut theirs]);
+    let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
     let size = fs::metadata(&files[0]).unwrap().len() * cores;
     let work = format!("`verify` of {:.1} GiB", size as f64 / f64::from(1 << 30));
     Row::ratio(&work, "MiB/s", ours, &format!("{cores} × sha256sum"), theirs, Goal::AtLeast(0.9))

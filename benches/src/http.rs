@@ -1,8 +1,9 @@
-//! The server: GET beside nginx, POST beside Redis, both beside the stack that sha-api comes from; and connections.
+//! Compares the server with nginx (GET), Redis (POST), the Python ancestor and docker-registry, and measures
+//! connections.
 
+mod alternatives;
 mod client;
 mod connections;
-mod elders;
 mod gets;
 mod load;
 mod posts;
@@ -12,7 +13,7 @@ use std::path::Path;
 
 use sha_api::digest::Digest;
 
-use crate::Place;
+use crate::Environment;
 use crate::messages::text;
 use crate::store::{fill, open};
 use crate::table::Table;
@@ -22,11 +23,11 @@ use client::Client;
 use load::Wrk;
 use servers::{Pair, Server, sha_api};
 
-/// Of each message, in bytes.
+/// Length of each message in bytes.
 const LENGTH: usize = 200;
 
-pub fn run(place: &Place) {
-    tools::need(&[
+pub fn run(env: &Environment) {
+    tools::require(&[
         ("docker-registry", "docker-registry"),
         ("nginx", "nginx-light"),
         ("python3", "python3"),
@@ -35,30 +36,30 @@ pub fn run(place: &Place) {
         ("setpriv", "util-linux"),
         ("wrk", "wrk"),
     ]);
-    let mut table = Table::new("http", "make bench-http", place);
-    gets::hot(place, &mut table);
-    gets::uniform(place, &mut table);
-    posts::new(place, &mut table);
-    elders::all(place, &mut table);
-    connections::idle(place, &mut table);
-    table.keep();
+    let mut table = Table::new("http", "make bench-http", env);
+    gets::hot(env, &mut table);
+    gets::uniform(env, &mut table);
+    posts::new(env, &mut table);
+    alternatives::all(env, &mut table);
+    connections::idle(env, &mut table);
+    table.save();
 }
 
-/// sha-api with one message in its store.
-struct WithOne {
+/// sha-api serving a store with one message.
+struct OneMessageServer {
     server: Server,
     pair: Pair,
-    /// What the message is asked for by.
+    /// Path of the message.
     path: String,
-    /// What is answered.
+    /// Body of the response.
     body: String,
 }
 
-impl WithOne {
-    fn new(place: &Place, store: &Path) -> Self {
+impl OneMessageServer {
+    fn new(env: &Environment, store: &Path) -> Self {
         let message = text(LENGTH, 0, 0);
         fill(&open(store, None), std::iter::once(message.clone().into_bytes()));
-        let (server, pair) = sha_api(place, store, &[]);
+        let (server, pair) = sha_api(env, store, &[]);
         let path = path_of(&message);
         let body = get(&server, &pair, &path);
         Self { server, pair, path, body }
@@ -66,17 +67,17 @@ impl WithOne {
 }
 
 fn path_of(message: &str) -> String {
-    format!("/messages/{}", Digest::of(message.as_bytes()))
+    format!("/messages/{}", Digest::compute(message.as_bytes()))
 }
 
-/// The body of what is there.
+/// Returns the body of a path. Panics unless the status is 200.
 fn get(server: &Server, pair: &Pair, path: &str) -> String {
     let (status, body) = Client::new(&pair.certificate, server.port).connect().get(path);
     assert_eq!(status, 200, "{body}");
     body
 }
 
-/// GETs a second of one path.
-fn gets_of(server: &Server, path: &str, connections: u64) -> f64 {
+/// Returns GETs per second of one path.
+fn get_rate(server: &Server, path: &str, connections: u64) -> f64 {
     Wrk { port: server.port, connections, path, script: None }.run()
 }

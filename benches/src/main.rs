@@ -1,13 +1,13 @@
-//! What `make bench` and its sisters run: sha-api and those whom people would pick instead, in turn, on this machine.
-//! The rule: both sides do the same work, equally durable, in the same run; what counts is the ratio.
+//! Compares sha-api with alternatives on this machine, for `make bench`, `make bench-cli` and `make bench-http`.
+//! Both sides do the same work, equally durable, in the same run; the ratio counts.
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 
 mod cli;
+mod competitors;
 mod growth;
 mod http;
 mod messages;
-mod opponents;
 mod plot;
 mod process;
 mod rounds;
@@ -17,23 +17,23 @@ mod tools;
 
 use std::path::{Path, PathBuf};
 
-/// Where everything is.
-pub struct Place {
-    /// The program that is measured.
+/// Paths of a benchmark run.
+pub struct Environment {
+    /// The sha-api binary under test.
     pub binary: PathBuf,
-    /// For stores; on a disk, else nothing durable is measured.
+    /// Directory for stores; it must be on the disk whose durability is measured.
     pub dir: PathBuf,
-    /// For figures.
+    /// Directory for the results.
     pub results: PathBuf,
 }
 
-impl Place {
-    /// A directory that goes away again.
+impl Environment {
+    /// Creates a temporary directory.
     pub fn scratch(&self) -> tempfile::TempDir {
         tempfile::tempdir_in(&self.dir).unwrap()
     }
 
-    /// The program, on the store of this directory.
+    /// Returns a command that runs sha-api on `store`.
     pub fn command(&self, store: &Path) -> std::process::Command {
         let mut command = std::process::Command::new(&self.binary);
         command.arg("--store").arg(store);
@@ -43,13 +43,13 @@ impl Place {
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [area, rest @ ..] = arguments.as_slice() else { panic!("which area?") };
+    let [area, rest @ ..] = arguments.as_slice() else { panic!("no area given") };
     match (area.as_str(), rest) {
-        // What the bench starts itself, as a process of its own.
-        ("fjall-lines", [dir]) => opponents::fjall_lines(Path::new(dir)),
-        ("readme", [results]) => table::publish(Path::new(results), Path::new("README.md")),
+        // Started by the benchmark itself, as a separate process.
+        ("fjall-lines", [dir]) => competitors::fjall_lines(Path::new(dir)),
+        ("docs", [results]) => table::publish(Path::new(results), Path::new("docs/benchmarks.md")),
         (area, [binary, dir, results]) => run(area, binary, dir, results),
-        _ => panic!("sha-api-bench AREA BINARY DIRECTORY RESULTS"),
+        _ => panic!("usage: sha-api-bench AREA BINARY DIRECTORY RESULTS, or sha-api-bench docs RESULTS"),
     }
 }
 
@@ -57,12 +57,12 @@ fn run(area: &str, binary: &str, dir: &str, results: &str) {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::create_dir_all(results).unwrap();
     let absolute = |path: &str| Path::new(path).canonicalize().unwrap();
-    let place = Place { binary: absolute(binary), dir: absolute(dir), results: absolute(results) };
+    let env = Environment { binary: absolute(binary), dir: absolute(dir), results: absolute(results) };
     match area {
-        "store" => store::run(&place),
-        "growth" => growth::run(&place),
-        "http" => http::run(&place),
-        "cli" => cli::run(&place),
-        other => panic!("no area {other}"),
+        "store" => store::run(&env),
+        "growth" => growth::run(&env),
+        "http" => http::run(&env),
+        "cli" => cli::run(&env),
+        other => panic!("unknown area: {other}"),
     }
 }

@@ -1,14 +1,14 @@
-//! Messages that are not like each other and do not compress, made at next to no cost; and numbers in no order.
+//! Generates distinct, incompressible messages at negligible cost, and pseudo-random numbers.
 
 use std::sync::LazyLock;
 
-/// Random bytes that messages are cut out of.
+/// Random bytes of which messages are slices.
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut random = Random(1);
     (0..1 << 18).flat_map(|_| random.next().to_le_bytes()).collect()
 });
 
-/// Numbers in no order, the same each time (`xorshift64*`).
+/// A deterministic pseudo-random number generator (`xorshift64*`).
 pub struct Random(pub u64);
 
 impl Random {
@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// The message of these two numbers; each has another.
+/// Returns the message for a thread and a number; no two pairs share a message.
 pub fn message(length: usize, thread: u64, number: u64) -> Vec<u8> {
     let start = Random(thread << 32 ^ number ^ 0x9E37_79B9_7F4A_7C15).below(BYTES.len() - length);
     let mut message = BYTES[start..start + length].to_vec();
@@ -33,7 +33,7 @@ pub fn message(length: usize, thread: u64, number: u64) -> Vec<u8> {
     message
 }
 
-/// The same as text without spaces, quotes and backslashes, fit for a line or for JSON.
+/// Returns a distinct message of letters, digits, `-` and `_`, which needs no escaping in a line or in JSON.
 pub fn text(length: usize, thread: u64, number: u64) -> String {
     const LETTERS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
     let unique = format!("{thread:x}-{number:x}-");

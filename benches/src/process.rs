@@ -1,4 +1,4 @@
-//! Processes that end with the bench, whatever becomes of it, and what `/proc` tells about them.
+//! Child processes that end when the benchmark ends or is killed, and their memory as `/proc` reports it.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a process may take to start or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum time for a process to start or to end.
+const START_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A process that is told to end when this is dropped.
+/// A child process. Dropping it sends SIGTERM and waits, then kills it.
 pub struct Process(Child);
 
 impl Process {
-    /// Starts `command` so that it hears SIGTERM also when the bench is killed.
+    /// Starts `command` so that it receives SIGTERM even if the benchmark is killed.
     pub fn start(command: &Command) -> Self {
         let mut wrapped = Command::new("setpriv");
         wrapped.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
@@ -25,19 +25,19 @@ impl Process {
         Self(wrapped.stdin(null()).stdout(null()).spawn().unwrap())
     }
 
-    /// Starts what will listen on `port`, and waits until it does.
+    /// Starts a server and blocks until it accepts connections on `port`.
     pub fn server(command: &Command, port: u16) -> Self {
         let mut process = Self::start(command);
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(process.0.try_wait().unwrap().is_none(), "{command:?} has ended");
-            assert!(started.elapsed() < PATIENCE, "{command:?} does not listen");
+            assert!(started.elapsed() < START_STOP_TIMEOUT, "{command:?} does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
         process
     }
 
-    /// Bytes of memory that it has now.
+    /// Returns the resident memory in bytes.
     pub fn memory(&self) -> u64 {
         memory(&self.0, "VmRSS:").unwrap()
     }
@@ -47,7 +47,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let started = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) && started.elapsed() < PATIENCE {
+        while matches!(self.0.try_wait(), Ok(None)) && started.elapsed() < START_STOP_TIMEOUT {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.0.kill();
@@ -55,12 +55,12 @@ impl Drop for Process {
     }
 }
 
-/// A port of the loopback that nobody has.
+/// Returns a free port of the loopback interface.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The most bytes of memory that `child` ever has; it has ended when this returns.
+/// Waits for `child` to end successfully and returns its peak resident memory in bytes.
 pub fn peak(child: &mut Child) -> u64 {
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
@@ -77,7 +77,7 @@ fn memory(child: &Child, field: &str) -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// What the files below a directory take on disk, in bytes.
+/// Returns the disk usage of the files below a directory, in bytes.
 pub fn disk(dir: &Path) -> u64 {
     let size = |entry: std::io::Result<std::fs::DirEntry>| {
         let entry = entry.unwrap();

@@ -1,55 +1,56 @@
-//! Contestants run in turn, several rounds, so that what else the machine does hits all of them; medians are kept.
+//! Runs the candidates alternately for several rounds, so that other load on the machine affects all of them. The
+//! median of the rounds counts.
 
 use std::time::{Duration, Instant};
 
-/// Whether to be done in minutes: then the figures say that it works, not how fast.
-pub fn quick() -> bool {
+/// Returns whether `BENCH_QUICK` is set: a run then takes minutes, and its figures have no meaning.
+pub fn is_quick() -> bool {
     std::env::var_os("BENCH_QUICK").is_some_and(|text| !text.is_empty())
 }
 
-/// The number in the variable `BENCH_…`, else the one for being quick or the other.
+/// Returns the number in the variable `BENCH_…`, else `when_quick` or `default`. Panics if it is not a number.
 fn setting(name: &str, default: u64, when_quick: u64) -> u64 {
     let given = std::env::var(format!("BENCH_{name}")).ok().filter(|text| !text.is_empty());
-    let default = if quick() { when_quick } else { default };
-    given.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("BENCH_{name}={text} is no number")))
+    let default = if is_quick() { when_quick } else { default };
+    given.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("BENCH_{name}={text} is not a number")))
 }
 
-/// How often everything is measured.
+/// Returns the number of rounds (`BENCH_ROUNDS`).
 pub fn rounds() -> u64 {
     setting("ROUNDS", 5, 1)
 }
 
-/// For how long each is measured each time.
+/// Returns the duration of a measurement that is limited by time (`BENCH_MILLIS`).
 pub fn time() -> Duration {
     Duration::from_millis(setting("MILLIS", 2000, 300))
 }
 
-/// So much of what is asked for; `BENCH_PERCENT` makes all sizes smaller.
-pub fn sized(full: u64) -> u64 {
+/// Returns `full` scaled by `BENCH_PERCENT`, but at least 100.
+pub fn scaled(full: u64) -> u64 {
     (full * setting("PERCENT", 100, 1) / 100).max(100)
 }
 
-/// Runs each contestant once a round; who begins changes. Answers with the figures of each.
-pub fn in_turn<const N: usize>(contestants: [&mut dyn FnMut() -> f64; N]) -> [Vec<f64>; N] {
+/// Runs each candidate once per round and returns the figures of each. The candidate that begins changes every round.
+pub fn run_alternately<const N: usize>(candidates: [&mut dyn FnMut() -> f64; N]) -> [Vec<f64>; N] {
     let mut figures = [const { Vec::new() }; N];
     for round in 0..rounds() as usize {
         for turn in 0..N {
-            let who = (round + turn) % N;
-            figures[who].push(contestants[who]());
+            let index = (round + turn) % N;
+            figures[index].push(candidates[index]());
         }
     }
     figures
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
 }
 
-/// Calls `work` over and over for [`time`] on so many threads, with the number of the thread and of the call; answers
-/// with calls a second.
+/// Calls `work` repeatedly for [`time`] on `threads` threads, with the number of the thread and of the call. Returns
+/// calls per second.
 pub fn rate(threads: u64, work: impl Fn(u64, u64) + Sync) -> f64 {
     let (work, limit, started) = (&work, time(), Instant::now());
     let count = |thread| {
@@ -67,7 +68,7 @@ pub fn rate(threads: u64, work: impl Fn(u64, u64) + Sync) -> f64 {
     total as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Calls `work` over and over for [`time`]; answers with the middle of the microseconds that a call takes.
+/// Calls `work` repeatedly for [`time`]. Returns the median duration of a call in microseconds.
 pub fn latency(mut work: impl FnMut(u64)) -> f64 {
     let started = Instant::now();
     let mut each = Vec::new();
@@ -77,7 +78,7 @@ pub fn latency(mut work: impl FnMut(u64)) -> f64 {
     median(&each)
 }
 
-/// Seconds that `work` takes.
+/// Runs `work` and returns its duration in seconds.
 pub fn seconds(work: impl FnOnce()) -> f64 {
     let started = Instant::now();
     work();

@@ -1,45 +1,45 @@
-//! The rows of figures: printed, kept in one file an area, and put together for the README.
+//! Result tables: printed, saved in one file per area, and combined for `docs/benchmarks.md`.
 
 use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Place;
+use crate::Environment;
 use crate::plot;
 use crate::rounds::{median, rounds};
 
-/// What a row is to reach.
+/// Goal of a row.
 #[derive(Clone, Copy)]
 pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
-    /// None: it is shown to compare with.
+    /// No goal: the row is shown for comparison.
     Nothing,
 }
 
-/// One thing that was measured, round by round.
+/// Figures of one measurement, one per round.
 pub struct Row {
     pub work: String,
     pub unit: String,
     pub ours: Vec<f64>,
-    /// Whose figures stand beside ours, and which.
+    /// Name and figures of the competitor.
     pub beside: Option<(String, Vec<f64>)>,
     pub goal: Goal,
 }
 
 impl Row {
-    /// What counts is ours divided by theirs.
-    pub fn ratio(work: &str, unit: &str, ours: Vec<f64>, opponent: &str, theirs: Vec<f64>, goal: Goal) -> Self {
-        let beside = Some((opponent.to_owned(), theirs));
+    /// Creates a row whose value is our figure divided by the competitor's.
+    pub fn ratio(work: &str, unit: &str, ours: Vec<f64>, competitor: &str, theirs: Vec<f64>, goal: Goal) -> Self {
+        let beside = Some((competitor.to_owned(), theirs));
         Self { work: work.to_owned(), unit: unit.to_owned(), ours, beside, goal }
     }
 
-    /// Figures of ours alone.
-    pub fn alone(work: &str, unit: &str, ours: Vec<f64>, goal: Goal) -> Self {
+    /// Creates a row without a competitor.
+    pub fn single(work: &str, unit: &str, ours: Vec<f64>, goal: Goal) -> Self {
         Self { work: work.to_owned(), unit: unit.to_owned(), ours, beside: None, goal }
     }
 
-    /// What is held against the goal, for each round.
+    /// Returns the values that are compared with the goal, one per round.
     fn values(&self) -> Vec<f64> {
         match &self.beside {
             Some((_, theirs)) => self.ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect(),
@@ -47,12 +47,12 @@ impl Row {
         }
     }
 
-    /// The middle of what is held against the goal.
+    /// Returns the median of the values that are compared with the goal.
     pub fn value(&self) -> f64 {
         median(&self.values())
     }
 
-    /// How far it got on the way to its goal; 1 is there.
+    /// Returns the value relative to the goal: 1 or more means that the goal is reached. `None`: no goal.
     pub fn score(&self) -> Option<f64> {
         match self.goal {
             Goal::AtLeast(goal) => Some(self.value() / goal),
@@ -61,16 +61,18 @@ impl Row {
         }
     }
 
-    fn fate(&self) -> &str {
+    fn verdict(&self) -> &str {
         self.score().map_or("", |score| if score < 1.0 { "**missed**" } else { "reached" })
     }
 
-    /// The opponent, and its figure.
-    fn opponent(&self) -> (String, String) {
-        self.beside.as_ref().map_or_else(Default::default, |(who, theirs)| (who.clone(), figure(median(theirs))))
+    /// Returns the name and the median figure of the competitor; empty strings if there is none.
+    fn competitor(&self) -> (String, String) {
+        self.beside
+            .as_ref()
+            .map_or_else(Default::default, |(competitor, theirs)| (competitor.clone(), figure(median(theirs))))
     }
 
-    /// The ratio with its spread, or nothing where our figure says it all.
+    /// Returns the median ratio with the least and the greatest one; empty without a competitor.
     fn spread(&self) -> String {
         let values = self.values();
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -83,14 +85,14 @@ impl Row {
 
     fn to_line(&self) -> String {
         let Self { work, unit, goal, ours, beside } = self;
-        let (who, theirs) = beside.clone().unwrap_or_default();
-        format!("{work}\t{unit}\t{goal}\t{}\t{who}\t{}\n", joined(ours, 3), joined(&theirs, 3))
+        let (competitor, theirs) = beside.clone().unwrap_or_default();
+        format!("{work}\t{unit}\t{goal}\t{}\t{competitor}\t{}\n", format_values(ours, 3), format_values(&theirs, 3))
     }
 
     fn from_line(line: &str) -> Self {
-        let [work, unit, goal, ours, who, theirs] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let [work, unit, goal, ours, competitor, theirs] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
         let numbers = |text: &str| text.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        let beside = (!who.is_empty()).then(|| (who.to_owned(), numbers(theirs)));
+        let beside = (!competitor.is_empty()).then(|| (competitor.to_owned(), numbers(theirs)));
         Self { work: work.to_owned(), unit: unit.to_owned(), ours: numbers(ours), beside, goal: Goal::parse(goal) }
     }
 }
@@ -116,11 +118,11 @@ impl fmt::Display for Goal {
     }
 }
 
-fn joined(figures: &[f64], decimals: usize) -> String {
+fn format_values(figures: &[f64], decimals: usize) -> String {
     figures.iter().map(|figure| format!("{figure:.decimals$}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Three digits that count, or all before the point.
+/// Formats a figure with three significant digits, or with all digits before the decimal point.
 fn figure(number: f64) -> String {
     match number {
         1e6.. => format!("{:.2} M", number / 1e6),
@@ -131,36 +133,36 @@ fn figure(number: f64) -> String {
     }
 }
 
-/// The rows of an area, printed and kept as they come.
+/// Rows of an area. Each is printed when it is added.
 pub struct Table {
     file: PathBuf,
     head: String,
     rows: Vec<Row>,
 }
 
-/// The areas in the order in which the README has them.
+/// The areas in the order of the document.
 const AREAS: [&str; 4] = ["store", "growth", "cli", "http"];
 
 impl Table {
-    /// For the figures of `area`, that `command` makes.
-    pub fn new(area: &str, command: &str, place: &Place) -> Self {
+    /// Creates the table of `area`, whose figures `command` produces, and prints its header.
+    pub fn new(area: &str, command: &str, env: &Environment) -> Self {
         println!("{:74} {:>9}   {:25} {:>9} {:19} {:8}", "", "sha-api", "beside", "", "ratio (least–most)", "goal");
-        let head = format!("{}\t`{command}`, {} rounds\t{}\n", today(), rounds(), machine(&place.dir));
-        Self { file: place.results.join(format!("{area}.tsv")), head, rows: Vec::new() }
+        let head = format!("{}\t`{command}`, {} rounds\t{}\n", today(), rounds(), machine(&env.dir));
+        Self { file: env.results.join(format!("{area}.tsv")), head, rows: Vec::new() }
     }
 
-    /// Prints a row, with its ratios round by round, and takes it in.
+    /// Prints a row with the values of each round, and adds it.
     pub fn add(&mut self, row: Row) {
-        let (who, theirs) = row.opponent();
+        let (competitor, theirs) = row.competitor();
         let (work, ours) = (format!("{}, {}", row.work, row.unit), figure(median(&row.ours)));
         let goal = row.goal.to_string();
-        println!("{work:74} {ours:>9}   {who:25} {theirs:>9} {:19} {goal:8} {}", row.spread(), row.fate());
-        println!("    rounds: {}", joined(&row.values(), 2));
+        println!("{work:74} {ours:>9}   {competitor:25} {theirs:>9} {:19} {goal:8} {}", row.spread(), row.verdict());
+        println!("    rounds: {}", format_values(&row.values(), 2));
         self.rows.push(row);
     }
 
-    /// Writes the figures of this area.
-    pub fn keep(self) {
+    /// Writes the figures of the area to the results directory.
+    pub fn save(self) {
         let lines: String = self.rows.iter().map(Row::to_line).collect();
         fs::write(&self.file, self.head + &lines).unwrap();
         println!("kept in {}", self.file.display());
@@ -172,7 +174,7 @@ fn today() -> String {
     time::OffsetDateTime::now_utc().format(format).unwrap()
 }
 
-/// The processor, how many cores of it there are, the memory, the system and the file system.
+/// Describes the machine: CPU, number of cores, memory, kernel and file system.
 fn machine(dir: &Path) -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let (processor, memory, system) =
@@ -184,7 +186,7 @@ fn machine(dir: &Path) -> String {
     format!("{cores} cores of {model}, {} GiB of memory, Linux {}, {}", memory >> 20, system.trim(), file_system(dir))
 }
 
-/// What the directory is on.
+/// Returns the type of the file system that contains `dir`; empty if it is unknown.
 fn file_system(dir: &Path) -> String {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -192,9 +194,13 @@ fn file_system(dir: &Path) -> String {
     mounts.max_by_key(|mount| mount[1].len()).map_or_else(String::new, |mount| mount[2].to_owned())
 }
 
-/// Puts all kept figures between the marks in the README, and the plot beside them.
-pub fn publish(dir: &Path, readme: &Path) {
-    const MARKS: [&str; 2] = ["<!-- made by `make bench-readme` -->\n", "<!-- /made -->"];
+/// Replaces the generated block of `document` with all saved figures, and writes the plot beside them.
+///
+/// The opening marker may name an older command, so it is replaced as well.
+pub fn publish(dir: &Path, document: &Path) {
+    const BEGIN: &str = "<!-- made by ";
+    const MARKER: &str = "<!-- made by `make bench-docs` -->\n";
+    const END: &str = "<!-- /made -->";
     let (mut heads, mut rows) = (Vec::new(), Vec::new());
     for area in AREAS {
         let Ok(text) = fs::read_to_string(dir.join(format!("{area}.tsv"))) else { continue };
@@ -202,10 +208,10 @@ pub fn publish(dir: &Path, readme: &Path) {
         heads.push(head.to_owned());
         rows.extend(lines.lines().map(Row::from_line));
     }
-    let text = fs::read_to_string(readme).unwrap();
-    let (before, rest) = text.split_once(MARKS[0]).unwrap();
-    let (_, after) = rest.split_once(MARKS[1]).unwrap();
-    fs::write(readme, format!("{before}{}{}{}{after}", MARKS[0], markdown(&rows, &heads), MARKS[1])).unwrap();
+    let text = fs::read_to_string(document).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    fs::write(document, format!("{before}{MARKER}{}{END}{after}", markdown(&rows, &heads))).unwrap();
     fs::write(dir.join("speed.svg"), plot::svg(&rows)).unwrap();
 }
 
@@ -220,9 +226,13 @@ fn markdown(rows: &[Row], heads: &[String]) -> String {
     }
     text += "| work | sha-api | beside | | ratio (least–most) | goal | |\n|---|--:|---|--:|---|---|---|\n";
     for row in rows {
-        let ((who, theirs), ours, spread) = (row.opponent(), figure(median(&row.ours)), row.spread());
+        let ((competitor, theirs), ours, spread) = (row.competitor(), figure(median(&row.ours)), row.spread());
         let Row { work, unit, goal, .. } = row;
-        let _ = writeln!(text, "| {work}, {unit} | {ours} | {who} | {theirs} | {spread} | {goal} | {} |", row.fate());
+        let _ = writeln!(
+            text,
+            "| {work}, {unit} | {ours} | {competitor} | {theirs} | {spread} | {goal} | {} |",
+            row.verdict()
+        );
     }
     text
 }

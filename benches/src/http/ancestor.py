@@ -1,4 +1,4 @@
-"""The service that sha-api comes from, in its shape: bottle on wsgiref, one thread, one SQLite file."""
+"""A model of the Python ancestor of sha-api: bottle on wsgiref, one thread, one SQLite file."""
 
 import hashlib
 import sqlite3
@@ -14,7 +14,7 @@ app = Bottle()
 
 def put(message):
     digest = hashlib.sha256(message.encode()).hexdigest()
-    # SQLite syncs by itself before it says that a transaction is committed.
+    # SQLite syncs a transaction before it reports the commit.
     with database:
         database.execute("INSERT OR IGNORE INTO sha_api VALUES (?, ?)", (digest.upper(), message))
     return digest

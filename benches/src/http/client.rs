@@ -1,4 +1,4 @@
-//! The least of an HTTPS client: one connection, full handshakes, GET.
+//! A minimal HTTPS client: one connection, full handshakes, GET only.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// Longer than anything that is measured.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Read timeout; longer than anything that is measured.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connects to one server.
+/// Connects to one server on the loopback interface.
 #[derive(Clone)]
 pub struct Client {
     config: Arc<ClientConfig>,
@@ -25,7 +25,7 @@ pub struct Client {
 pub struct Connection(StreamOwned<ClientConnection, TcpStream>);
 
 impl Client {
-    /// For who has this certificate, and listens on `port` of the loopback.
+    /// Creates a client that trusts `certificate` and connects to `port`.
     pub fn new(certificate: &Path, port: u16) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
@@ -40,14 +40,14 @@ impl Client {
     pub fn connect(&self) -> Connection {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         Connection(StreamOwned::new(ClientConnection::new(self.config.clone(), name).unwrap(), stream))
     }
 }
 
 impl Connection {
-    /// The status and the body.
+    /// Sends a GET request and returns the status and the body.
     pub fn get(&mut self, path: &str) -> (u16, String) {
         write!(self.0, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut reply = Vec::new();

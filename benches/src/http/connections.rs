@@ -1,74 +1,75 @@
-//! What a connection costs: a full handshake, and being idle.
+//! Measures the cost of connections: full handshakes, and idle connections.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::WithOne;
+use super::OneMessageServer;
 use super::client::{Client, Connection};
 use super::gets::NGINX;
 use super::servers::{PER_ADDRESS, Server, sha_api};
-use crate::Place;
-use crate::rounds::{in_turn, rate, rounds, seconds, sized};
+use crate::Environment;
+use crate::rounds::{rate, rounds, run_alternately, scaled, seconds};
 use crate::table::{Goal, Row, Table};
 
-/// Threads that shake hands.
+/// Number of threads that do handshakes.
 const THREADS: u64 = 16;
-/// Clients that come while all others idle.
-const FRESH: u64 = 20;
+/// Number of new clients that connect while all others are idle.
+const NEW_CLIENTS: u64 = 20;
 
-pub fn handshakes(one: &WithOne, nginx: &Server, table: &mut Table) {
+pub fn handshakes(one: &OneMessageServer, nginx: &Server, table: &mut Table) {
     let visits = |server: &Server| {
         let client = Client::new(&one.pair.certificate, server.port);
         rate(THREADS, |_, _| assert_eq!(client.connect().get(&one.path).0, 200))
     };
-    let [ours, theirs] = in_turn([&mut || visits(&one.server), &mut || visits(nginx)]);
+    let [ours, theirs] = run_alternately([&mut || visits(&one.server), &mut || visits(nginx)]);
     let work = "full TLS handshake and a GET for each connection, P-256";
     table.add(Row::ratio(work, "/s", ours, NGINX, theirs, Goal::AtLeast(0.8)));
 }
 
-/// Many connections that each have asked once and stay.
-pub fn idle(place: &Place, table: &mut Table) {
-    let count = sized(10_000);
-    allow(count + 1000);
+/// Measures many connections that are idle after one request each.
+pub fn idle(env: &Environment, table: &mut Table) {
+    let count = scaled(10_000);
+    raise_fd_limit(count + 1000);
     let most = (count + 100).to_string();
     let flags = ["--max-connections", &most, PER_ADDRESS, &most, "--idle-timeout", "10m"];
     let [mut memory, mut slowest] = [const { Vec::new() }; 2];
     for _ in 0..rounds() {
-        let dir = place.scratch();
-        let (server, pair) = sha_api(place, &dir.path().join("store"), &flags);
+        let dir = env.scratch();
+        let (server, pair) = sha_api(env, &dir.path().join("store"), &flags);
         let client = Client::new(&pair.certificate, server.port);
         let before = server.process.memory();
         let held = open(&client, count);
-        // Threads that have just answered have not yet let go of what they used for it.
+        // Threads that have just answered have not released their buffers yet.
         std::thread::sleep(Duration::from_secs(1));
         memory.push((server.process.memory() - before) as f64 / 1024.0 / count as f64);
-        let fresh = (0..FRESH).map(|_| seconds(|| assert_eq!(client.connect().get("/livez").0, 200)) * 1e3);
+        let fresh = (0..NEW_CLIENTS).map(|_| seconds(|| assert_eq!(client.connect().get("/livez").0, 200)) * 1e3);
         slowest.push(fresh.fold(0.0, f64::max));
         drop(held);
     }
-    table.add(Row::alone(&format!("memory for each of {count} idle connections"), "KiB", memory, Goal::AtMost(64.0)));
-    let work = format!("the slowest of {FRESH} new clients beside them, handshake included");
-    table.add(Row::alone(&work, "ms", slowest, Goal::AtMost(50.0)));
+    table.add(Row::single(&format!("memory for each of {count} idle connections"), "KiB", memory, Goal::AtMost(64.0)));
+    let work = format!("the slowest of {NEW_CLIENTS} new clients beside them, handshake included");
+    table.add(Row::single(&work, "ms", slowest, Goal::AtMost(50.0)));
 }
 
 fn open(client: &Client, count: u64) -> Vec<Connection> {
-    const HANDS: u64 = 8;
+    const OPENERS: u64 = 8;
     let one = || {
         let mut connection = client.connect();
         assert_eq!(connection.get("/livez").0, 200);
         connection
     };
     std::thread::scope(|scope| {
-        let share = |hand| count / HANDS + u64::from(hand < count % HANDS);
-        let hands: Vec<_> =
-            (0..HANDS).map(|hand| scope.spawn(move || (0..share(hand)).map(|_| one()).collect::<Vec<_>>())).collect();
-        hands.into_iter().flat_map(|hand| hand.join().unwrap()).collect()
+        let share = |opener| count / OPENERS + u64::from(opener < count % OPENERS);
+        let openers: Vec<_> = (0..OPENERS)
+            .map(|opener| scope.spawn(move || (0..share(opener)).map(|_| one()).collect::<Vec<_>>()))
+            .collect();
+        openers.into_iter().flat_map(|opener| opener.join().unwrap()).collect()
     })
 }
 
-/// Sees to it that so many files can be open, here and in what is started here.
-fn allow(files: u64) {
+/// Raises the limit on open files of this process and its children to at least `files`.
+fn raise_fd_limit(files: u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < files) {
         setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum }).unwrap();

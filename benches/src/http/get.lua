@@ -1,4 +1,4 @@
--- GETs of messages in no order, each thread in another. Arguments: a file with a digest a line.
+-- GETs messages in random order, different for each thread. Arguments: a file with one digest per line.
 
 local threads = 0
 

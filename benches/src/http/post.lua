@@ -1,4 +1,5 @@
--- POSTs of messages that nobody has posted before. Arguments: a name that no other run has, and the rest of each message.
+-- POSTs messages that were never posted before. Arguments: a name that is unique to the run, and the rest of each
+-- message.
 
 local threads = 0
 

@@ -1,5 +1,5 @@
-//! The servers, ours and theirs, each on a port of its own of the loopback and with what it writes in a directory of
-//! its own. All that speak TLS have the certificate that sha-api makes for itself, of P-256.
+//! The servers under test, each on its own loopback port and with its own directory for files. All TLS servers use
+//! the self-signed P-256 certificate of sha-api.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use crate::Place;
+use crate::Environment;
 use crate::process::{Process, free_port};
 use crate::tools;
 
-/// Something that listens.
+/// A running server.
 pub struct Server {
     pub port: u16,
     pub process: Process,
@@ -23,23 +23,23 @@ impl Server {
     }
 }
 
-/// All load comes from one address.
+/// The flag for the connection limit per address; all load comes from one address.
 pub const PER_ADDRESS: &str = "--max-connections-per-address";
 
-/// A certificate and its key.
+/// A certificate and its private key.
 #[derive(Clone)]
 pub struct Pair {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// sha-api on this store, with more flags.
-pub fn sha_api(place: &Place, store: &Path, flags: &[&str]) -> (Server, Pair) {
+/// Starts sha-api on `store` with additional flags. Blocks until the store is open.
+pub fn sha_api(env: &Environment, store: &Path, flags: &[&str]) -> (Server, Pair) {
     let port = free_port();
-    let mut command = place.command(store);
+    let mut command = env.command(store);
     command.args(["--quiet", "serve", "--listen", &format!("127.0.0.1:{port}")]);
     if !flags.contains(&PER_ADDRESS) {
-        // wrk opens a connection anew before we have seen the end of the old one.
+        // wrk opens a new connection before sha-api has seen the end of the old one.
         command.args([PER_ADDRESS, "512"]);
     }
     command.args(flags);
@@ -48,13 +48,13 @@ pub fn sha_api(place: &Place, store: &Path, flags: &[&str]) -> (Server, Pair) {
     let pair = Pair { certificate: tls.join("cert.pem"), key: tls.join("key.pem") };
     let (client, started) = (Client::new(&pair.certificate, port), Instant::now());
     while client.connect().get("/readyz").0 != 200 {
-        assert!(started.elapsed() < Duration::from_secs(60), "the store does not open");
+        assert!(started.elapsed() < Duration::from_secs(60), "the store was not opened within 60 seconds");
         std::thread::sleep(Duration::from_millis(10));
     }
     (server, pair)
 }
 
-/// nginx with TLS and these lines for its server.
+/// Starts nginx with TLS and with `lines` in its server block.
 pub fn nginx(dir: &Path, pair: &Pair, lines: &str) -> Server {
     let port = free_port();
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
@@ -78,7 +78,7 @@ pub fn nginx(dir: &Path, pair: &Pair, lines: &str) -> Server {
     Server::start(&command, port)
 }
 
-/// Redis that syncs before it answers.
+/// Starts Redis with `appendfsync always`: it syncs before it answers.
 pub fn redis(dir: &Path) -> Server {
     let port = free_port();
     let mut command = tools::command("redis-server");
@@ -87,7 +87,7 @@ pub fn redis(dir: &Path) -> Server {
     Server::start(&command, port)
 }
 
-/// The registry of container images, with one blob of these bytes; answers with its path, too.
+/// Starts docker-registry with one blob. Returns the path of the blob, too.
 pub fn registry(dir: &Path, pair: &Pair, bytes: &str, digest: &str) -> (Server, String) {
     let port = free_port();
     let root = dir.join("docker/registry/v2");
@@ -111,12 +111,12 @@ pub fn registry(dir: &Path, pair: &Pair, bytes: &str, digest: &str) -> (Server, 
     (Server::start(&command, port), format!("/v2/messages/blobs/sha256:{digest}"))
 }
 
-/// The ancestor with one message, behind nginx for TLS, which comes first.
-pub fn ancestor(place: &Place, dir: &Path, pair: &Pair, message: &str) -> (Server, Server) {
+/// Starts the Python ancestor with one message. Returns nginx, which does TLS for it, and the ancestor.
+pub fn ancestor(env: &Environment, dir: &Path, pair: &Pair, message: &str) -> (Server, Server) {
     let script = dir.join("ancestor.py");
     fs::write(&script, include_str!("ancestor.py")).unwrap();
     let port = free_port();
-    let mut command = Command::new(tools::python_with(&place.dir, "bottle==0.13.4"));
+    let mut command = Command::new(tools::python_with(&env.dir, "bottle==0.13.4"));
     command.arg(script).arg(port.to_string()).arg(dir.join("ancestor.db")).arg(message);
     let behind = Server::start(&command, port);
     (nginx(dir, pair, &format!("location / {{ proxy_pass http://127.0.0.1:{port}; }}")), behind)

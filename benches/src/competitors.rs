@@ -1,5 +1,5 @@
-//! The stores that people would link in instead. Both find a message by its SHA-256, as sha-api does, and hash it for
-//! that on the way in; neither hashes again on the way out.
+//! Embedded stores to compare with. Both find a message by its SHA-256, as sha-api does, and hash it on put; neither
+//! hashes it again on get.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -10,14 +10,14 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Pers
 use redb::{ReadableDatabase, TableDefinition};
 use sha_api::digest::Digest;
 
-/// From this length on fjall is told to keep messages beside its tree, as its documentation advises.
-const LARGE: usize = 4096;
-/// What `put --lines` through fjall makes durable together.
-const LINES_A_COMMIT: usize = 1000;
+/// Minimum message length in bytes for key-value separation in fjall, as its documentation advises.
+const KV_SEPARATION_MIN: usize = 4096;
+/// Number of lines that [`fjall_lines`] commits together.
+const LINES_PER_COMMIT: usize = 1000;
 
 type Put = (Digest, Vec<u8>, SyncSender<()>);
 
-/// fjall with a thread that makes durable together all that waits.
+/// fjall with a thread that commits all waiting puts together.
 pub struct Fjall {
     puts: Option<SyncSender<Put>>,
     commits: Option<JoinHandle<()>>,
@@ -31,10 +31,10 @@ impl Fjall {
         Self { puts: Some(puts), commits: Some(commits) }
     }
 
-    /// Durable when this returns.
+    /// Stores a message. Blocks until it is durable.
     pub fn put(&self, message: Vec<u8>) {
         let (done, wait) = sync_channel(1);
-        self.puts.as_ref().unwrap().send((Digest::of(&message), message, done)).unwrap();
+        self.puts.as_ref().unwrap().send((Digest::compute(&message), message, done)).unwrap();
         wait.recv().unwrap();
     }
 }
@@ -61,13 +61,13 @@ fn commit(database: &Database, messages: &Keyspace, waiting: &Receiver<Put>) {
 
 fn fjall(dir: &Path, length: usize) -> (Database, Keyspace) {
     let database = Database::builder(dir).open().unwrap();
-    let apart = (length >= LARGE).then(KvSeparationOptions::default);
-    let options = || KeyspaceCreateOptions::default().with_kv_separation(apart);
+    let kv_separation = (length >= KV_SEPARATION_MIN).then(KvSeparationOptions::default);
+    let options = || KeyspaceCreateOptions::default().with_kv_separation(kv_separation);
     let messages = database.keyspace("messages", options).unwrap();
     (database, messages)
 }
 
-/// What `put --lines` does, through fjall: each line of stdin one message, its digest printed once it is durable.
+/// Stores each line of stdin in fjall and prints its digest once it is durable, as `put --lines` does.
 pub fn fjall_lines(dir: &Path) {
     let (database, messages) = fjall(dir, 0);
     let mut lines = std::io::stdin().lock().split(b'\n').map(Result::unwrap);
@@ -75,8 +75,8 @@ pub fn fjall_lines(dir: &Path) {
     loop {
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
         let mut digests = Vec::new();
-        for line in lines.by_ref().take(LINES_A_COMMIT) {
-            let digest = Digest::of(&line);
+        for line in lines.by_ref().take(LINES_PER_COMMIT) {
+            let digest = Digest::compute(&line);
             batch.insert(&messages, digest.as_bytes().as_slice(), line);
             digests.push(digest);
         }
@@ -92,7 +92,7 @@ pub fn fjall_lines(dir: &Path) {
 
 const MESSAGES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("messages");
 
-/// redb with messages in it.
+/// A redb database with messages.
 pub struct Redb(redb::Database);
 
 impl Redb {
@@ -101,14 +101,14 @@ impl Redb {
         let write = database.begin_write().unwrap();
         let mut table = write.open_table(MESSAGES).unwrap();
         for message in messages {
-            table.insert(Digest::of(&message).as_bytes(), message.as_slice()).unwrap();
+            table.insert(Digest::compute(&message).as_bytes(), message.as_slice()).unwrap();
         }
         drop(table);
         write.commit().unwrap();
         Self(database)
     }
 
-    /// The table as it is now.
+    /// Opens a read transaction.
     pub fn reader(&self) -> Reader {
         Reader(self.0.begin_read().unwrap().open_table(MESSAGES).unwrap())
     }
