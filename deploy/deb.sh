@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Debian package of a static binary: deb.sh BINARY DIR. It depends on nothing. `make deb` runs this.
+# Builds a Debian package without dependencies from a static binary: deb.sh BINARY DIR. `make deb` runs this script.
 set -eu
 cd "$(dirname "$0")/.."
 binary=$1 dir=$2
@@ -29,7 +29,7 @@ doc=$root/usr/share/doc/sha-api
     sed '1,4d; s/^$/./; s/^/ /' LICENSE
 } > "$doc/copyright"
 gzip -9nc CHANGELOG.md > "$doc/changelog.gz"
-printf 'sha-api (%s) unstable; urgency=medium\n\n  * What has changed is in changelog.gz.\n\n -- %s  %s\n' \
+printf 'sha-api (%s) unstable; urgency=medium\n\n  * See changelog.gz for the changes.\n\n -- %s  %s\n' \
     "$version" "$maintainer" "$(date -R -u -d "@$SOURCE_DATE_EPOCH")" | gzip -9n > "$doc/changelog.Debian.gz"
 put 644 deploy/deb/lintian-overrides usr/share/lintian/overrides/sha-api
 
@@ -47,11 +47,11 @@ Suggests: ca-certificates, logrotate
 Section: utils
 Priority: optional
 Homepage: $(sed -n 's/^repository = "\(.*\)"/\1/p' Cargo.toml)
-Description: keep messages by their SHA-256
- A message goes in, its digest comes out; the digest goes in, the very same
- bytes come out. One static binary is the command line, the client and the
- HTTPS server. What it acknowledges survives a crash and a power cut, and no
- byte that does not hash to its digest is handed out.
+Description: store for messages that are addressed by their SHA-256 digest
+ Storing a message returns its digest, and the digest returns exactly the same
+ bytes. One static binary is the command line, the HTTP client and the HTTPS
+ server. Acknowledged messages survive a crash and a power cut. Bytes that do
+ not match their digest are never returned.
 END
 find "$root" -print0 | xargs -0 touch -h -d "@$SOURCE_DATE_EPOCH"
 dpkg-deb --root-owner-group --build "$root" "$dir/sha-api_${version}_$architecture.deb"
