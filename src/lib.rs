@@ -11,7 +11,6 @@ pub mod location;
 pub mod server;
 
 pub mod client;
-pub mod upstream;
 
 pub mod message_store;
 pub mod store;

@@ -10,9 +10,9 @@ use crate::client::{self, Address, Client, TlsOptions};
 use crate::config;
 use crate::message_store::{Error, MessageStore};
 use crate::postgres_url;
+use crate::store::caching::CachingProxy;
 use crate::store::local::{LocalStore, Options};
 use crate::store::{EventSink, HashingStore, StoreEvent};
-use crate::upstream::CachingProxy;
 
 /// How long to wait for a lock before looking whether a server has it.
 const LOCK_POLL: Duration = Duration::from_millis(100);

@@ -1,5 +1,6 @@
 //! The store: hashes on the way in, re-hashes on the way out, over a [`Backend`] that only keeps bytes.
 
+pub mod caching;
 pub mod local;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -66,5 +66,5 @@ impl App {
 }
 
 #[cfg(test)]
-#[path = "ask_tests.rs"]
+#[path = "dispatch_tests.rs"]
 mod tests;
