@@ -20,7 +20,7 @@ static := $(packages)/sha-api
 version := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
 
 .PHONY: help build static test test-faults test-cluster lint bench bench-http bench-cli bench-docs \
-    bench-build fuzz soak man completions run image deb install \
+    bench-build fuzz soak man completions session run image deb install \
     install-files uninstall clean
 
 help: ## list the targets
@@ -50,9 +50,13 @@ test-cluster: ## servers killed and drained behind nginx, and what one, two and 
 	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 instances:: ; \
 	    status=$$?; echo; cat $(target)/tmp/cluster; exit $$status
 
-lint: ## formatting and clippy, with every warning an error
+lint: ## formatting, clippy, rustdoc and wording; every warning is an error
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	.ci/wording
+	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	    else echo 'cargo-deny is not installed: licences and versions of crates are not checked'; fi
 
 # Stores are made in $(BENCH_DIR), which must be on the disk that counts. BENCH_ROUNDS (5), BENCH_MILLIS (2000) and
 # BENCH_PERCENT (100, of all sizes) make it longer or shorter; with BENCH_QUICK=1 it only shows, in minutes, that all works.
@@ -95,6 +99,9 @@ completions: build ## completions/ from the command line's types
 	$(binary) completions bash > completions/sha-api.bash
 	$(binary) completions zsh > completions/_sha-api
 	$(binary) completions fish > completions/sha-api.fish
+
+session: build ## docs/session.svg, drawn from what the program prints
+	docs/session.py $(binary) > docs/session.svg
 
 # The store and the self-signed pair are in a directory that `make clean` removes.
 run: export SHA_API_STORE ?= $(target)/run
