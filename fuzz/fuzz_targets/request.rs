@@ -1,4 +1,5 @@
-//! Any bytes to the request parser: it answers or refuses, the same however they come in pieces, and never panics.
+//! Fuzz target: arbitrary bytes as input of the request parser. It must not panic, and its result must not depend on
+//! how the input is split.
 
 #![no_main]
 

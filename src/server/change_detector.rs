@@ -1,4 +1,4 @@
-//! Whether a file is another than it was when it was last looked at.
+//! Detection of changed files by modification time, length and inode.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,25 +6,25 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// What differs when a file was written or another put in its place. `None`: it could not be looked at.
+/// Metadata that changes when a file is written or replaced. `None`: the metadata is unavailable.
 type Fingerprint = Option<(SystemTime, u64, u64)>;
 
-/// Files as they were when last looked at.
+/// Metadata of `N` files at the last check.
 #[derive(Debug)]
 pub(super) struct ChangeDetector<const N: usize>(Mutex<[Fingerprint; N]>);
 
 impl<const N: usize> ChangeDetector<N> {
-    /// Looks at them for the first time. To be called before they are read.
+    /// Records the current state of the files. Call it before the files are read, so that no change is missed.
     pub(super) fn new(paths: [&Path; N]) -> Self {
         Self(Mutex::new(paths.map(file_fingerprint)))
     }
 
-    /// Whether any has changed since.
+    /// Returns whether any file changed since the last check, and records the current state.
     pub(super) fn has_changed(&self, paths: [&Path; N]) -> bool {
-        let now = paths.map(file_fingerprint);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = *known != now;
-        *known = now;
+        let current = paths.map(file_fingerprint);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *last != current;
+        *last = current;
         changed
     }
 }

@@ -1,5 +1,6 @@
-//! Small puts that come while others are on their way gather, and go together as one request: who is there first asks
-//! for all. Nobody gets another answer for it than alone: what does not come back as stored is for each to ask for.
+//! Coalescing of small concurrent puts. While one batch is in flight, later puts collect in the next batch, which its
+//! first member submits for all. A put that is not reported as stored is executed alone, so coalescing never changes a
+//! response. See docs/design.md, "Put coalescing".
 
 use std::iter;
 use std::mem;
@@ -9,44 +10,44 @@ use std::time::Duration;
 use super::semaphore::{Permit, Semaphore};
 use crate::digest::Digest;
 
-/// How many groups are on their way at a time: with more, they would be small.
+/// Maximum number of batches in flight. With more, the batches would be smaller.
 const MAX_BATCHES_IN_FLIGHT: usize = 1;
-/// How long a group gathers at the most: what is on its way may be held up by what has nothing to do with this one.
+/// Maximum time that a batch stays open while another one is in flight.
 const MAX_BATCH_WAIT: Duration = Duration::from_millis(20);
-/// How long a group gets, in bytes.
+/// Maximum size of a batch, in bytes.
 const MAX_BATCH_BYTES: usize = 128 << 10;
 
-/// Puts that gather.
+/// Open batch of puts, and the permit to submit a batch.
 pub(super) struct PutCoalescer {
     open_batch: Mutex<Batch>,
     batch_permits: Semaphore,
 }
 
-/// How it goes on with one who came, once it is known what is stored. `None`: the message has to be asked for alone.
-/// It is called by who asked, who does not wait: neither may this.
+/// Completion callback. It receives the digest if the put was stored, or `None` if the put must be executed alone. It
+/// runs on the batch leader's thread and must not block.
 pub(super) type Completion = Box<dyn FnOnce(Option<Digest>) + Send>;
 
-/// Lines that go together, and whose they are.
+/// Puts as JSON lines, and their completion callbacks in the same order.
 #[derive(Default)]
 struct Batch {
     lines: Vec<u8>,
     waiters: Vec<Completion>,
 }
 
-/// What came of joining.
+/// Result of [`PutCoalescer::enqueue`].
 pub(super) enum Enqueued<'a> {
-    /// Whoever joined is the first: to lead is up to this thread.
+    /// The put is the first of its batch: the caller must submit the batch.
     Leader(BatchLeader<'a>),
-    /// Another asks for all.
+    /// The leader of the batch submits the put.
     Follower,
-    /// There is no room.
+    /// The put does not fit the open batch. The callback is returned.
     Rejected(Completion),
 }
 
-/// Who asks for a group. If it goes without a word, each asks alone.
+/// Leader of a batch. Dropping it completes the remaining puts of the batch with `None`.
 pub(super) struct BatchLeader<'a> {
     coalescer: &'a PutCoalescer,
-    /// Nobody yet, while it gathers.
+    /// Empty while the batch is open.
     batch: Batch,
     is_open: bool,
     permit: Option<Permit<'a>>,
@@ -59,20 +60,20 @@ impl Default for PutCoalescer {
 }
 
 impl PutCoalescer {
-    /// None yet. A group that gathered for so long goes, whatever is on its way.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { open_batch: Mutex::default(), batch_permits: Semaphore::new(MAX_BATCHES_IN_FLIGHT, patience) }
+    /// Creates a coalescer. A batch is submitted after `max_wait`, even if another one is in flight.
+    pub(super) fn new(max_wait: Duration) -> Self {
+        Self { open_batch: Mutex::default(), batch_permits: Semaphore::new(MAX_BATCHES_IN_FLIGHT, max_wait) }
     }
 
-    /// Joins those who gather with `line`; `then` is called when it is known what is stored.
-    pub(super) fn enqueue(&self, line: &[u8], then: Completion) -> Enqueued<'_> {
-        let mut gathering = self.open_batch();
-        let is_first = gathering.waiters.is_empty();
-        if !is_first && gathering.lines.len() + line.len() > MAX_BATCH_BYTES {
-            return Enqueued::Rejected(then);
+    /// Adds a put as `line` to the open batch. `completion` is called when the batch is complete.
+    pub(super) fn enqueue(&self, line: &[u8], completion: Completion) -> Enqueued<'_> {
+        let mut batch = self.open_batch();
+        let is_first = batch.waiters.is_empty();
+        if !is_first && batch.lines.len() + line.len() > MAX_BATCH_BYTES {
+            return Enqueued::Rejected(completion);
         }
-        gathering.lines.extend_from_slice(line);
-        gathering.waiters.push(then);
+        batch.lines.extend_from_slice(line);
+        batch.waiters.push(completion);
         match is_first {
             true => {
                 Enqueued::Leader(BatchLeader { coalescer: self, batch: Batch::default(), is_open: true, permit: None })
@@ -87,26 +88,28 @@ impl PutCoalescer {
 }
 
 impl BatchLeader<'_> {
-    /// Waits until it is time to ask, and answers with what to ask for; `None` if nobody else came.
+    /// Blocks until no other batch is in flight or the maximum wait is over, closes the batch and returns its lines.
+    /// `None`: the batch has one put only, which is not worth a batch request.
     pub(super) fn seal(&mut self) -> Option<Vec<u8>> {
         self.permit = self.coalescer.batch_permits.acquire();
         self.take_open_batch();
         (self.batch.waiters.len() > 1).then(|| mem::take(&mut self.batch.lines))
     }
 
-    /// Tells each what is stored, by their places.
-    pub(super) fn complete(mut self, stored: Vec<Option<Digest>>) {
-        self.complete_all(stored);
+    /// Completes the puts with `digests`, which are in the order of the lines. A put without a digest must be executed
+    /// alone.
+    pub(super) fn complete(mut self, digests: Vec<Option<Digest>>) {
+        self.complete_all(digests);
     }
 
-    fn complete_all(&mut self, stored: Vec<Option<Digest>>) {
-        let stored = stored.into_iter().chain(iter::repeat(None));
-        for (then, stored) in mem::take(&mut self.batch.waiters).into_iter().zip(stored) {
-            then(stored);
+    fn complete_all(&mut self, digests: Vec<Option<Digest>>) {
+        let digests = digests.into_iter().chain(iter::repeat(None));
+        for (completion, digest) in mem::take(&mut self.batch.waiters).into_iter().zip(digests) {
+            completion(digest);
         }
     }
 
-    /// Nobody joins any more.
+    /// Closes the batch: later puts start the next one.
     fn take_open_batch(&mut self) {
         if mem::take(&mut self.is_open) {
             self.batch = mem::take(&mut *self.coalescer.open_batch());

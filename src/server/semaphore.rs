@@ -1,9 +1,9 @@
-//! Turns at what only a few may do at a time. Whoever waits holds nothing that another needs.
+//! A counting semaphore with a timeout. A caller must not hold a lock while it acquires a permit.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A few turns.
+/// A semaphore with a fixed number of permits.
 pub(super) struct Semaphore {
     permits: usize,
     timeout: Duration,
@@ -11,24 +11,24 @@ pub(super) struct Semaphore {
     released: Condvar,
 }
 
-/// A turn, until this goes.
+/// A permit, which is released when it is dropped.
 pub(super) struct Permit<'a>(&'a Semaphore);
 
 impl Semaphore {
-    /// So many at a time, each waited for so long.
-    pub(super) fn new(at_a_time: usize, patience: Duration) -> Self {
-        Self { permits: at_a_time, timeout: patience, in_use: Mutex::default(), released: Condvar::new() }
+    /// Creates a semaphore. `timeout` is the maximum time that [`Semaphore::acquire`] blocks.
+    pub(super) fn new(permits: usize, timeout: Duration) -> Self {
+        Self { permits, timeout, in_use: Mutex::default(), released: Condvar::new() }
     }
 
-    /// The next turn, `None` if none comes in time.
+    /// Blocks until a permit is free and returns it. `None`: the timeout has expired.
     pub(super) fn acquire(&self) -> Option<Permit<'_>> {
         let deadline = Instant::now() + self.timeout;
-        let mut taken = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        while *taken == self.permits {
-            let left = deadline.checked_duration_since(Instant::now())?;
-            taken = self.released.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0;
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        while *in_use == self.permits {
+            let remaining = deadline.checked_duration_since(Instant::now())?;
+            in_use = self.released.wait_timeout(in_use, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *taken += 1;
+        *in_use += 1;
         Some(Permit(self))
     }
 }
@@ -49,18 +49,19 @@ mod tests {
 
     #[test]
     fn every_thread_gets_a_permit_and_never_more_than_the_limit_at_once() {
-        let (turns, now, most) = (Semaphore::new(4, Duration::from_secs(60)), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (semaphore, active, max_active) =
+            (Semaphore::new(4, Duration::from_secs(60)), AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
-                    let turn = turns.acquire().unwrap();
-                    most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                    let permit = semaphore.acquire().unwrap();
+                    max_active.fetch_max(active.fetch_add(1, SeqCst) + 1, SeqCst);
                     thread::yield_now();
-                    now.fetch_sub(1, SeqCst);
-                    drop(turn);
+                    active.fetch_sub(1, SeqCst);
+                    drop(permit);
                 });
             }
         });
-        assert!(most.into_inner() <= 4);
+        assert!(max_active.into_inner() <= 4);
     }
 }

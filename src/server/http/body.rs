@@ -1,22 +1,22 @@
-//! Bytes in, a body out, piece by piece. Pure. Chunk sizes are bare hex; extensions and trailers are checked, bounded
-//! and dropped. Past the last byte of the body nothing is taken.
+//! Incremental decoder of request bodies, without I/O. A chunk size is a plain hexadecimal number. Chunk extensions and
+//! trailers are validated, bounded and dropped. Bytes after the end of the body are not consumed.
 
 use super::byte_class;
 use super::request::{Framing, RequestError, parse_field_lines};
 
-/// Hex digits of a chunk's size; leading zeros count.
+/// Maximum number of hexadecimal digits in a chunk size, with leading zeros.
 const MAX_CHUNK_SIZE_DIGITS: u32 = 16;
-/// Of all extensions of a body, in bytes.
+/// Maximum length of all chunk extensions of a body, in bytes.
 const MAX_EXTENSION_BYTES: usize = 4 << 10;
-/// Of the trailers, in bytes.
+/// Maximum length of the trailers, in bytes.
 const MAX_TRAILER_BYTES: usize = 8 << 10;
-/// Of the fields in the trailers.
+/// Maximum number of fields in the trailers.
 const MAX_TRAILER_FIELDS: usize = 32;
 
 const BODY_TOO_LARGE: RequestError = RequestError::new(413, "Request body too large");
 const BAD_CHUNK: RequestError = RequestError::bad_request("Invalid chunk");
 
-/// A body on its way in.
+/// Decoder of one request body.
 #[derive(Debug)]
 pub(super) struct BodyDecoder {
     state: State,
@@ -27,13 +27,13 @@ pub(super) struct BodyDecoder {
 
 #[derive(Debug)]
 enum State {
-    /// So many bytes are still to come.
+    /// Number of missing bytes of a body with `Content-Length`.
     Length(u64),
     Size {
         digits: u32,
         value: u64,
     },
-    /// In an extension: the byte before.
+    /// Previous byte of a chunk extension, and size of the chunk.
     Extension(u8, u64),
     SizeEnd(u64),
     Data(u64),
@@ -44,7 +44,7 @@ enum State {
 }
 
 impl BodyDecoder {
-    /// A body framed so, of `limit` bytes at most.
+    /// Creates a decoder. A `Content-Length` of more than `limit` bytes is the error 413.
     pub(super) fn new(framing: Framing, limit: u64) -> Result<Self, RequestError> {
         let state = match framing {
             Framing::Length(length) if length > limit => return Err(BODY_TOO_LARGE),
@@ -55,38 +55,39 @@ impl BodyDecoder {
         Ok(Self { state, limit, received: 0, extension_bytes: 0 })
     }
 
-    /// Whether all of it came.
+    /// Returns whether the body is complete.
     pub(super) const fn is_complete(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// How many bytes of it came.
+    /// Returns the number of decoded bytes.
     pub(super) const fn received(&self) -> u64 {
         self.received
     }
 
-    /// Takes what belongs to the body from `input`, adds its content to `out`, and says how many bytes were taken.
+    /// Decodes the bytes of `input` that belong to the body and appends its content to `out`. Returns the number of
+    /// bytes consumed.
     pub(super) fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, RequestError> {
-        let mut at = 0;
-        while at < input.len() && !self.is_complete() {
-            at += match self.state {
-                State::Length(left) | State::Data(left) => self.copy(&input[at..], left, out),
-                _ => self.feed_byte(input[at]).map(|()| 1)?,
+        let mut consumed = 0;
+        while consumed < input.len() && !self.is_complete() {
+            consumed += match self.state {
+                State::Length(remaining) | State::Data(remaining) => self.copy(&input[consumed..], remaining, out),
+                _ => self.feed_byte(input[consumed]).map(|()| 1)?,
             };
         }
-        Ok(at)
+        Ok(consumed)
     }
 
-    fn copy(&mut self, input: &[u8], left: u64, out: &mut Vec<u8>) -> usize {
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+    fn copy(&mut self, input: &[u8], remaining: u64, out: &mut Vec<u8>) -> usize {
+        let count = usize::try_from(remaining).unwrap_or(usize::MAX).min(input.len());
         out.extend_from_slice(&input[..count]);
         self.received += count as u64;
-        let left = left - count as u64;
+        let remaining = remaining - count as u64;
         self.state = match self.state {
-            State::Data(_) if left == 0 => State::DataCr,
-            State::Data(_) => State::Data(left),
-            _ if left == 0 => State::Done,
-            _ => State::Length(left),
+            State::Data(_) if remaining == 0 => State::DataCr,
+            State::Data(_) => State::Data(remaining),
+            _ if remaining == 0 => State::Done,
+            _ => State::Length(remaining),
         };
         count
     }
@@ -124,7 +125,9 @@ impl BodyDecoder {
             State::DataLf if byte == b'\n' => self.state = State::Size { digits: 0, value: 0 },
             State::Trailers(_) => return self.trailer_byte(byte),
             State::DataCr | State::DataLf => return Err(BAD_CHUNK),
-            State::Length(_) | State::Data(_) | State::Done => unreachable!("these take bytes by the run, or none"),
+            State::Length(_) | State::Data(_) | State::Done => {
+                unreachable!("`decode` does not pass single bytes in these states")
+            }
         }
         Ok(())
     }

@@ -1,24 +1,24 @@
-//! What is taken as a body, what is refused and how, and that it does not matter in which pieces it comes.
+//! Accepted and rejected bodies, most of them also in pieces of any size.
 
 use super::*;
 
 const BODY_LIMIT: u64 = 1000;
 
-/// The body and how many bytes were taken, fed in pieces of `step`; `None` if it is not whole.
+/// Returns the body and the number of bytes consumed when `input` is fed in pieces of `step` bytes. `None`: incomplete.
 fn decode_in_pieces(framing: Framing, input: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize)>, RequestError> {
     let mut body = BodyDecoder::new(framing, BODY_LIMIT)?;
     let mut out = Vec::new();
-    let (mut fed, mut taken) = (0, 0);
+    let (mut fed, mut consumed) = (0, 0);
     for piece in input.chunks(step) {
-        taken += body.decode(piece, &mut out)?;
+        consumed += body.decode(piece, &mut out)?;
         if body.is_complete() {
             break;
         }
         fed += piece.len();
-        assert_eq!(taken, fed, "all is taken until the end");
+        assert_eq!(consumed, fed, "all input is consumed until the body ends");
     }
     assert_eq!(out.len() as u64, body.received());
-    Ok(body.is_complete().then_some((out, taken)))
+    Ok(body.is_complete().then_some((out, consumed)))
 }
 
 fn decode_chunked(input: &[u8]) -> Result<Option<(Vec<u8>, usize)>, RequestError> {
@@ -32,8 +32,8 @@ fn decode_chunked(input: &[u8]) -> Result<Option<(Vec<u8>, usize)>, RequestError
 #[test]
 fn a_body_with_content_length_ends_there_and_leaves_the_rest_unread() {
     for step in 1..8 {
-        let (body, taken) = decode_in_pieces(Framing::Length(3), b"fooGET /", step).unwrap().unwrap();
-        assert_eq!((body.as_slice(), taken), (b"foo".as_slice(), 3));
+        let (body, consumed) = decode_in_pieces(Framing::Length(3), b"fooGET /", step).unwrap().unwrap();
+        assert_eq!((body.as_slice(), consumed), (b"foo".as_slice(), 3));
     }
     assert!(BodyDecoder::new(Framing::Length(0), BODY_LIMIT).unwrap().is_complete());
     assert_eq!(BodyDecoder::new(Framing::Length(BODY_LIMIT + 1), BODY_LIMIT).unwrap_err().status, 413);
@@ -46,8 +46,8 @@ fn chunks_are_joined_and_extensions_and_trailers_are_dropped() {
         "0003;a=b;c=\"d e\"\r\nfoo\r\n03\r\nbar\r\n0;x\r\nA: b\r\nContent-Length: 9\r\n\r\nGET /",
         "6\r\nfoobar\r\n00\r\n\r\nGET /",
     ] {
-        let (body, taken) = decode_chunked(text.as_bytes()).unwrap().unwrap();
-        assert_eq!((body.as_slice(), taken), (b"foobar".as_slice(), text.len() - 5));
+        let (body, consumed) = decode_chunked(text.as_bytes()).unwrap().unwrap();
+        assert_eq!((body.as_slice(), consumed), (b"foobar".as_slice(), text.len() - 5));
     }
 }
 
@@ -104,12 +104,12 @@ fn oversized_bodies_extensions_and_trailers_are_rejected_early() {
 #[test]
 fn no_input_byte_makes_the_decoder_panic_or_overrun_the_input() {
     let seed = b"3;a=b\r\nfoo\r\n0\r\nA: b\r\n\r\n";
-    for at in 0..seed.len() {
+    for position in 0..seed.len() {
         for byte in 0..=255 {
             let mut bytes = seed.to_vec();
-            bytes[at] = byte;
-            if let Ok(Some((_, taken))) = decode_in_pieces(Framing::Chunked, &bytes, bytes.len()) {
-                assert!(taken <= bytes.len());
+            bytes[position] = byte;
+            if let Ok(Some((_, consumed))) = decode_in_pieces(Framing::Chunked, &bytes, bytes.len()) {
+                assert!(consumed <= bytes.len());
             }
         }
     }

@@ -1,5 +1,5 @@
-//! A client, whichever thread it is served by: what is kept of it while it rests, and while its put goes together with
-//! others.
+//! One client connection, independent of the thread that serves it: its state while it is idle, and while its put waits
+//! in a batch.
 
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,45 +19,45 @@ use crate::server::app::{self, RequestLog};
 use crate::server::budget::Reservation;
 use crate::server::metrics::ConnectionGuard;
 
-/// A client at the door: what is kept of it while it rests.
+/// A client connection.
 pub(super) struct Connection {
     pub(super) stream: Stream,
-    /// Requests that it may still make.
+    /// Number of requests that the client may still send.
     pub(super) requests_remaining: u64,
     _gauge: ConnectionGuard,
     pub(super) permit: ConnectionPermit,
 }
 
-/// What a thread has for whichever client it serves.
+/// Buffers of a worker, used for each connection that it serves.
 #[derive(Default)]
 pub(super) struct WorkerBuffers {
     pub(super) read_buf: Vec<u8>,
     pub(super) encoder: ResponseEncoder,
 }
 
-/// How a thread leaves a client.
+/// State of a connection after a worker has served it.
 pub(super) enum Outcome {
     Idle(Box<Connection>),
-    /// Its put goes together with others, as this line.
+    /// The put joins a batch as this line.
     Coalesce(PendingPut, Vec<u8>),
     Closed,
 }
 
-/// A client whose put goes together with others.
+/// A connection whose put waits for its batch.
 pub(super) struct PendingPut {
     pub(super) connection: Box<Connection>,
     pub(super) put: Box<ParsedPut>,
-    /// What has come behind the put.
+    /// Bytes received after the put.
     pub(super) unread: Vec<u8>,
 }
 
-/// A put that was read.
+/// A put with its complete body, and its context.
 pub(super) struct ParsedPut {
     pub(super) request: Request,
     pub(super) context: RequestContext,
 }
 
-/// What is known of a request beside what it asks.
+/// Per-request context needed to write and log the response.
 pub(super) struct RequestContext {
     pub(super) request_log: RequestLog,
     pub(super) method: Method,
@@ -66,45 +66,44 @@ pub(super) struct RequestContext {
 }
 
 impl Connection {
-    /// One that was let in as `guest`.
-    pub(super) fn new(stream: Stream, guest: ConnectionPermit, house: &Reactor) -> Self {
+    pub(super) fn new(stream: Stream, permit: ConnectionPermit, reactor: &Reactor) -> Self {
         Self {
             stream,
-            requests_remaining: house.limits.max_requests,
-            _gauge: house.service.metrics().track_connection(),
-            permit: guest,
+            requests_remaining: reactor.limits.max_requests,
+            _gauge: reactor.app.metrics().track_connection(),
+            permit,
         }
     }
 
-    /// What it is called while it is here.
+    /// Returns the id of the connection, which is unique in its endpoint.
     pub(super) const fn id(&self) -> u64 {
         self.permit.id()
     }
 
-    /// Shakes hands.
-    pub(super) fn handshake(mut self: Box<Self>, house: &Reactor, desk: &mut WorkerBuffers) -> Outcome {
-        match self.stream.handshake(deadline_after(Instant::now(), house.limits.handshake_timeout)) {
-            Ok(()) if self.stream.has_buffered_plaintext() => self.serve(None, house, desk).0,
+    /// Performs the TLS handshake, and serves requests that arrived with it. Blocks.
+    pub(super) fn handshake(mut self: Box<Self>, reactor: &Reactor, buffers: &mut WorkerBuffers) -> Outcome {
+        match self.stream.handshake(deadline_after(Instant::now(), reactor.limits.handshake_timeout)) {
+            Ok(()) if self.stream.has_buffered_plaintext() => self.serve(None, reactor, buffers).0,
             Ok(()) => Outcome::Idle(self),
             Err(_) => Outcome::Closed,
         }
     }
 
-    /// Serves what it asks. The duty is back if nothing had to be waited for.
+    /// Serves all buffered requests. Returns the leader token if serving never blocked.
     pub(super) fn serve(
         mut self: Box<Self>,
-        duty: Option<LeaderToken>,
-        house: &Reactor,
-        desk: &mut WorkerBuffers,
+        leader: Option<LeaderToken>,
+        reactor: &Reactor,
+        buffers: &mut WorkerBuffers,
     ) -> (Outcome, Option<LeaderToken>) {
-        self.stream.set_leader(duty);
-        desk.restore_unread(Vec::new());
-        let mut request_loop = RequestLoop { connection: self, buffers: desk, reactor: house };
-        let next = request_loop.serve();
-        request_loop.into_outcome(next)
+        self.stream.set_leader(leader);
+        buffers.restore_unread(Vec::new());
+        let mut request_loop = RequestLoop { connection: self, buffers, reactor };
+        let step = request_loop.serve();
+        request_loop.into_outcome(step)
     }
 
-    /// Ends it, without waiting.
+    /// Sends a TLS close_notify without blocking. Dropping the connection then closes the socket.
     pub(super) fn close_now(&mut self) {
         self.stream.send_close_notify();
     }
@@ -117,49 +116,49 @@ impl AsFd for Connection {
 }
 
 impl WorkerBuffers {
-    /// What has come and is still to be read.
+    /// Takes the bytes that were received and not parsed.
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         if self.read_buf.is_empty() { Vec::new() } else { mem::take(&mut self.read_buf) }
     }
 
-    /// Goes on with what was put away, or with nothing.
-    fn restore_unread(&mut self, inbox: Vec<u8>) {
+    /// Replaces the content of the read buffer. The allocation is kept if `unread` is empty.
+    fn restore_unread(&mut self, unread: Vec<u8>) {
         self.read_buf.clear();
-        if !inbox.is_empty() {
-            self.read_buf = inbox;
+        if !unread.is_empty() {
+            self.read_buf = unread;
         }
     }
 }
 
 impl PendingPut {
-    /// A client whose put is nothing but told.
+    /// Creates a pending `POST /messages` on `connection`.
     #[cfg(test)]
-    pub(super) fn for_test(client: Box<Connection>, service: &app::App) -> Self {
-        let asked = RequestContext {
-            request_log: RequestLog::new(service, Peer::Local),
+    pub(super) fn for_test(connection: Box<Connection>, app: &app::App) -> Self {
+        let context = RequestContext {
+            request_log: RequestLog::new(app, Peer::Local),
             method: Method::Post,
             keep_alive: true,
             _reservation: None,
         };
         let request = Request::new(Method::Post, "/messages");
-        Self { connection: client, put: Box::new(ParsedPut { request, context: asked }), unread: Vec::new() }
+        Self { connection, put: Box::new(ParsedPut { request, context }), unread: Vec::new() }
     }
 
-    /// Answers with what is stored, or asks alone, and goes on.
+    /// Responds with `digest`, or executes the request alone if it is `None`. Then serves all buffered requests.
     pub(super) fn resume(
         self,
-        stored: Option<Digest>,
-        duty: LeaderToken,
-        house: &Reactor,
-        desk: &mut WorkerBuffers,
+        digest: Option<Digest>,
+        leader: LeaderToken,
+        reactor: &Reactor,
+        buffers: &mut WorkerBuffers,
     ) -> (Outcome, Option<LeaderToken>) {
-        let Self { mut connection, put, unread: inbox } = self;
-        let ParsedPut { request, context: asked } = *put;
-        connection.stream.set_leader(Some(duty));
-        desk.restore_unread(inbox);
-        let mut request_loop = RequestLoop { connection, buffers: desk, reactor: house };
-        let answer = stored.map_or_else(|| request_loop.execute(request), app::put_response);
-        let next = request_loop.respond_and_log(&answer, &asked).and_then(|()| request_loop.serve_buffered());
-        request_loop.into_outcome(next)
+        let Self { mut connection, put, unread } = self;
+        let ParsedPut { request, context } = *put;
+        connection.stream.set_leader(Some(leader));
+        buffers.restore_unread(unread);
+        let mut request_loop = RequestLoop { connection, buffers, reactor };
+        let response = digest.map_or_else(|| request_loop.execute(request), app::put_response);
+        let step = request_loop.respond_and_log(&response, &context).and_then(|()| request_loop.serve_buffered());
+        request_loop.into_outcome(step)
     }
 }

@@ -1,9 +1,9 @@
-//! How long moving bytes may take: a deadline that moves on as long as the other end keeps a rate.
-//! Bytes that moved fast earn no long pause: the deadline is never further away than at the start.
+//! Deadlines of network I/O that enforce a minimum transfer rate. Progress extends a deadline, but never beyond the
+//! allowance from now, so a fast burst does not earn a long pause.
 
 use std::time::{Duration, Instant};
 
-/// An allowance, and a rate that earns it anew.
+/// A deadline that progress at a minimum rate extends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RateDeadline {
     allowance: Duration,
@@ -12,17 +12,17 @@ pub(super) struct RateDeadline {
 }
 
 impl RateDeadline {
-    /// From now, `allowance`, and a second more for every `min_rate` bytes.
+    /// Creates a deadline `allowance` from now. Each `min_rate` bytes of progress extend the deadline by one second.
     pub(super) fn new(allowance: Duration, min_rate: u64) -> Self {
         Self { allowance, min_rate: min_rate.max(1), deadline: deadline_after(Instant::now(), allowance) }
     }
 
-    /// Until when the next bytes must move.
+    /// Returns the time until which the next bytes must be transferred.
     pub(super) const fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// So many bytes moved now.
+    /// Extends the deadline for `bytes` bytes that were transferred since the last call.
     pub(super) fn record_progress(&mut self, bytes: usize) {
         self.record_progress_at(Instant::now(), bytes);
     }
@@ -35,10 +35,10 @@ impl RateDeadline {
     }
 }
 
-/// `time` after `start`. What is too far away for the clock is a year away.
-pub(super) fn deadline_after(start: Instant, time: Duration) -> Instant {
+/// Returns `start` plus `duration`, which is limited to one year because the clock could overflow.
+pub(super) fn deadline_after(start: Instant, duration: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    start + time.min(YEAR)
+    start + duration.min(YEAR)
 }
 
 #[cfg(test)]
@@ -47,33 +47,33 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn start_time(pace: &RateDeadline) -> Instant {
-        pace.deadline().checked_sub(pace.allowance).unwrap()
+    fn start_time(rate_deadline: &RateDeadline) -> Instant {
+        rate_deadline.deadline().checked_sub(rate_deadline.allowance).unwrap()
     }
 
     #[test]
     fn a_peer_at_the_minimum_rate_never_times_out_and_a_slower_one_does() {
-        let mut pace = RateDeadline::new(30 * SECOND, 240);
-        let start = start_time(&pace);
+        let mut rate_deadline = RateDeadline::new(30 * SECOND, 240);
+        let start = start_time(&rate_deadline);
         for second in 1..1000 {
-            assert!(pace.deadline() > start + second * SECOND);
-            pace.record_progress_at(start + second * SECOND, 240);
+            assert!(rate_deadline.deadline() > start + second * SECOND);
+            rate_deadline.record_progress_at(start + second * SECOND, 240);
         }
         let mut slow = RateDeadline::new(30 * SECOND, 240);
         let start = start_time(&slow);
-        let late = (1..1000).find(|&second| {
+        let timed_out_at = (1..1000).find(|&second| {
             slow.record_progress_at(start + second * SECOND, 120);
             slow.deadline() <= start + second * SECOND
         });
-        assert_eq!(late, Some(60));
+        assert_eq!(timed_out_at, Some(60));
     }
 
     #[test]
     fn a_burst_extends_the_deadline_by_no_more_than_the_allowance() {
-        let mut pace = RateDeadline::new(30 * SECOND, 240);
-        let start = start_time(&pace);
-        pace.record_progress_at(start + SECOND, 1 << 30);
-        assert_eq!(pace.deadline(), start + 31 * SECOND);
+        let mut rate_deadline = RateDeadline::new(30 * SECOND, 240);
+        let start = start_time(&rate_deadline);
+        rate_deadline.record_progress_at(start + SECOND, 1 << 30);
+        assert_eq!(rate_deadline.deadline(), start + 31 * SECOND);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Where clients rest between two requests. One epoll watches over all of them, so who rests takes no thread.
-//! A client that wakes up goes to one thread only, and is watched no more until it rests again.
+//! Idle connections, watched by one one-shot epoll instance, so an idle connection occupies no thread. A readable
+//! connection is returned to one thread only, and is not watched again before it is parked again.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,45 +15,50 @@ use rustix::io::Errno;
 
 use crate::server::poll::poll_fd;
 
-/// What stands for the end, where others have their names.
+/// Epoll token of the shutdown socket. All other tokens are connection ids.
 const SHUTDOWN_TOKEN: u64 = u64::MAX;
-/// After an error of `epoll_wait`, which has none when it is used as here.
+/// Delay after an unexpected error of `epoll_wait`.
 const EPOLL_BACKOFF: Duration = Duration::from_millis(5);
 
-/// Clients at rest.
+/// Set of idle connections.
 pub(super) struct IdlePoller<T> {
     epoll: OwnedFd,
-    /// Closing this end sends away all who wait for a client.
+    /// Closing this end ends [`IdlePoller::wait_readable`] in all threads.
     shutdown_tx: Mutex<Option<UnixStream>>,
     _shutdown_rx: UnixStream,
     parked: Mutex<HashMap<u64, (Instant, T)>>,
 }
 
 impl<T: AsFd> IdlePoller<T> {
-    /// Nobody rests yet.
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let (open, end) = UnixStream::pair()?;
-        epoll::add(&epoll, &end, EventData::new_u64(SHUTDOWN_TOKEN), EventFlags::IN)?;
-        Ok(Self { epoll, shutdown_tx: Mutex::new(Some(open)), _shutdown_rx: end, parked: Mutex::default() })
+        let (shutdown_tx, shutdown_rx) = UnixStream::pair()?;
+        epoll::add(&epoll, &shutdown_rx, EventData::new_u64(SHUTDOWN_TOKEN), EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            shutdown_tx: Mutex::new(Some(shutdown_tx)),
+            _shutdown_rx: shutdown_rx,
+            parked: Mutex::default(),
+        })
     }
 
-    /// From now on the client of this name rests, at the longest until `until` or a little longer.
+    /// Watches the connection until it is readable. After `deadline`, it is [expired](IdlePoller::take_expired). On
+    /// error, the connection is dropped.
     pub(super) fn park(&self, id: u64, connection: T, deadline: Instant) -> io::Result<()> {
-        let mut resting = self.lock();
-        let (_, connection) = resting.entry(id).insert_entry((deadline, connection)).into_mut();
+        let mut parked = self.lock();
+        let (_, connection) = parked.entry(id).insert_entry((deadline, connection)).into_mut();
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
-        let watched = match epoll::modify(&self.epoll, &*connection, EventData::new_u64(id), flags) {
+        let registered = match epoll::modify(&self.epoll, &*connection, EventData::new_u64(id), flags) {
             Err(Errno::NOENT) => epoll::add(&self.epoll, &*connection, EventData::new_u64(id), flags),
-            other => other,
+            result => result,
         };
-        if watched.is_err() {
-            resting.remove(&id);
+        if registered.is_err() {
+            parked.remove(&id);
         }
-        Ok(watched?)
+        Ok(registered?)
     }
 
-    /// Waits for a client to wake up. `None`: there will be no more.
+    /// Blocks until a connection is readable and returns it. `None`: the poller is closed.
     pub(super) fn wait_readable(&self) -> Option<T> {
         loop {
             let mut event = [Event { flags: EventFlags::empty(), data: EventData::new_u64(SHUTDOWN_TOKEN) }];
@@ -61,9 +66,9 @@ impl<T: AsFd> IdlePoller<T> {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) if event[0].data.u64() == SHUTDOWN_TOKEN => return None,
                 Ok(_) => {
-                    // It is gone if its time was up at the same moment.
-                    if let Some((_, client)) = self.lock().remove(&event[0].data.u64()) {
-                        return Some(client);
+                    // The connection may have been removed as expired meanwhile.
+                    if let Some((_, connection)) = self.lock().remove(&event[0].data.u64()) {
+                        return Some(connection);
                     }
                 }
                 Err(_) => thread::sleep(EPOLL_BACKOFF),
@@ -71,14 +76,14 @@ impl<T: AsFd> IdlePoller<T> {
         }
     }
 
-    /// Takes out who has rested for too long at `now`. Who has woken up and is not served yet does not rest.
+    /// Removes and returns the connections whose deadline is not after `now`, except those that are readable.
     pub(super) fn take_expired(&self, now: Instant) -> Vec<T> {
-        let rests = |client: &T| matches!(poll_fd(client, PollFlags::IN, Some(Duration::ZERO)), Ok(false));
-        let overdue = |(until, client): &mut (Instant, T)| *until <= now && rests(client);
-        self.lock().extract_if(|_, entry| overdue(entry)).map(|(_, (_, client))| client).collect()
+        let is_idle = |connection: &T| matches!(poll_fd(connection, PollFlags::IN, Some(Duration::ZERO)), Ok(false));
+        let is_expired = |(deadline, connection): &mut (Instant, T)| *deadline <= now && is_idle(connection);
+        self.lock().extract_if(|_, entry| is_expired(entry)).map(|(_, (_, connection))| connection).collect()
     }
 
-    /// Sends away who waits for clients, now and later.
+    /// Makes current and future calls of [`IdlePoller::wait_readable`] return `None`.
     pub(super) fn close(&self) {
         drop(self.shutdown_tx.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -98,47 +103,47 @@ mod tests {
 
     #[test]
     fn a_readable_connection_is_returned_once_and_again_after_it_was_parked() {
-        let lounge = IdlePoller::new().unwrap();
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (quiet, _other) = UnixStream::pair().unwrap();
-        let later = Instant::now() + IDLE_TIMEOUT;
-        lounge.park(0, quiet, later).unwrap();
-        lounge.park(1, ours, later).unwrap();
-        theirs.write_all(b"a").unwrap();
-        let woken = lounge.wait_readable().unwrap();
-        // What it has not read wakes it up again.
-        lounge.park(1, woken, later).unwrap();
-        let woken = lounge.wait_readable().unwrap();
-        theirs.write_all(b"b").unwrap();
-        lounge.close();
-        assert!(lounge.wait_readable().is_none(), "who does not rest is not watched");
-        drop(woken);
+        let poller = IdlePoller::new().unwrap();
+        let (server, mut client) = UnixStream::pair().unwrap();
+        let (idle, _peer) = UnixStream::pair().unwrap();
+        let deadline = Instant::now() + IDLE_TIMEOUT;
+        poller.park(0, idle, deadline).unwrap();
+        poller.park(1, server, deadline).unwrap();
+        client.write_all(b"a").unwrap();
+        let connection = poller.wait_readable().unwrap();
+        // Unread data makes the connection readable again.
+        poller.park(1, connection, deadline).unwrap();
+        let connection = poller.wait_readable().unwrap();
+        client.write_all(b"b").unwrap();
+        poller.close();
+        assert!(poller.wait_readable().is_none(), "only parked connections are watched");
+        drop(connection);
     }
 
     #[test]
     fn a_closed_connection_is_returned_as_readable() {
-        let lounge = IdlePoller::new().unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        lounge.park(7, ours, Instant::now() + IDLE_TIMEOUT).unwrap();
-        drop(theirs);
-        assert!(lounge.wait_readable().is_some());
+        let poller = IdlePoller::new().unwrap();
+        let (server, client) = UnixStream::pair().unwrap();
+        poller.park(7, server, Instant::now() + IDLE_TIMEOUT).unwrap();
+        drop(client);
+        assert!(poller.wait_readable().is_some());
     }
 
     #[test]
     fn only_expired_connections_without_unread_data_are_taken_out() {
-        let lounge = IdlePoller::new().unwrap();
+        let poller = IdlePoller::new().unwrap();
         let now = Instant::now();
         let pairs: Vec<_> = (0..4).map(|_| UnixStream::pair().unwrap()).collect();
-        let mut theirs = Vec::new();
-        for (name, (ours, other)) in (0..).zip(pairs) {
-            lounge.park(name, ours, now + IDLE_TIMEOUT * u32::try_from(name).unwrap()).unwrap();
-            theirs.push(other);
+        let mut client = Vec::new();
+        for (id, (server, peer)) in (0..).zip(pairs) {
+            poller.park(id, server, now + IDLE_TIMEOUT * u32::try_from(id).unwrap()).unwrap();
+            client.push(peer);
         }
-        theirs[1].write_all(b"in time, and not served yet").unwrap();
-        assert_eq!(lounge.take_expired(now + 2 * IDLE_TIMEOUT).len(), 2);
-        theirs[0].write_all(b"late").unwrap_err();
-        theirs[2].write_all(b"late").unwrap_err();
-        assert!(lounge.wait_readable().is_some());
-        assert!(lounge.lock().keys().eq(&[3]));
+        client[1].write_all(b"in time, and not served yet").unwrap();
+        assert_eq!(poller.take_expired(now + 2 * IDLE_TIMEOUT).len(), 2);
+        client[0].write_all(b"late").unwrap_err();
+        client[2].write_all(b"late").unwrap_err();
+        assert!(poller.wait_readable().is_some());
+        assert!(poller.lock().keys().eq(&[3]));
     }
 }

@@ -1,5 +1,5 @@
-//! The door owns every socket that a stranger can reach, and lets only well-formed requests through.
-//! Whatever comes, it goes on accepting: connections are counted before they cost anything, and errors pass.
+//! The HTTP/1.1 front end. It owns all sockets that clients reach, rejects malformed requests, and keeps accepting
+//! connections after errors. Connection limits are checked before anything is allocated for a connection.
 
 mod body;
 mod byte_class;
@@ -40,59 +40,66 @@ pub(super) use socket::Listener;
 use socket::Socket;
 use stream::Stream;
 
-/// After an error of `accept`, doubled up to the second.
+/// Minimum delay after an error of `accept`. It doubles with each further error, up to [`ACCEPT_BACKOFF_MAX`].
 const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(5);
+/// Maximum delay after an error of `accept`.
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Connections that were turned away and are kept open a moment, so that they see why.
+/// Maximum number of rejected connections that are kept open for [`REJECT_LINGER`], so that the clients can read the
+/// response.
 pub(super) const MAX_REJECTED: usize = 64;
+/// Time for which a rejected connection is kept open.
 const REJECT_LINGER: Duration = Duration::from_secs(1);
 const TOO_MANY_CONNECTIONS_RESPONSE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
     Content-Length: 35\r\nConnection: close\r\n\r\n{\"err_msg\": \"Too many connections\"}";
 
-/// How often at the most it is looked who has rested for too long, as a part of the time that is allowed, and in all.
+/// Number of idle sweeps per idle timeout. The interval is at least [`IDLE_SWEEP_MIN`] and at most [`IDLE_SWEEP_MAX`].
 const IDLE_SWEEPS_PER_TIMEOUT: u32 = 16;
+/// Minimum interval between two idle sweeps.
 const IDLE_SWEEP_MIN: Duration = Duration::from_millis(10);
+/// Maximum interval between two idle sweeps.
 const IDLE_SWEEP_MAX: Duration = Duration::from_secs(1);
 
-/// An open door.
+/// A running endpoint: one acceptor thread, its connections and its workers.
 pub(super) struct Endpoint {
     reactor: Option<Arc<Reactor>>,
-    /// Closing this end stops the accepting.
+    /// Closing this end stops the acceptor.
     shutdown_tx: Option<UnixStream>,
     acceptor: Option<thread::JoinHandle<()>>,
 }
 
 impl Endpoint {
-    /// Lets in who comes to `listeners`.
+    /// Starts accepting connections on `listeners`.
     pub(super) fn start(
         listeners: Vec<Listener>,
         limits: Limits,
         tls: Option<Arc<ServerConfig>>,
-        service: Arc<App>,
-        side: EndpointKind,
+        app: Arc<App>,
+        kind: EndpointKind,
     ) -> io::Result<Self> {
-        let house = Reactor::start(limits, service, tls, side)?;
-        let (waker, wakened) = UnixStream::pair()?;
-        let acceptor = Acceptor::new(listeners, wakened, Arc::clone(&house));
+        let reactor = Reactor::start(limits, app, tls, kind)?;
+        let (shutdown_tx, shutdown_rx) = UnixStream::pair()?;
+        let acceptor = Acceptor::new(listeners, shutdown_rx, Arc::clone(&reactor));
         let thread = thread::Builder::new().name("http-accept".into()).stack_size(reactor::WORKER_STACK_SIZE);
         let acceptor = thread.spawn(move || acceptor.run())?;
-        Ok(Self { reactor: Some(house), shutdown_tx: Some(waker), acceptor: Some(acceptor) })
+        Ok(Self { reactor: Some(reactor), shutdown_tx: Some(shutdown_tx), acceptor: Some(acceptor) })
     }
 
-    /// Lets nobody in any more, ends idle connections, and calls `when_empty` when all others have ended: nothing here
-    /// holds the store any more then.
+    /// Stops accepting and closes idle connections. Requests in flight finish.
+    ///
+    /// `on_drained` runs after the last connection and the last worker are gone. From then on, the endpoint does not
+    /// hold the store.
     pub(super) fn shutdown(&mut self, on_drained: impl FnOnce() + Send + 'static) {
         self.stop_accepting();
-        if let Some(house) = self.reactor.take() {
-            house.shutdown(Box::new(on_drained));
+        if let Some(reactor) = self.reactor.take() {
+            reactor.shutdown(Box::new(on_drained));
         }
     }
 
     fn stop_accepting(&mut self) {
         drop(self.shutdown_tx.take());
         if let Some(acceptor) = self.acceptor.take() {
-            // It does not panic; if it did, it has stopped as well.
+            // If the acceptor panicked, it has stopped as well.
             let _ = acceptor.join();
         }
     }
@@ -110,16 +117,16 @@ struct Acceptor {
     reactor: Arc<Reactor>,
     backoff_delay: Duration,
     rejected: VecDeque<(Instant, Arc<Socket>)>,
-    /// When to look next who has rested for too long. `None`: nobody is there.
+    /// Time of the next idle sweep. `None`: there are no connections.
     next_sweep: Option<Instant>,
 }
 
 impl Acceptor {
-    const fn new(listeners: Vec<Listener>, wakened: UnixStream, house: Arc<Reactor>) -> Self {
+    const fn new(listeners: Vec<Listener>, shutdown_rx: UnixStream, reactor: Arc<Reactor>) -> Self {
         Self {
             listeners,
-            shutdown_rx: wakened,
-            reactor: house,
+            shutdown_rx,
+            reactor,
             backoff_delay: ACCEPT_BACKOFF_MIN,
             rejected: VecDeque::new(),
             next_sweep: None,
@@ -143,15 +150,18 @@ impl Acceptor {
         }
     }
 
-    /// Which listeners someone waits at; `None` when it is time to stop.
+    /// Waits for pending connections and returns the indices of their listeners, or none if a timer expired first.
+    /// `None`: the endpoint is shutting down.
     fn poll_listeners(&self) -> Option<Vec<usize>> {
         let mut polled = vec![PollFd::new(&self.shutdown_rx, PollFlags::IN)];
         polled.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-        let next = self.rejected.front().map(|(until, _)| *until).into_iter().chain(self.next_sweep).min();
+        let next = self.rejected.front().map(|(deadline, _)| *deadline).into_iter().chain(self.next_sweep).min();
         let timeout = next.map(|next| timespec(next.saturating_duration_since(Instant::now())));
         match poll(&mut polled, timeout.as_ref()) {
             Ok(_) if !polled[0].revents().is_empty() => None,
-            Ok(_) => Some((1..polled.len()).filter(|&at| !polled[at].revents().is_empty()).map(|at| at - 1).collect()),
+            Ok(_) => Some(
+                (1..polled.len()).filter(|&index| !polled[index].revents().is_empty()).map(|index| index - 1).collect(),
+            ),
             Err(error) => {
                 if error != rustix::io::Errno::INTR {
                     thread::sleep(ACCEPT_BACKOFF_MIN);
@@ -162,31 +172,34 @@ impl Acceptor {
     }
 
     fn on_accept(&mut self, socket: Arc<Socket>) {
-        let Some(guest) = self.acquire_permit(&socket) else {
-            self.reactor.service.metrics().connection_rejected();
+        let Some(permit) = self.acquire_permit(&socket) else {
+            self.reactor.app.metrics().connection_rejected();
             self.reject(socket);
             return;
         };
         self.next_sweep = self.next_sweep.or_else(|| Some(self.next_sweep_at()));
-        // A configuration of TLS that cannot be used was refused at the start.
+        // An unusable TLS configuration was rejected at startup.
         let Ok(stream) = Stream::new(socket, self.reactor.tls.as_ref()) else { return };
-        if let Err(error) = self.reactor.spawn_handshake(Box::new(Connection::new(stream, guest, &self.reactor))) {
+        if let Err(error) = self.reactor.spawn_handshake(Box::new(Connection::new(stream, permit, &self.reactor))) {
             self.back_off(&error);
         }
     }
 
-    /// A place for a connection, if there is one; at the local door it is waited for.
+    /// Acquires a permit for the connection. `None`: a limit is reached. The local endpoint waits for a permit until it
+    /// is shut down.
     fn acquire_permit(&self, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
         loop {
-            let guest = self.reactor.connections.try_acquire(socket);
-            if guest.is_some() || self.reactor.side != EndpointKind::Local || self.wait_for_shutdown(ACCEPT_BACKOFF_MIN)
+            let permit = self.reactor.connections.try_acquire(socket);
+            if permit.is_some()
+                || self.reactor.kind != EndpointKind::Local
+                || self.wait_for_shutdown(ACCEPT_BACKOFF_MIN)
             {
-                return guest;
+                return permit;
             }
         }
     }
 
-    /// Tells a client that there is no room, without waiting for it. A client of TLS just sees the end.
+    /// Sends the 503 response without blocking. TLS connections are closed without a response.
     fn reject(&mut self, socket: Arc<Socket>) {
         if self.reactor.tls.is_some() || socket.send_and_close(TOO_MANY_CONNECTIONS_RESPONSE).is_err() {
             return;
@@ -199,41 +212,40 @@ impl Acceptor {
 
     fn reap_rejected(&mut self) {
         let now = Instant::now();
-        while self.rejected.front().is_some_and(|(until, _)| *until <= now) {
+        while self.rejected.front().is_some_and(|(deadline, _)| *deadline <= now) {
             self.rejected.pop_front();
         }
     }
 
     fn close_expired_idle(&mut self) {
         let now = Instant::now();
-        if self.next_sweep.is_some_and(|look| look <= now) {
-            self.reactor.idle.take_expired(now).iter_mut().for_each(|client| client.close_now());
+        if self.next_sweep.is_some_and(|sweep| sweep <= now) {
+            self.reactor.idle.take_expired(now).iter_mut().for_each(|connection| connection.close_now());
             self.next_sweep = (!self.reactor.connections.is_empty()).then(|| self.next_sweep_at());
         }
     }
 
-    /// In time enough for nobody to rest much longer than allowed.
     fn next_sweep_at(&self) -> Instant {
         Instant::now()
             + (self.reactor.limits.idle_timeout / IDLE_SWEEPS_PER_TIMEOUT).clamp(IDLE_SWEEP_MIN, IDLE_SWEEP_MAX)
     }
 
-    /// Waits for what is short (descriptors, memory, threads) to come back.
+    /// Waits before the next attempt. Descriptors, memory or threads may be available again by then.
     fn back_off(&mut self, error: &io::Error) {
         if self.backoff_delay == ACCEPT_BACKOFF_MIN {
-            warn(format_args!("cannot take a connection, trying on: {error}"));
+            warn(format_args!("cannot accept connections: {error}; retrying"));
         }
         self.wait_for_shutdown(self.backoff_delay);
         self.backoff_delay = (self.backoff_delay * 2).min(ACCEPT_BACKOFF_MAX);
     }
 
-    /// Waits for so long, or until it is time to stop, and tells whether it is.
-    fn wait_for_shutdown(&self, time: Duration) -> bool {
-        poll_fd(&self.shutdown_rx, PollFlags::IN, Some(time)).unwrap_or(false)
+    /// Waits up to `timeout`. Returns whether the endpoint is shutting down.
+    fn wait_for_shutdown(&self, timeout: Duration) -> bool {
+        poll_fd(&self.shutdown_rx, PollFlags::IN, Some(timeout)).unwrap_or(false)
     }
 }
 
-/// Whether `accept` failed only for one connection that is gone again.
+/// Returns whether the error concerns one connection only, so that accepting continues without delay.
 fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),

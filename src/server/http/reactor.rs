@@ -1,5 +1,6 @@
-//! What is behind one door, and who works there. A few threads are on duty: they serve clients that wake up, as long as
-//! nothing has to be waited for. Who would have to wait is relieved first, so a slow client holds up nobody else.
+//! Leader/follower scheduling of one endpoint. A few leaders poll idle connections and serve the readable ones without
+//! blocking. Before a leader blocks, it passes leadership to another worker, so a slow client does not delay the
+//! others. See docs/design.md, "Leader/follower threads".
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,133 +20,136 @@ use crate::server::Limits;
 use crate::server::app::{App, EndpointKind};
 use crate::server::coalescer::Enqueued;
 
-/// Of a thread. Handlers run on it too; what they nest is bounded (see `api::json`).
+/// Stack size of a worker, in bytes. Request handlers run on workers too; `api::json` bounds their
+/// recursion.
 pub(super) const WORKER_STACK_SIZE: usize = 512 << 10;
-/// How long a thread with nothing to do stays.
+/// Time after which an idle worker ends.
 const WORKER_KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Who serves at the least, whatever the machine: one cannot be everywhere.
+/// Minimum number of leaders, even on one CPU.
 const MIN_LEADERS: usize = 2;
 
-/// What every thread at a door works with.
+/// State that all threads of an endpoint share.
 pub(super) struct Reactor {
     pub(super) limits: Limits,
-    pub(super) service: Arc<App>,
+    pub(super) app: Arc<App>,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) side: EndpointKind,
+    pub(super) kind: EndpointKind,
     pub(super) connections: Arc<ConnectionRegistry>,
     pub(super) idle: IdlePoller<Box<Connection>>,
-    /// Who went together with others, and what is stored of it.
+    /// Puts whose batch is complete, each with its digest if it was stored.
     completed_puts: Mutex<VecDeque<(PendingPut, Option<Digest>)>>,
     workers: ThreadPool<Box<Connection>>,
 }
 
-/// A thread's duty not to wait while others want the same of it. Another takes it over when this goes.
+/// Leadership token. Its holder must not block. Dropping it passes leadership to another worker, starting one if none
+/// is idle.
 pub(super) struct LeaderToken {
     reactor: Arc<Reactor>,
     role: Role,
 }
 
 impl Reactor {
-    /// With as many threads that serve as there are processors.
+    /// Starts one leader per CPU, and at least [`MIN_LEADERS`].
     pub(super) fn start(
         limits: Limits,
-        service: Arc<App>,
+        app: Arc<App>,
         tls: Option<Arc<ServerConfig>>,
-        side: EndpointKind,
+        kind: EndpointKind,
     ) -> io::Result<Arc<Self>> {
-        let roster = Arc::new(ConnectionRegistry::new(&limits));
-        let (lounge, told, crew) = (IdlePoller::new()?, Mutex::default(), ThreadPool::new(WORKER_KEEP_ALIVE));
-        let house = Arc::new(Self {
+        let registry = Arc::new(ConnectionRegistry::new(&limits));
+        let idle = IdlePoller::new()?;
+        let reactor = Arc::new(Self {
             limits,
-            service,
+            app,
             tls,
-            side,
-            connections: roster,
-            idle: lounge,
-            completed_puts: told,
-            workers: crew,
+            kind,
+            connections: registry,
+            idle,
+            completed_puts: Mutex::default(),
+            workers: ThreadPool::new(WORKER_KEEP_ALIVE),
         });
         for _ in 0..thread::available_parallelism().map_or(MIN_LEADERS, usize::from).max(MIN_LEADERS) {
-            house.dispatch(Task::Lead(Role::Poll))?;
+            reactor.dispatch(Task::Lead(Role::Poll))?;
         }
-        Ok(house)
+        Ok(reactor)
     }
 
-    /// Sees to a client that is new, on a thread that may wait.
-    pub(super) fn spawn_handshake(self: &Arc<Self>, client: Box<Connection>) -> io::Result<()> {
-        self.dispatch(Task::NewConnection(client))
+    /// Has a worker perform the handshake of a new connection.
+    pub(super) fn spawn_handshake(self: &Arc<Self>, connection: Box<Connection>) -> io::Result<()> {
+        self.dispatch(Task::NewConnection(connection))
     }
 
-    /// Ends all connections, the idle at once, the others after their request; and calls `last` when they are gone, and
-    /// all threads with them.
-    pub(super) fn shutdown(self: Arc<Self>, last: OnDrained) {
-        let roster = Arc::clone(&self.connections);
-        roster.drain(Box::new(move || {
-            let last = self.workers.shutdown(last);
+    /// Closes idle connections at once, and the others after their current request. Calls `on_drained` when all
+    /// connections and workers are gone.
+    pub(super) fn shutdown(self: Arc<Self>, on_drained: OnDrained) {
+        let registry = Arc::clone(&self.connections);
+        registry.drain(Box::new(move || {
+            let on_drained = self.workers.shutdown(on_drained);
             self.idle.close();
             drop(self);
-            if let Some(last) = last {
-                last();
+            if let Some(on_drained) = on_drained {
+                on_drained();
             }
         }));
     }
 
-    /// Has a thread do `task`: one that is free, or a new one.
+    /// Hands `task` to an idle worker, or starts a worker for it.
     fn dispatch(self: &Arc<Self>, task: Task<Box<Connection>>) -> io::Result<()> {
         let Err(task) = self.workers.try_dispatch(task) else { return Ok(()) };
         self.workers.register_worker();
-        let employed = WorkerGuard(Some(Arc::clone(self)));
+        let worker = WorkerGuard(Some(Arc::clone(self)));
         let thread = thread::Builder::new().name("http-worker".into()).stack_size(WORKER_STACK_SIZE);
-        thread.spawn(move || employed.run_worker(task)).map(drop)
+        thread.spawn(move || worker.run_worker(task)).map(drop)
     }
 
-    /// Serves until something had to be waited for.
-    fn run_leader(self: &Arc<Self>, desk: &mut WorkerBuffers) {
-        let mut duty = Some(LeaderToken { reactor: Arc::clone(self), role: Role::Poll });
-        while let Some(token) = duty.take() {
-            let Some(client) = self.idle.wait_readable() else { return };
-            let (outcome, leader) = client.serve(Some(token), self, desk);
-            duty = self.park_or_close(outcome, leader);
+    /// Serves readable connections until leadership is given up.
+    fn run_leader(self: &Arc<Self>, buffers: &mut WorkerBuffers) {
+        let mut leader = Some(LeaderToken { reactor: Arc::clone(self), role: Role::Poll });
+        while let Some(token) = leader.take() {
+            let Some(connection) = self.idle.wait_readable() else { return };
+            let (outcome, returned) = connection.serve(Some(token), self, buffers);
+            leader = self.park_or_close(outcome, returned);
         }
     }
 
-    /// Goes on with all who are told what is stored.
-    fn resume_completed(self: &Arc<Self>, desk: &mut WorkerBuffers) {
-        let mut duty = None;
-        while let Some((joint, stored)) = self.pop_completed_put() {
-            let token = duty.take().unwrap_or_else(|| LeaderToken { reactor: Arc::clone(self), role: Role::Resume });
-            let (outcome, leader) = joint.resume(stored, token, self, desk);
-            duty = self.park_or_close(outcome, leader);
+    /// Resumes all connections whose batch is complete.
+    fn resume_completed(self: &Arc<Self>, buffers: &mut WorkerBuffers) {
+        let mut leader = None;
+        while let Some((put, digest)) = self.pop_completed_put() {
+            let token = leader.take().unwrap_or_else(|| LeaderToken { reactor: Arc::clone(self), role: Role::Resume });
+            let (outcome, returned) = put.resume(digest, token, self, buffers);
+            leader = self.park_or_close(outcome, returned);
         }
     }
 
-    /// Sees to a client as it was left, and answers with the duty if it is kept.
-    fn park_or_close(self: &Arc<Self>, left: Outcome, duty: Option<LeaderToken>) -> Option<LeaderToken> {
-        match left {
-            Outcome::Closed => duty,
-            Outcome::Idle(client) => {
-                let until = deadline_after(Instant::now(), self.limits.idle_timeout);
-                // If it cannot be watched, the connection is over: it goes with the error.
-                let _ = self.idle.park(client.id(), client, until);
-                duty
+    /// Parks the connection, drops it, or enqueues its put. Returns the leader token if it was not given up.
+    fn park_or_close(self: &Arc<Self>, outcome: Outcome, leader: Option<LeaderToken>) -> Option<LeaderToken> {
+        match outcome {
+            Outcome::Closed => leader,
+            Outcome::Idle(connection) => {
+                let deadline = deadline_after(Instant::now(), self.limits.idle_timeout);
+                // On error, `park` drops the connection, which closes it.
+                let _ = self.idle.park(connection.id(), connection, deadline);
+                leader
             }
-            Outcome::Coalesce(joint, line) => self.enqueue_put(joint, &line, duty),
+            Outcome::Coalesce(put, line) => self.enqueue_put(put, &line, leader),
         }
     }
 
-    /// Lets a put go together with others. Who is the first waits until it is time, and asks for all.
-    fn enqueue_put(self: &Arc<Self>, joint: PendingPut, line: &[u8], duty: Option<LeaderToken>) -> Option<LeaderToken> {
-        let house = Arc::clone(self);
-        let then = move |stored| house.completed_puts().push_back((joint, stored));
-        match self.service.enqueue_put(line, Box::new(then)) {
-            Enqueued::Follower => duty,
-            Enqueued::Leader(lead) => {
-                drop(duty);
-                self.service.run_batch(lead);
+    /// Adds the put to the open batch. The first put makes this thread the batch leader, which blocks until the batch
+    /// is complete.
+    fn enqueue_put(self: &Arc<Self>, put: PendingPut, line: &[u8], leader: Option<LeaderToken>) -> Option<LeaderToken> {
+        let reactor = Arc::clone(self);
+        let completion = move |digest| reactor.completed_puts().push_back((put, digest));
+        match self.app.enqueue_put(line, Box::new(completion)) {
+            Enqueued::Follower => leader,
+            Enqueued::Leader(batch) => {
+                drop(leader);
+                self.app.run_batch(batch);
                 None
             }
-            Enqueued::Rejected(then) => {
-                then(None);
+            Enqueued::Rejected(completion) => {
+                completion(None);
                 None
             }
         }
@@ -169,37 +173,37 @@ impl Drop for LeaderToken {
     }
 }
 
-/// A thread's place in the crew, until this goes.
+/// Registration of a worker in the thread pool, until it is dropped.
 struct WorkerGuard(Option<Arc<Reactor>>);
 
 impl WorkerGuard {
     fn run_worker(self, task: Task<Box<Connection>>) {
-        let Some(house) = &self.0 else { return };
-        let mut desk = WorkerBuffers::default();
+        let Some(reactor) = &self.0 else { return };
+        let mut buffers = WorkerBuffers::default();
         let mut next = Some(task);
         while let Some(task) = next {
             match task {
-                Task::Lead(Role::Poll) => house.run_leader(&mut desk),
+                Task::Lead(Role::Poll) => reactor.run_leader(&mut buffers),
                 Task::Lead(Role::Resume) => {}
-                Task::NewConnection(client) => {
-                    let left = client.handshake(house, &mut desk);
-                    house.park_or_close(left, None);
+                Task::NewConnection(connection) => {
+                    let outcome = connection.handshake(reactor, &mut buffers);
+                    reactor.park_or_close(outcome, None);
                 }
             }
-            // Others may have gone together with the last one.
-            house.resume_completed(&mut desk);
-            next = house.workers.next_task();
+            // The task may have completed a batch.
+            reactor.resume_completed(&mut buffers);
+            next = reactor.workers.next_task();
         }
     }
 }
 
 impl Drop for WorkerGuard {
     fn drop(&mut self) {
-        let last = self.0.as_ref().and_then(|house| house.workers.unregister_worker());
-        // Let go before it is said: after the last word nobody holds the store any more.
+        let on_drained = self.0.as_ref().and_then(|reactor| reactor.workers.unregister_worker());
+        // Release the store first: after `on_drained`, the endpoint must not hold it.
         self.0 = None;
-        if let Some(last) = last {
-            last();
+        if let Some(on_drained) = on_drained {
+            on_drained();
         }
     }
 }
@@ -232,19 +236,19 @@ mod tests {
             min_rate: 1,
             idle_timeout: TEST_TIMEOUT,
         };
-        let service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
-        Reactor::start(limits, Arc::new(service), None, EndpointKind::Local).unwrap()
+        let app = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+        Reactor::start(limits, Arc::new(app), None, EndpointKind::Local).unwrap()
     }
 
-    /// Someone who went together with others, its other end, and a third hand at its own.
-    fn pending_put(house: &Arc<Reactor>) -> (PendingPut, UnixStream, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let third = ours.try_clone().unwrap();
-        let socket = Arc::new(Socket::Unix(ours));
-        let guest = house.connections.try_acquire(&socket).unwrap();
-        let client = Connection::new(Stream::new(socket, None).unwrap(), guest, house);
-        theirs.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-        (PendingPut::for_test(Box::new(client), &house.service), theirs, third)
+    /// Returns a pending put, the client's end of its connection, and another handle to the server's end.
+    fn pending_put(reactor: &Arc<Reactor>) -> (PendingPut, UnixStream, UnixStream) {
+        let (server, client) = UnixStream::pair().unwrap();
+        let server_handle = server.try_clone().unwrap();
+        let socket = Arc::new(Socket::Unix(server));
+        let permit = reactor.connections.try_acquire(&socket).unwrap();
+        let connection = Connection::new(Stream::new(socket, None).unwrap(), permit, reactor);
+        client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        (PendingPut::for_test(Box::new(connection), &reactor.app), client, server_handle)
     }
 
     fn read_response(stream: &mut UnixStream) -> String {
@@ -258,29 +262,29 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_read_does_not_delay_other_puts_of_its_batch() {
-        let house = test_reactor();
-        let (first, mut slow, mut full) = pending_put(&house);
-        let (second, mut quick, _) = pending_put(&house);
-        full.set_nonblocking(true).unwrap();
+        let reactor = test_reactor();
+        let (first, mut slow_client, mut slow_server) = pending_put(&reactor);
+        let (second, mut fast_client, _) = pending_put(&reactor);
+        slow_server.set_nonblocking(true).unwrap();
         let mut sent = 0;
         let error = loop {
-            match full.write(b" ") {
+            match slow_server.write(b" ") {
                 Ok(count) => sent += count,
                 Err(error) => break error,
             }
         };
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
-        full.set_nonblocking(false).unwrap();
+        slow_server.set_nonblocking(false).unwrap();
         let digest = Digest::compute(b"");
-        house.completed_puts().extend([(first, Some(digest)), (second, Some(digest))]);
+        reactor.completed_puts().extend([(first, Some(digest)), (second, Some(digest))]);
         thread::scope(|scope| {
-            scope.spawn(|| house.resume_completed(&mut WorkerBuffers::default()));
-            assert!(read_response(&mut quick).ends_with(&format!("{{\"digest\": \"{digest}\"}}")));
-            slow.read_exact(&mut vec![0; sent]).unwrap();
-            assert!(read_response(&mut slow).ends_with(&format!("{{\"digest\": \"{digest}\"}}")));
+            scope.spawn(|| reactor.resume_completed(&mut WorkerBuffers::default()));
+            assert!(read_response(&mut fast_client).ends_with(&format!("{{\"digest\": \"{digest}\"}}")));
+            slow_client.read_exact(&mut vec![0; sent]).unwrap();
+            assert!(read_response(&mut slow_client).ends_with(&format!("{{\"digest\": \"{digest}\"}}")));
         });
-        let (closed, waited) = std::sync::mpsc::channel();
-        house.shutdown(Box::new(move || closed.send(()).unwrap()));
-        waited.recv_timeout(TEST_TIMEOUT).unwrap();
+        let (drained_tx, drained_rx) = std::sync::mpsc::channel();
+        reactor.shutdown(Box::new(move || drained_tx.send(()).unwrap()));
+        drained_rx.recv_timeout(TEST_TIMEOUT).unwrap();
     }
 }

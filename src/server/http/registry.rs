@@ -1,5 +1,5 @@
-//! Who is inside: how many connections there are, in all and from each address, and which of them are idle.
-//! A guest is counted from before anything is spent on it until after all that it held is gone.
+//! Registry of the open connections of an endpoint: it limits them in total and per client address, and drains them. A
+//! connection is registered from before its resources are allocated until after they are released.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::socket::Socket;
 use crate::server::{Limits, TrustedProxies};
 
-/// All connections.
+/// Open connections and their limits.
 pub(super) struct ConnectionRegistry {
     max: usize,
     max_per_address: usize,
-    /// Who is not counted by address.
+    /// Peers without a limit per address.
     trusted_proxies: TrustedProxies,
     draining: AtomicBool,
     next_id: AtomicU64,
@@ -24,17 +24,17 @@ pub(super) struct ConnectionRegistry {
 struct RegistryState {
     connections: HashMap<u64, Arc<ConnectionHandle>>,
     addresses: HashMap<IpAddr, usize>,
-    /// Called when the last one leaves a roster that drains.
+    /// Callback that runs when the last connection ends during a drain.
     on_drained: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// What others may do to a connection.
+/// The part of a connection that other threads may access.
 struct ConnectionHandle {
     socket: Arc<Socket>,
     idle: Mutex<bool>,
 }
 
-/// One connection's place. It is free again when this goes.
+/// Permit of one connection. Dropping it removes the connection from the registry.
 pub(super) struct ConnectionPermit {
     registry: Arc<ConnectionRegistry>,
     id: u64,
@@ -54,50 +54,52 @@ impl ConnectionRegistry {
         }
     }
 
-    /// A place for a connection, idle at first; `None` if there is none left, at all or for its address.
+    /// Acquires a permit for a connection, which is idle at first. `None`: the limit in total or for its address is
+    /// reached.
     pub(super) fn try_acquire(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
         let address = socket.peer().filter(|&peer| !self.trusted_proxies.contains(peer)).map(limit_key);
-        let mut inside = self.lock();
-        if inside.connections.len() >= self.max {
+        let mut state = self.lock();
+        if state.connections.len() >= self.max {
             return None;
         }
         if let Some(address) = address {
-            let count = inside.addresses.entry(address).or_default();
+            let count = state.addresses.entry(address).or_default();
             if *count >= self.max_per_address {
                 return None;
             }
             *count += 1;
         }
-        let name = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let seat = Arc::new(ConnectionHandle { socket: Arc::clone(socket), idle: Mutex::new(true) });
-        inside.connections.insert(name, Arc::clone(&seat));
-        Some(ConnectionPermit { registry: Arc::clone(self), id: name, address, handle: seat })
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let handle = Arc::new(ConnectionHandle { socket: Arc::clone(socket), idle: Mutex::new(true) });
+        state.connections.insert(id, Arc::clone(&handle));
+        Some(ConnectionPermit { registry: Arc::clone(self), id, address, handle })
     }
 
-    /// Whether nobody is inside.
+    /// Returns whether there are no connections.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().connections.is_empty()
     }
 
-    /// Whether connections are to end with the request in hand.
+    /// Returns whether connections must be closed after their current request.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Ends all connections: the idle at once, the others after their request. Calls `when_empty` after the last.
+    /// Makes idle connections read end of file, and the others close after their current request. Calls `on_drained`
+    /// after the last connection has ended.
     pub(super) fn drain(&self, on_drained: Box<dyn FnOnce() + Send>) {
         self.draining.store(true, Ordering::SeqCst);
-        let mut inside = self.lock();
-        for seat in inside.connections.values() {
-            if *seat.lock() {
-                seat.socket.shutdown_read();
+        let mut state = self.lock();
+        for handle in state.connections.values() {
+            if *handle.lock() {
+                handle.socket.shutdown_read();
             }
         }
-        if inside.connections.is_empty() {
-            drop(inside);
+        if state.connections.is_empty() {
+            drop(state);
             on_drained();
         } else {
-            inside.on_drained = Some(on_drained);
+            state.on_drained = Some(on_drained);
         }
     }
 
@@ -113,29 +115,29 @@ impl ConnectionHandle {
 }
 
 impl ConnectionPermit {
-    /// What no other is called.
+    /// Returns the id of the connection, which is unique in its registry.
     pub(super) const fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whose connection it is.
+    /// Returns the client's address, or `None` on the Unix socket.
     pub(super) fn peer(&self) -> Option<IpAddr> {
         self.handle.socket.peer()
     }
 
-    /// No request is in hand: the connection may be ended. `false`: it is to end now.
+    /// Marks the connection idle. Returns `false` if the server is draining and the connection must be closed.
     pub(super) fn mark_idle(&self) -> bool {
         *self.handle.lock() = true;
-        // After the mark is set: either this sees the drain, or the drain sees the mark.
+        // The flag is set before this check: either this call sees the drain, or `drain` sees the flag.
         !self.registry.is_draining()
     }
 
-    /// A request has begun.
+    /// Marks the connection busy: a request has begun.
     pub(super) fn mark_busy(&self) {
         *self.handle.lock() = false;
     }
 
-    /// Whether the connection is to end with the request in hand.
+    /// Returns whether the connection must be closed after its current request.
     pub(super) fn is_draining(&self) -> bool {
         self.registry.is_draining()
     }
@@ -143,25 +145,25 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut inside = self.registry.lock();
-        inside.connections.remove(&self.id);
+        let mut state = self.registry.lock();
+        state.connections.remove(&self.id);
         if let Some(address) = self.address
-            && let Some(count) = inside.addresses.get_mut(&address)
+            && let Some(count) = state.addresses.get_mut(&address)
         {
             *count -= 1;
             if *count == 0 {
-                inside.addresses.remove(&address);
+                state.addresses.remove(&address);
             }
         }
-        let last = if inside.connections.is_empty() { inside.on_drained.take() } else { None };
-        drop(inside);
-        if let Some(when_empty) = last {
-            when_empty();
+        let on_drained = if state.connections.is_empty() { state.on_drained.take() } else { None };
+        drop(state);
+        if let Some(on_drained) = on_drained {
+            on_drained();
         }
     }
 }
 
-/// What counts as one address: of IPv6 the /64, since whoever has one address there has them all.
+/// Returns the address that is counted: in IPv6 the /64, because one client usually has all of its addresses.
 fn limit_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -178,9 +180,9 @@ mod tests {
 
     #[test]
     fn the_limit_key_is_one_ipv4_address_or_one_ipv6_64_bit_prefix() {
-        let household = |text: &str| limit_key(text.parse().unwrap()).to_string();
-        assert_eq!(household("192.0.2.1"), "192.0.2.1");
-        assert_eq!(household("::ffff:192.0.2.1"), "192.0.2.1");
-        assert_eq!(household("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        let key = |text: &str| limit_key(text.parse().unwrap()).to_string();
+        assert_eq!(key("192.0.2.1"), "192.0.2.1");
+        assert_eq!(key("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     }
 }

@@ -1,5 +1,5 @@
-//! Bytes in, a request's head or a refusal out. Pure, and stricter than the standard where that keeps out ambiguity.
-//! A head that passes has one meaning to every reader, and only what was understood of it goes further.
+//! Incremental parser of request heads, without I/O. It is stricter than RFC 9112 where that excludes ambiguity: an
+//! accepted head has only one meaning, and only known fields are passed on.
 
 mod fields;
 
@@ -9,54 +9,55 @@ use crate::server::api::{Method, Request, Response};
 pub(super) use fields::parse_field_lines;
 use fields::parse_headers;
 
-/// Of a request line, in bytes.
+/// Maximum length of a request line, in bytes.
 const MAX_REQUEST_LINE: usize = 8 << 10;
-/// Of a head, in bytes.
+/// Maximum length of a head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// Why a request is not taken. What follows it on the connection has no meaning.
+
+/// Rejection of a request. The bytes that follow the request on the connection must not be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestError {
     pub(super) status: u16,
     pub(super) message: &'static str,
 }
 
-/// A head that was understood.
+/// A parsed request head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// What it asks, the body still empty.
+    /// The request, with an empty body.
     pub(super) request: Request,
-    /// How the body is delimited.
+    /// Delimitation of the body.
     pub(super) framing: Framing,
-    /// Whether the client can take another reply on this connection.
+    /// The connection may be used for another request.
     pub(super) keep_alive: bool,
-    /// The SHA-256 of the token that came with it. The token itself goes no further.
+    /// SHA-256 of the bearer token. The token itself is dropped.
     pub(super) token: Option<Digest>,
-    /// What the client calls the request, if that is short and plain.
+    /// The client's request id, if it is short and safe to log.
     pub(super) id: Option<String>,
-    /// For whom a proxy says that it came (`X-Forwarded-For`).
+    /// Value of `X-Forwarded-For`, not verified.
     pub(super) forwarded: Option<String>,
-    /// Whether the client waits for `100 Continue` before it sends the body.
+    /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
 }
 
-/// How a body is delimited.
+/// Delimitation of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(u64),
     Chunked,
 }
 
-/// Finds where a head ends, each byte looked at once however it comes in pieces.
+/// Incremental parser of a head. Each byte is checked once, however the input is split.
 #[derive(Debug, Default)]
 pub(super) struct HeadParser {
     checked: usize,
-    /// What the request line says, and where it ends, before its CR.
+    /// The parsed request line, and the offset of its CR.
     request_line: Option<(Request, HttpVersion, usize)>,
 }
 
 impl From<RequestError> for Response {
-    fn from(refusal: RequestError) -> Self {
-        Self::error(refusal.status, refusal.message)
+    fn from(error: RequestError) -> Self {
+        Self::error(error.status, error.message)
     }
 }
 
@@ -71,56 +72,57 @@ impl RequestError {
 }
 
 impl HeadParser {
-    /// The head that `bytes` begin with and its length, or `None` while it is not whole.
+    /// Returns the head at the start of `bytes` and its length, or `None` if it is incomplete.
     ///
-    /// To be called again with the same bytes and more.
+    /// While the head is incomplete, call it again with the same bytes and those that follow.
     pub(super) fn parse(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
         let Some(end) = self.find_end(bytes)? else { return Ok(None) };
-        let (request, version, line) = self.request_line.take().expect("a head that ended has a first line");
-        parse_headers(request, version, &bytes[line + 2..end]).map(|head| Some((head, end)))
+        let (request, version, line_end) = self.request_line.take().expect("a complete head has a request line");
+        parse_headers(request, version, &bytes[line_end + 2..end]).map(|head| Some((head, end)))
     }
 
     fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestError> {
         while self.checked < bytes.len() {
-            let (from, to) = (self.checked, bytes.len().min(self.checked + SCAN_WIDTH));
-            let is_plain = bytes[from..].first_chunk().copied().is_some_and(byte_class::has_no_controls);
-            // What may end a line or break a limit is looked at byte by byte.
-            if !is_plain || to > MAX_REQUEST_LINE || bytes[..from].ends_with(b"\r") {
-                for at in from..to {
-                    if self.is_end_at(bytes, at)? {
-                        return Ok(Some(at + 1));
+            let (start, end) = (self.checked, bytes.len().min(self.checked + SCAN_WIDTH));
+            let is_plain = bytes[start..].first_chunk().copied().is_some_and(byte_class::has_no_controls);
+            // Bytes that may end a line or exceed a limit are checked one by one.
+            if !is_plain || end > MAX_REQUEST_LINE || bytes[..start].ends_with(b"\r") {
+                for offset in start..end {
+                    if self.is_end_at(bytes, offset)? {
+                        return Ok(Some(offset + 1));
                     }
                 }
             }
-            self.checked = to;
+            self.checked = end;
         }
         Ok(None)
     }
 
-    /// Looks at one byte, and tells whether the head ends with it.
-    fn is_end_at(&mut self, bytes: &[u8], at: usize) -> Result<bool, RequestError> {
-        let (previous, byte) = (at.checked_sub(1).map_or(0, |previous| bytes[previous]), bytes[at]);
+    /// Checks one byte. Returns whether it ends the head.
+    fn is_end_at(&mut self, bytes: &[u8], offset: usize) -> Result<bool, RequestError> {
+        let (previous, byte) = (offset.checked_sub(1).map_or(0, |previous| bytes[previous]), bytes[offset]);
         if !byte_class::is_legal_after(previous, byte) {
             return Err(RequestError::bad_request("Control character in the head"));
         }
-        if at >= MAX_HEAD {
+        if offset >= MAX_HEAD {
             return Err(RequestError::new(431, "Request head too large"));
         }
         match self.request_line {
             None if byte == b'\n' => {
-                // Said at once: who speaks another protocol may not send more until it is answered.
-                let (request, version) = parse_request_line(&bytes[..at - 1])?;
-                self.request_line = Some((request, version, at - 1));
+                // The line is checked before the head is complete: a client of another protocol may wait for a response
+                // here.
+                let (request, version) = parse_request_line(&bytes[..offset - 1])?;
+                self.request_line = Some((request, version, offset - 1));
                 Ok(false)
             }
-            None if at > MAX_REQUEST_LINE => Err(RequestError::new(414, "Request line too long")),
-            Some(_) => Ok(byte == b'\n' && bytes[..at - 1].ends_with(b"\r\n")),
+            None if offset > MAX_REQUEST_LINE => Err(RequestError::new(414, "Request line too long")),
+            Some(_) => Ok(byte == b'\n' && bytes[..offset - 1].ends_with(b"\r\n")),
             None => Ok(false),
         }
     }
 }
 
-/// The minor version of HTTP/1.
+/// Minor version of HTTP/1.
 type HttpVersion = u8;
 
 fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestError> {
@@ -151,8 +153,8 @@ fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestErro
     Ok((request, minor))
 }
 
-/// Whether `byte` may stand in a method or a field's name (RFC 9110, 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
+/// Returns whether `byte` may occur in a method or field name (RFC 9110, 5.6.2).
+fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

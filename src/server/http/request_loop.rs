@@ -1,5 +1,5 @@
-//! A client that is served: its requests, one after the other, each within its time, until it rests. After a request
-//! that was not understood nothing more is read as one.
+//! Request loop of one connection: reads, executes and answers requests until the connection is idle. Each step has a
+//! deadline. After a malformed request, nothing more is parsed.
 
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -14,50 +14,50 @@ use crate::server::api::{Method, Request, Response};
 use crate::server::app::{OutgoingResponse, RequestLog, service_unavailable};
 use crate::server::budget::Reservation;
 
-/// How finely the memory for a body is accounted for.
+/// Granularity of memory reservations for a body, in bytes.
 const RESERVATION_STEP: u64 = 64 << 10;
-/// The longest body, in bytes, that a thread on duty sends: others want to be served as well.
+/// Maximum length of a response body that a leader writes, in bytes. A longer one would delay other connections.
 const MAX_LEADER_BODY: usize = 256 << 10;
 
-/// A client that is served.
+/// A connection while a worker serves it.
 pub(super) struct RequestLoop<'a> {
     pub(super) connection: Box<Connection>,
     pub(super) buffers: &'a mut WorkerBuffers,
     pub(super) reactor: &'a Reactor,
 }
 
-/// How a connection ends.
+/// Manner of closing a connection.
 pub(super) enum Close {
-    /// The client went away, or was silent for too long: nobody reads what would be said.
+    /// Nothing more is sent: the client is gone or was silent for too long, or the server is draining.
     Abrupt,
-    /// Something was said last; the client may still be sending.
+    /// A response was sent, but the client may still be sending.
     Lingering,
 }
 
-/// What came of reading a request.
+/// Result of reading a request.
 enum ReadOutcome {
     Request {
         request: Request,
         keep_alive: bool,
         reservation: Option<Reservation>,
     },
-    /// `keep`: the body, if there is one, does not stand in the way of another request.
-    Refused {
-        reply: Response,
+    /// `keep_alive`: another request may follow, because there is no body to skip.
+    Rejected {
+        response: Response,
         method: Method,
         keep_alive: bool,
     },
 }
 
-/// What a client does next.
+/// Next step of a connection.
 pub(super) enum Step {
     AwaitNext,
     Coalesce(Box<ParsedPut>, Vec<u8>),
 }
 
 impl ReadOutcome {
-    const fn refused(reply: Response, method: Method) -> Self {
-        Self::Refused { reply, method, keep_alive: false }
+    const fn rejected(response: Response, method: Method) -> Self {
+        Self::Rejected { response, method, keep_alive: false }
     }
 }
 
@@ -68,15 +68,15 @@ impl From<io::Error> for Close {
 }
 
 impl RequestLoop<'_> {
-    /// How the client is left, and the duty if nothing had to be waited for.
-    pub(super) fn into_outcome(mut self, next: Result<Step, Close>) -> (Outcome, Option<LeaderToken>) {
-        match next {
+    /// Closes the connection if serving failed. Returns its state, and the leader token if serving never blocked.
+    pub(super) fn into_outcome(mut self, step: Result<Step, Close>) -> (Outcome, Option<LeaderToken>) {
+        match step {
             Err(Close::Abrupt) => self.connection.stream.send_close_notify(),
             Err(Close::Lingering) => self.connection.stream.lingering_close(),
             Ok(_) => {}
         }
-        let duty = self.connection.stream.take_leader();
-        let left = match next {
+        let leader = self.connection.stream.take_leader();
+        let outcome = match step {
             Ok(Step::AwaitNext) => Outcome::Idle(self.connection),
             Ok(Step::Coalesce(put, line)) => Outcome::Coalesce(
                 PendingPut { connection: self.connection, put, unread: self.buffers.take_unread() },
@@ -84,18 +84,18 @@ impl RequestLoop<'_> {
             ),
             Err(_) => Outcome::Closed,
         };
-        (left, duty)
+        (outcome, leader)
     }
 
-    /// Serves one request and all that follow without a rest.
+    /// Serves one request, then all buffered ones.
     pub(super) fn serve(&mut self) -> Result<Step, Close> {
         match self.serve_one()? {
             None => self.serve_buffered(),
-            Some(join) => Ok(join),
+            Some(step) => Ok(step),
         }
     }
 
-    /// Serves what has come already.
+    /// Serves all requests whose first bytes are buffered.
     pub(super) fn serve_buffered(&mut self) -> Result<Step, Close> {
         loop {
             if self.buffers.read_buf.is_empty() {
@@ -106,81 +106,86 @@ impl RequestLoop<'_> {
                     return Ok(Step::AwaitNext);
                 }
             }
-            if let Some(join) = self.serve_one()? {
-                return Ok(join);
+            if let Some(step) = self.serve_one()? {
+                return Ok(step);
             }
         }
     }
 
-    /// Reads one request. It is served, and there may be another; or it goes together with others.
+    /// Serves one request. Returns [`Step::Coalesce`] without a response if its put joins a batch.
     fn serve_one(&mut self) -> Result<Option<Step>, Close> {
         if self.buffers.read_buf.is_empty() {
             self.fill_read_buf(deadline_after(Instant::now(), self.reactor.limits.idle_timeout))?;
         }
         self.connection.permit.mark_busy();
         self.connection.requests_remaining = self.connection.requests_remaining.saturating_sub(1);
-        let service = &self.reactor.service;
-        let mut trace = RequestLog::new(service, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
-        let (answer, asked) = match self.read_request(&mut trace)? {
-            ReadOutcome::Refused { reply, method, keep_alive: keep } => {
-                (reply.into(), RequestContext { request_log: trace, method, keep_alive: keep, _reservation: None })
+        let app = &self.reactor.app;
+        let mut request_log = RequestLog::new(app, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
+        let (response, context) = match self.read_request(&mut request_log)? {
+            ReadOutcome::Rejected { response, method, keep_alive } => {
+                (response.into(), RequestContext { request_log, method, keep_alive, _reservation: None })
             }
-            ReadOutcome::Request { request, keep_alive, reservation: held } => {
-                let asked =
-                    RequestContext { request_log: trace, method: request.method, keep_alive, _reservation: held };
-                if let Some(answer) = service.cached_response(&request) {
-                    (answer, asked)
-                } else if let Some(line) = service.batch_line(&request) {
-                    return Ok(Some(Step::Coalesce(Box::new(ParsedPut { request, context: asked }), line)));
+            ReadOutcome::Request { request, keep_alive, reservation } => {
+                let context =
+                    RequestContext { request_log, method: request.method, keep_alive, _reservation: reservation };
+                if let Some(response) = app.cached_response(&request) {
+                    (response, context)
+                } else if let Some(line) = app.batch_line(&request) {
+                    return Ok(Some(Step::Coalesce(Box::new(ParsedPut { request, context }), line)));
                 } else {
-                    (self.execute(request), asked)
+                    (self.execute(request), context)
                 }
             }
         };
-        self.respond_and_log(&answer, &asked).map(|()| None)
+        self.respond_and_log(&response, &context).map(|()| None)
     }
 
-    /// The service's answer, which has to be waited for.
+    /// Executes the request. It may block, so leadership is given up.
     pub(super) fn execute(&mut self, request: Request) -> OutgoingResponse {
         self.connection.stream.release_leadership();
-        self.reactor.service.handle(request)
+        self.reactor.app.handle(request)
     }
 
-    /// Sends the reply, after which there may be another request.
-    pub(super) fn respond_and_log(&mut self, answer: &OutgoingResponse, asked: &RequestContext) -> Result<(), Close> {
-        let RequestContext { request_log: trace, method, .. } = asked;
-        let keep = asked.keep_alive && self.connection.requests_remaining > 0 && !self.connection.permit.is_draining();
-        let sent = self.write_response(answer, *method, keep, &trace.id);
-        let bytes = if *method == Method::Head { 0 } else { answer.response.body.len() as u64 };
+    /// Writes the response and logs the request. On success, another request may follow.
+    pub(super) fn respond_and_log(
+        &mut self,
+        response: &OutgoingResponse,
+        context: &RequestContext,
+    ) -> Result<(), Close> {
+        let RequestContext { request_log, method, .. } = context;
+        let keep_alive =
+            context.keep_alive && self.connection.requests_remaining > 0 && !self.connection.permit.is_draining();
+        let sent = self.write_response(response, *method, keep_alive, &request_log.id);
+        let bytes = if *method == Method::Head { 0 } else { response.response.body.len() as u64 };
         self.reactor
-            .service
-            .record(trace, answer.response.status, bytes, || self.connection.stream.release_leadership());
+            .app
+            .record(request_log, response.response.status, bytes, || self.connection.stream.release_leadership());
         sent?;
-        if keep { Ok(()) } else { Err(Close::Lingering) }
+        if keep_alive { Ok(()) } else { Err(Close::Lingering) }
     }
 
-    fn read_request(&mut self, trace: &mut RequestLog) -> Result<ReadOutcome, Close> {
+    fn read_request(&mut self, request_log: &mut RequestLog) -> Result<ReadOutcome, Close> {
         let mut head = match self.read_head() {
             Ok(Ok(head)) => head,
-            Ok(Err(refusal)) => return Ok(ReadOutcome::refused(refusal.into(), Method::Other)),
+            Ok(Err(error)) => return Ok(ReadOutcome::rejected(error.into(), Method::Other)),
             Err(error) => return map_timeout(error, "Request head took too long"),
         };
         let method = head.request.method;
-        trace.set_request(&head.request, head.id.take());
+        request_log.set_request(&head.request, head.id.take());
         if let (Some(peer), Some(forwarded)) = (self.connection.permit.peer(), &head.forwarded) {
-            trace.peer = Peer::Address(self.reactor.limits.trusted_proxies.client_addr(peer, forwarded));
+            request_log.peer = Peer::Address(self.reactor.limits.trusted_proxies.client_addr(peer, forwarded));
         }
-        match self.reactor.service.authorize(&head.request, head.token, self.reactor.side) {
-            Ok(user) => trace.user = user,
-            Err(reply) => {
-                let keep = head.keep_alive && head.framing == Framing::Length(0);
-                return Ok(ReadOutcome::Refused { reply, method, keep_alive: keep });
+        match self.reactor.app.authorize(&head.request, head.token, self.reactor.kind) {
+            Ok(user) => request_log.user = user,
+            Err(response) => {
+                let keep_alive = head.keep_alive && head.framing == Framing::Length(0);
+                return Ok(ReadOutcome::Rejected { response, method, keep_alive });
             }
         }
-        let refused = |reply| Ok(ReadOutcome::refused(reply, method));
+        let rejected = |response| Ok(ReadOutcome::rejected(response, method));
         let mut body = match BodyDecoder::new(head.framing, self.reactor.limits.max_body) {
             Ok(body) => body,
-            Err(refusal) => return refused(refusal.into()),
+            Err(error) => return rejected(error.into()),
         };
         if head.expects_continue && !body.is_complete() && self.buffers.read_buf.is_empty() {
             let length = match head.framing {
@@ -188,77 +193,87 @@ impl RequestLoop<'_> {
                 Framing::Chunked => None,
             };
             self.connection.stream.release_leadership();
-            if let Some(reply) = self.reactor.service.early_response(&head.request, length) {
-                return refused(reply);
+            if let Some(response) = self.reactor.app.early_response(&head.request, length) {
+                return rejected(response);
             }
             self.connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_deadline())?;
         }
         self.read_body(head, &mut body)
     }
 
-    /// Reads a head off the stream, within its time.
+    /// Reads a head within its timeout.
     fn read_head(&mut self) -> io::Result<Result<Head, RequestError>> {
         let deadline = deadline_after(Instant::now(), self.reactor.limits.head_timeout);
-        let mut scan = HeadParser::default();
+        let mut parser = HeadParser::default();
         loop {
-            match scan.parse(&self.buffers.read_buf) {
+            match parser.parse(&self.buffers.read_buf) {
                 Ok(Some((head, end))) => {
                     self.buffers.read_buf.drain(..end);
                     return Ok(Ok(head));
                 }
                 Ok(None) => {}
-                Err(refusal) => return Ok(Err(refusal)),
+                Err(error) => return Ok(Err(error)),
             }
             self.fill_read_buf(deadline)?;
         }
     }
 
-    /// Reads a body off the stream, within its time and the memory that there is.
+    /// Reads a body within its deadline and the memory budget.
     fn read_body(&mut self, head: Head, body: &mut BodyDecoder) -> Result<ReadOutcome, Close> {
         let mut request = head.request;
         if body.is_complete() {
             return Ok(ReadOutcome::Request { request, keep_alive: head.keep_alive, reservation: None });
         }
-        let refused = |reply| Ok(ReadOutcome::refused(reply, request.method));
-        let mut memory = self.reactor.service.budget().reserve();
-        let mut accounted = 0;
+        let rejected = |response| Ok(ReadOutcome::rejected(response, request.method));
+        let mut reservation = self.reactor.app.budget().reserve();
+        let mut reserved = 0;
         if let Framing::Length(length) = head.framing {
             request.body.reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
         }
-        let mut pace = RateDeadline::new(self.reactor.limits.body_timeout, self.reactor.limits.min_rate);
+        let mut rate_deadline = RateDeadline::new(self.reactor.limits.body_timeout, self.reactor.limits.min_rate);
         loop {
             let expected = body.received() + self.buffers.read_buf.len() as u64;
-            if expected > accounted {
-                let more = (expected - accounted).next_multiple_of(RESERVATION_STEP);
-                if !memory.try_grow(more) {
-                    return refused(service_unavailable());
+            if expected > reserved {
+                let more = (expected - reserved).next_multiple_of(RESERVATION_STEP);
+                if !reservation.try_grow(more) {
+                    return rejected(service_unavailable());
                 }
-                accounted += more;
+                reserved += more;
             }
             match body.decode(&self.buffers.read_buf, &mut request.body) {
                 Ok(count) => drop(self.buffers.read_buf.drain(..count)),
-                Err(refusal) => return refused(refusal.into()),
+                Err(error) => return rejected(error.into()),
             }
             if body.is_complete() {
-                return Ok(ReadOutcome::Request { request, keep_alive: head.keep_alive, reservation: Some(memory) });
+                return Ok(ReadOutcome::Request {
+                    request,
+                    keep_alive: head.keep_alive,
+                    reservation: Some(reservation),
+                });
             }
-            if let Err(error) = self.fill_read_buf(pace.deadline()) {
+            if let Err(error) = self.fill_read_buf(rate_deadline.deadline()) {
                 return map_timeout(error, "Request body took too long");
             }
-            pace.record_progress(self.buffers.read_buf.len());
+            rate_deadline.record_progress(self.buffers.read_buf.len());
         }
     }
 
-    fn write_response(&mut self, answer: &OutgoingResponse, method: Method, keep: bool, id: &str) -> io::Result<()> {
-        if answer.response.body.len() > MAX_LEADER_BODY {
+    fn write_response(
+        &mut self,
+        response: &OutgoingResponse,
+        method: Method,
+        keep_alive: bool,
+        id: &str,
+    ) -> io::Result<()> {
+        if response.response.body.len() > MAX_LEADER_BODY {
             self.connection.stream.release_leadership();
         }
-        let pace = self.write_deadline();
-        let (head, body) = self.buffers.encoder.encode(&answer.response, method != Method::Head, keep, id);
-        self.connection.stream.write(head, body, pace)
+        let rate_deadline = self.write_deadline();
+        let (head, body) = self.buffers.encoder.encode(&response.response, method != Method::Head, keep_alive, id);
+        self.connection.stream.write(head, body, rate_deadline)
     }
 
-    /// Reads on; an error if nothing more comes.
+    /// Adds received bytes to the read buffer. End of file is an error.
     fn fill_read_buf(&mut self, deadline: Instant) -> io::Result<()> {
         match self.connection.stream.read(&mut self.buffers.read_buf, deadline)? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
@@ -271,10 +286,10 @@ impl RequestLoop<'_> {
     }
 }
 
-/// Who is too slow is told so; who went away is not.
+/// Turns a timeout into a 408 response. After other errors, there is no response.
 fn map_timeout(error: io::Error, message: &'static str) -> Result<ReadOutcome, Close> {
     match error.kind() {
-        ErrorKind::TimedOut => Ok(ReadOutcome::refused(Response::error(408, message), Method::Other)),
+        ErrorKind::TimedOut => Ok(ReadOutcome::rejected(Response::error(408, message), Method::Other)),
         _ => Err(error.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! What is taken as a head, what is refused and how, and that it does not matter in which pieces it comes.
+//! Accepted and rejected heads, some of them also in pieces of any size.
 
 use super::fields::MAX_HEADER_FIELDS;
 use super::*;
@@ -44,11 +44,11 @@ fn a_head_parses_the_same_in_pieces_of_any_size() {
     let text = request_with("Accept: */*\r\nContent-Length: 3");
     let bytes = format!("{text}foo");
     for step in 1..text.len() {
-        let mut scan = HeadParser::default();
+        let mut parser = HeadParser::default();
         let mut end = 0;
         let found = loop {
             end = (end + step).min(bytes.len());
-            if let Some(found) = scan.parse(&bytes.as_bytes()[..end]).unwrap() {
+            if let Some(found) = parser.parse(&bytes.as_bytes()[..end]).unwrap() {
                 break found;
             }
         };
@@ -59,15 +59,15 @@ fn a_head_parses_the_same_in_pieces_of_any_size() {
 
 #[test]
 fn an_illegal_control_byte_is_rejected_at_any_position() {
-    for place in 0..3 * SCAN_WIDTH {
-        let before = "v".repeat(place);
-        for bad in ["\0", "\x1f", "\x7f", "\n", "\rv", "\r\r\n", "\r\0"] {
-            let text = request_with(&format!("A: {before}{bad}{}", "v".repeat(3 * SCAN_WIDTH - place)));
-            let at = text.find("A: ").unwrap() + 3 + place;
-            // As soon as it is there, and not before.
-            assert_eq!(parse_head(&text.as_bytes()[..at]), Ok(None));
-            assert_eq!(error_status(&text[..at + bad.len()]), 400, "{bad:?} after {place}");
-            assert_eq!(error_status(&text), 400, "{bad:?} after {place}");
+    for count in 0..3 * SCAN_WIDTH {
+        let before = "v".repeat(count);
+        for invalid in ["\0", "\x1f", "\x7f", "\n", "\rv", "\r\r\n", "\r\0"] {
+            let text = request_with(&format!("A: {before}{invalid}{}", "v".repeat(3 * SCAN_WIDTH - count)));
+            let offset = text.find("A: ").unwrap() + 3 + count;
+            // The byte is rejected when it arrives, not before.
+            assert_eq!(parse_head(&text.as_bytes()[..offset]), Ok(None));
+            assert_eq!(error_status(&text[..offset + invalid.len()]), 400, "{invalid:?} after {count}");
+            assert_eq!(error_status(&text), 400, "{invalid:?} after {count}");
         }
         let head = expect_head(&request_with(&format!("Accept: v{before}\t~ v")));
         assert!(head.request.accept.unwrap().contains("\t~ v"));
@@ -158,11 +158,11 @@ fn malformed_header_fields_are_rejected_with_400() {
 fn http_1_1_requires_a_host_and_two_hosts_are_always_rejected() {
     assert_eq!(error_status("GET / HTTP/1.1\r\n\r\n"), 400);
     assert_eq!(error_status("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
-    for bad in ["a, b", "a/b", "a b", "u@a", "a\\b", "\u{e9}"] {
-        assert_eq!(error_status(format!("GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n")), 400, "{bad}");
+    for invalid in ["a, b", "a/b", "a b", "u@a", "a\\b", "\u{e9}"] {
+        assert_eq!(error_status(format!("GET / HTTP/1.1\r\nHost: {invalid}\r\n\r\n")), 400, "{invalid}");
     }
-    for good in ["", "a:8443", "[::1]:8443", "a.example"] {
-        assert!(parse_head(format!("GET / HTTP/1.1\r\nHost: {good}\r\n\r\n").as_bytes()).is_ok(), "{good}");
+    for valid in ["", "a:8443", "[::1]:8443", "a.example"] {
+        assert!(parse_head(format!("GET / HTTP/1.1\r\nHost: {valid}\r\n\r\n").as_bytes()).is_ok(), "{valid}");
     }
 }
 
@@ -205,8 +205,8 @@ fn request_line_head_and_field_count_are_accepted_up_to_their_limits() {
         assert_eq!(error_status("a".repeat(MAX_REQUEST_LINE + more)), 414);
     }
     let sized = |length: usize| {
-        let rest = request_with("A: ").len();
-        request_with(&format!("A: {}", "a".repeat(length - rest)))
+        let overhead = request_with("A: ").len();
+        request_with(&format!("A: {}", "a".repeat(length - overhead)))
     };
     assert!(parse_head(sized(MAX_HEAD).as_bytes()).unwrap().is_some());
     for more in 1..=2 * SCAN_WIDTH {
@@ -227,12 +227,12 @@ fn an_expectation_other_than_100_continue_is_417() {
 #[test]
 fn no_input_byte_makes_the_parser_panic() {
     let seed = request_with("Content-Length: 3\r\nTransfer-Encoding: chunked\r\nHost: b").into_bytes();
-    for at in 0..seed.len() {
+    for offset in 0..seed.len() {
         for byte in 0..=255 {
             let mut bytes = seed.clone();
-            bytes[at] = byte;
+            bytes[offset] = byte;
             let _ = parse_head(&bytes);
-            let _ = parse_head(&bytes[at..]);
+            let _ = parse_head(&bytes[offset..]);
         }
     }
 }
@@ -259,7 +259,7 @@ fn a_request_id_is_kept_only_if_it_is_short_and_safe_to_log() {
         HeadParser::default().parse(bytes.as_bytes()).unwrap().unwrap().0.id
     };
     assert_eq!(id("a-B_1.c"), Some("a-B_1.c".to_owned()));
-    for bad in ["", "a b", "a\"b", "a/b", &"a".repeat(65)] {
-        assert_eq!(id(bad), None, "{bad}");
+    for invalid in ["", "a b", "a\"b", "a/b", &"a".repeat(65)] {
+        assert_eq!(id(invalid), None, "{invalid}");
     }
 }

@@ -1,4 +1,5 @@
-//! How a reply's head is written: the status, the connection's own fields, the reply's fields.
+//! Encoder of responses: status line, fields of the connection, fields of the response. The `Date` field is formatted
+//! once per second.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,14 +9,14 @@ use time::macros::format_description;
 
 use crate::server::api::Response;
 
-/// An HTTP date (RFC 9110, 5.6.7).
+/// Format of the `Date` field (RFC 9110, 5.6.7).
 const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("Date: [weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT\r\n");
 
-/// Bodies up to this length go out in the same write as the head; longer ones are not copied for that.
+/// Maximum length of a body that is copied behind its head, so that both are sent by one write, in bytes.
 const MAX_INLINE_BODY: usize = 16 << 10;
 
-/// Writes heads, and keeps the date that is good for the whole second.
+/// Encoder with a reused buffer and the `Date` field of the current second.
 #[derive(Default)]
 pub(super) struct ResponseEncoder {
     second: u64,
@@ -24,11 +25,12 @@ pub(super) struct ResponseEncoder {
 }
 
 impl ResponseEncoder {
-    /// The bytes of `reply`, in two parts. `keep_alive` tells the client whether it may ask again, `id` which request
-    /// this was.
+    /// Encodes `response`. Returns two parts, to be written one after the other.
+    ///
+    /// `keep_alive` determines the `Connection` field, `id` is the `X-Request-Id`.
     pub(super) fn encode<'a>(
         &'a mut self,
-        reply: &'a Response,
+        response: &'a Response,
         with_body: bool,
         keep_alive: bool,
         id: &str,
@@ -38,22 +40,22 @@ impl ResponseEncoder {
         out.clear();
         let mut add = |part: &str| out.extend_from_slice(part.as_bytes());
         add("HTTP/1.1 ");
-        add(&reply.status.to_string());
+        add(&response.status.to_string());
         add(" ");
-        add(reason_phrase(reply.status));
+        add(reason_phrase(response.status));
         add("\r\n");
         add(&self.date);
-        add(&reply.raw_headers);
+        add(&response.raw_headers);
         add("X-Request-Id: ");
         add(id);
         add("\r\n");
-        if !matches!(reply.status, 204 | 304) {
+        if !matches!(response.status, 204 | 304) {
             add("Content-Length: ");
-            add(&reply.content_length.to_string());
+            add(&response.content_length.to_string());
             add("\r\n");
         }
         add(if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
-        let body = if with_body { reply.body.as_slice() } else { &[] };
+        let body = if with_body { response.body.as_slice() } else { &[] };
         if body.len() > MAX_INLINE_BODY {
             return (out, body);
         }
@@ -105,13 +107,13 @@ mod tests {
 
     #[test]
     fn a_short_response_is_one_slice_and_a_long_body_is_not_copied() {
-        let mut writer = ResponseEncoder::default();
+        let mut encoder = ResponseEncoder::default();
         let short = Response::json(200, b"{}".to_vec());
-        let (head, body) = writer.encode(&short, true, true, "a");
+        let (head, body) = encoder.encode(&short, true, true, "a");
         assert!(head.ends_with(b"X-Request-Id: a\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n{}"));
         assert!(head.starts_with(b"HTTP/1.1 200 OK\r\nDate: ") && body.is_empty());
         let long = Response::json(200, vec![b' '; MAX_INLINE_BODY + 1]);
-        assert_eq!(writer.encode(&long, true, false, "a").1, long.body);
-        assert_eq!(writer.encode(&long, false, false, "a").1, b"");
+        assert_eq!(encoder.encode(&long, true, false, "a").1, long.body);
+        assert_eq!(encoder.encode(&long, false, false, "a").1, b"");
     }
 }

@@ -1,4 +1,4 @@
-//! The sockets of clients and the listeners that they come from: TCP, and the local door beside a store.
+//! Listeners and client sockets: TCP, and the Unix socket of the local endpoint.
 
 use std::fs::{self, Permissions};
 use std::io::{self, IoSlice, Read, Write};
@@ -15,28 +15,28 @@ use rustix::net::{recv, send, sendmsg};
 
 use crate::unix_path;
 
-/// Clients that may wait to be let in.
+/// Maximum number of connections that wait for `accept` on the Unix socket.
 const BACKLOG: i32 = 4096;
 
-/// What connections come from.
+/// A listening socket.
 pub(in crate::server) enum Listener {
     Tcp(TcpListener),
     Unix(UnixSocketListener),
 }
 
-/// A listener with a name among the files, which goes with it.
+/// A listening Unix socket. Dropping it removes its file.
 pub(in crate::server) struct UnixSocketListener {
     listener: UnixListener,
     path: PathBuf,
 }
 
-/// A connection to a client.
+/// A connected client socket. TCP sockets have the client's address.
 pub(super) enum Socket {
     Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
 }
 
-/// How a socket is read and written.
+/// Reader and writer of a socket, blocking or not.
 pub(super) struct SocketIo<'a> {
     socket: &'a Socket,
     blocking: bool,
@@ -48,13 +48,14 @@ impl Listener {
         Self::from_tcp(TcpListener::bind(address.to_socket_addrs()?.collect::<Vec<_>>().as_slice())?)
     }
 
-    /// Takes over a socket that listens already.
+    /// Takes over a TCP socket that listens already.
     pub(in crate::server) fn from_tcp(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self::Tcp(listener))
     }
 
-    /// Listens at `path`, for the owner only. What is there is taken away: only who has the store may call this.
+    /// Listens at `path`, for the owner only. A file at `path` is removed, so the caller must hold the lock of the
+    /// store.
     pub(in crate::server) fn bind_unix(path: &Path) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -63,13 +64,13 @@ impl Listener {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         unix_path::with_address(path, |address| rustix::net::bind(&socket, address))?;
-        // Nobody gets in before this: it does not listen yet.
+        // The permissions are set before `listen`, so no other user can connect in between.
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(Self::Unix(UnixSocketListener { listener: UnixListener::from(socket), path: path.to_owned() }))
     }
 
-    /// Where it listens, if that is an address.
+    /// Returns the bound address of a TCP listener.
     pub(in crate::server) fn address(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr(),
@@ -77,14 +78,14 @@ impl Listener {
         }
     }
 
-    /// The next connection; `WouldBlock` if none waits.
+    /// Accepts a pending connection. Returns the error `WouldBlock` if there is none.
     pub(super) fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
                 stream.set_nonblocking(false)?;
-                // A reply is written at once, or in long runs: waiting for more to send only costs time.
-                // It fails only when the connection is gone again, which shows when it is read.
+                // Responses are written in large pieces, so Nagle's algorithm would only delay them. An error means
+                // that the connection is gone, which the next read reports.
                 let _ = stream.set_nodelay(true);
                 Ok(Socket::Tcp(stream, peer.ip()))
             }
@@ -99,7 +100,7 @@ impl Listener {
 
 impl Drop for UnixSocketListener {
     fn drop(&mut self) {
-        // What stays behind is taken away by who opens the store next.
+        // A file that is left behind is removed by the next `bind_unix`.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -114,7 +115,7 @@ impl AsFd for Listener {
 }
 
 impl Socket {
-    /// Whom to count it with; `None`: it came by the local door.
+    /// Returns the client's address, or `None` on the Unix socket.
     pub(super) const fn peer(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(_, peer) => Some(*peer),
@@ -122,40 +123,41 @@ impl Socket {
         }
     }
 
-    pub(super) fn set_read_timeout(&self, time: Duration) -> io::Result<()> {
+    pub(super) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(stream, _) => stream.set_read_timeout(Some(time)),
-            Self::Unix(stream) => stream.set_read_timeout(Some(time)),
+            Self::Tcp(stream, _) => stream.set_read_timeout(Some(timeout)),
+            Self::Unix(stream) => stream.set_read_timeout(Some(timeout)),
         }
     }
 
-    pub(super) fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
+    pub(super) fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(stream, _) => stream.set_write_timeout(Some(time)),
-            Self::Unix(stream) => stream.set_write_timeout(Some(time)),
+            Self::Tcp(stream, _) => stream.set_write_timeout(Some(timeout)),
+            Self::Unix(stream) => stream.set_write_timeout(Some(timeout)),
         }
     }
 
-    /// Whoever reads sees the end, after what has come already.
+    /// Makes reads return end of file after the data that was received.
     pub(super) fn shutdown_read(&self) {
         self.shutdown(Shutdown::Read);
     }
 
-    /// The client sees the end, after what was written.
+    /// Makes the client read end of file after the data that was written.
     pub(super) fn shutdown_write(&self) {
         self.shutdown(Shutdown::Write);
     }
 
-    /// For reading and writing: waiting as long as the time-outs say, or not at all.
+    /// Returns a reader and writer. If `blocking`, calls block up to the timeouts of the socket.
     pub(super) const fn io(&self, blocking: bool) -> SocketIo<'_> {
         SocketIo { socket: self, blocking }
     }
 
-    /// Writes what can be written at once, and throws away what has come.
-    pub(super) fn send_and_close(&self, words: &[u8]) -> io::Result<()> {
-        let mut access = self.io(false);
-        let _ = access.read(&mut [0; 4096]);
-        if access.write(words)? < words.len() {
+    /// Discards received data, writes `response` without blocking, and shuts down writing. Fails if the response does
+    /// not fit the socket buffer.
+    pub(super) fn send_and_close(&self, response: &[u8]) -> io::Result<()> {
+        let mut io = self.io(false);
+        let _ = io.read(&mut [0; 4096]);
+        if io.write(response)? < response.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.shutdown_write();
@@ -163,7 +165,7 @@ impl Socket {
     }
 
     fn shutdown(&self, how: Shutdown) {
-        // It fails only when the connection is gone, which is as good.
+        // It fails only if the connection is closed already.
         let _ = match self {
             Self::Tcp(stream, _) => stream.shutdown(how),
             Self::Unix(stream) => stream.shutdown(how),
@@ -181,7 +183,7 @@ impl AsFd for Socket {
 }
 
 impl SocketIo<'_> {
-    /// Reads into `buf`: a slice, or the room that a vector has left.
+    /// Receives into `buf`, which is a slice or the spare capacity of a vector.
     pub(super) fn recv<B: Buffer<u8>>(&self, buf: B) -> io::Result<B::Output> {
         let flags = if self.blocking { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
         Ok(recv(self.socket, buf, flags)?.0)

@@ -1,6 +1,5 @@
-//! A client's bytes, in the clear, over plain TCP or TLS. A thread on duty takes and gives what can be moved at once,
-//! and is relieved before it waits; every wait is bounded by a deadline. The system is asked for a new time-out only
-//! when the one that is set is too long or much too short.
+//! Plaintext byte stream over TCP or TLS. A leader does non-blocking I/O and gives up leadership before it would block.
+//! Every blocking call has a deadline.
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,31 +13,32 @@ use super::deadline::{RateDeadline, deadline_after};
 use super::reactor::LeaderToken;
 use super::socket::Socket;
 
-/// Read at a time.
+/// Buffer space for one read, in bytes.
 const READ_CHUNK: usize = 16 << 10;
-/// How often a thread on duty reads and writes for one client: then it is relieved, since others want to be served,
-/// however fast this one asks, sends and takes.
+/// Number of reads and writes on one connection after which a leader gives up leadership, so that a fast client does not
+/// delay other connections.
 const IO_BUDGET: usize = 8;
-/// How much of what a client still sends is thrown away so that it sees the reply, and for how long.
+/// Maximum number of bytes that a lingering close discards.
 const LINGER_BYTES: u64 = 4 << 20;
+/// Maximum duration of a lingering close.
 const LINGER: Duration = Duration::from_secs(2);
-/// For the words at the end.
+/// Timeout of writing a TLS close_notify or alert.
 const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection in the clear.
+/// A plaintext stream.
 pub(super) struct Stream {
     socket: Arc<Socket>,
     tls: Option<Box<ServerConnection>>,
     read_timeout: Duration,
     write_timeout: Duration,
-    /// Of the thread that is at it. Without one, it may wait.
+    /// Leader token of the current thread. Without it, the thread may block.
     leader: Option<LeaderToken>,
-    /// How often that may still read and write.
+    /// Number of reads and writes that are left before leadership is given up.
     io_budget: usize,
 }
 
 impl Stream {
-    /// Over `socket`; with `tls`, [`Stream::handshake`] comes next.
+    /// Creates a stream over `socket`. With `tls`, [`Stream::handshake`] must be called first.
     pub(super) fn new(socket: Arc<Socket>, tls: Option<&Arc<ServerConfig>>) -> Result<Self, rustls::Error> {
         let tls = match tls {
             Some(config) => Some(Box::new(ServerConnection::new(Arc::clone(config))?)),
@@ -54,22 +54,22 @@ impl Stream {
         })
     }
 
-    /// Who is at it from now on is on duty, or not.
-    pub(super) fn set_leader(&mut self, duty: Option<LeaderToken>) {
-        (self.leader, self.io_budget) = (duty, IO_BUDGET);
+    /// Sets the leader token of the current thread and resets the I/O budget.
+    pub(super) fn set_leader(&mut self, leader: Option<LeaderToken>) {
+        (self.leader, self.io_budget) = (leader, IO_BUDGET);
     }
 
-    /// The duty, if it was kept.
+    /// Takes the leader token, if leadership was not given up.
     pub(super) const fn take_leader(&mut self) -> Option<LeaderToken> {
         self.leader.take()
     }
 
-    /// From now on, who is at it may wait: for this stream or for anything else.
+    /// Gives up leadership so that the current thread may block. May spawn a thread.
     pub(super) fn release_leadership(&mut self) {
         self.leader = None;
     }
 
-    /// Agrees on TLS, if that is spoken.
+    /// Performs the TLS handshake, if the stream has TLS.
     pub(super) fn handshake(&mut self, deadline: Instant) -> io::Result<()> {
         while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
             self.flush(deadline)?;
@@ -80,7 +80,7 @@ impl Stream {
         self.flush(deadline)
     }
 
-    /// Adds what comes next to `inbox` and says how much it was. 0 is the end.
+    /// Appends the next received bytes to `buf` and returns their number. 0: end of file.
     pub(super) fn read(&mut self, buf: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
         loop {
             let Some(tls) = &mut self.tls else { return self.read_socket(buf, deadline) };
@@ -92,7 +92,7 @@ impl Stream {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The end without notice: nothing is taken as whole that is not framed as whole.
+                // End of file without a close_notify. Truncation cannot go unnoticed, because requests are delimited.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) => return Err(error),
             }
@@ -103,7 +103,8 @@ impl Stream {
         }
     }
 
-    /// Whether [`Stream::read`] has something to say that the socket does not tell.
+    /// Returns whether TLS has decrypted data, an end of file or an error for [`Stream::read`], none of which epoll can
+    /// see.
     pub(super) fn has_buffered_plaintext(&mut self) -> bool {
         self.tls.as_mut().is_some_and(|tls| match tls.reader().fill_buf() {
             Ok(_) => true,
@@ -111,24 +112,24 @@ impl Stream {
         })
     }
 
-    /// Writes both parts, one after the other. The reader must keep the pace.
-    pub(super) fn write(&mut self, head: &[u8], body: &[u8], mut pace: RateDeadline) -> io::Result<()> {
+    /// Writes `head`, then `body`. The client must read at the rate of `rate_deadline`.
+    pub(super) fn write(&mut self, head: &[u8], body: &[u8], mut rate_deadline: RateDeadline) -> io::Result<()> {
         let mut written = 0_usize;
         let total = head.len() + body.len();
         while written < total {
             let (head, body) = (head.get(written..).unwrap_or_default(), &body[written.saturating_sub(head.len())..]);
             written += match &mut self.tls {
                 Some(tls) => {
-                    let taken = tls.writer().write_vectored(&[IoSlice::new(head), IoSlice::new(body)])?;
-                    self.flush_with_progress(pace.deadline(), |count| {
-                        pace.record_progress(count);
-                        pace.deadline()
+                    let consumed = tls.writer().write_vectored(&[IoSlice::new(head), IoSlice::new(body)])?;
+                    self.flush_with_progress(rate_deadline.deadline(), |count| {
+                        rate_deadline.record_progress(count);
+                        rate_deadline.deadline()
                     })?;
-                    taken
+                    consumed
                 }
                 None => {
-                    let count = self.write_socket(&[head, body], pace.deadline())?;
-                    pace.record_progress(count);
+                    let count = self.write_socket(&[head, body], rate_deadline.deadline())?;
+                    rate_deadline.record_progress(count);
                     count
                 }
             };
@@ -136,8 +137,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Says that no more comes, and waits a little for the client to have seen it: closing while it still sends
-    /// would have its system throw away what it has not read yet.
+    /// Sends end of file, then discards input until the client closes or a limit is reached. Closing a socket with
+    /// unread input sends a reset, and the client could lose the response.
     pub(super) fn lingering_close(&mut self) {
         let now = Instant::now();
         if let Some(tls) = &mut self.tls {
@@ -147,17 +148,17 @@ impl Stream {
             }
         }
         self.socket.shutdown_write();
-        let (mut left, mut discard) = (LINGER_BYTES, Vec::new());
+        let (mut remaining, mut discard) = (LINGER_BYTES, Vec::new());
         while let Ok(count @ 1..) = self.read_socket(&mut discard, deadline_after(now, LINGER)) {
             discard.clear();
-            left = left.saturating_sub(count as u64);
-            if left == 0 {
+            remaining = remaining.saturating_sub(count as u64);
+            if remaining == 0 {
                 return;
             }
         }
     }
 
-    /// Says that no more comes, if that can be said at once.
+    /// Sends a TLS close_notify if that does not block.
     pub(super) fn send_close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
@@ -165,35 +166,35 @@ impl Stream {
         }
     }
 
-    /// Writes the TLS records that are ready, within a fixed time.
+    /// Writes pending TLS records until a fixed deadline.
     fn flush(&mut self, deadline: Instant) -> io::Result<()> {
         self.flush_with_progress(deadline, |_| deadline)
     }
 
-    /// Writes the TLS records that are ready. `moved` is told what went, and tells the next deadline.
+    /// Writes pending TLS records. `on_progress` receives the number of bytes written and returns the next deadline.
     fn flush_with_progress(
         &mut self,
         mut deadline: Instant,
-        mut moved: impl FnMut(usize) -> Instant,
+        mut on_progress: impl FnMut(usize) -> Instant,
     ) -> io::Result<()> {
         while self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
-            let waits = self.prepare_write(deadline)?;
+            let blocking = self.prepare_write(deadline)?;
             let Some(tls) = &mut self.tls else { break };
-            match tls.write_tls(&mut self.socket.io(waits)) {
+            match tls.write_tls(&mut self.socket.io(blocking)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => deadline = moved(count),
+                Ok(count) => deadline = on_progress(count),
                 Err(error) => self.retry_or_fail(error)?,
             }
         }
         Ok(())
     }
 
-    /// Reads TLS records. `false` is the end.
+    /// Reads and decrypts TLS records. Returns `false` at end of file.
     fn read_records(&mut self, deadline: Instant) -> io::Result<bool> {
         loop {
-            let waits = self.prepare_read(deadline)?;
+            let blocking = self.prepare_read(deadline)?;
             let Some(tls) = &mut self.tls else { return Ok(false) };
-            match tls.read_tls(&mut self.socket.io(waits)) {
+            match tls.read_tls(&mut self.socket.io(blocking)) {
                 Ok(0) => return Ok(false),
                 Ok(_) => break,
                 Err(error) => self.retry_or_fail(error)?,
@@ -201,7 +202,7 @@ impl Stream {
         }
         let Some(tls) = &mut self.tls else { return Ok(false) };
         if let Err(error) = tls.process_new_packets() {
-            // The alert tells the client why.
+            // `flush` sends the TLS alert that describes the error.
             let _ = self.flush(deadline_after(Instant::now(), CLOSE_NOTIFY_TIMEOUT));
             return Err(io::Error::new(ErrorKind::InvalidData, error));
         }
@@ -211,8 +212,8 @@ impl Stream {
     fn read_socket(&mut self, buf: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
         buf.reserve(READ_CHUNK);
         loop {
-            let waits = self.prepare_read(deadline)?;
-            match self.socket.io(waits).recv(spare_capacity(buf)) {
+            let blocking = self.prepare_read(deadline)?;
+            match self.socket.io(blocking).recv(spare_capacity(buf)) {
                 Ok(count) => return Ok(count),
                 Err(error) => self.retry_or_fail(error)?,
             }
@@ -221,8 +222,8 @@ impl Stream {
 
     fn write_socket(&mut self, parts: &[&[u8]; 2], deadline: Instant) -> io::Result<usize> {
         loop {
-            let waits = self.prepare_write(deadline)?;
-            match self.socket.io(waits).write_vectored(&parts.map(IoSlice::new)) {
+            let blocking = self.prepare_write(deadline)?;
+            match self.socket.io(blocking).write_vectored(&parts.map(IoSlice::new)) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => return Ok(count),
                 Err(error) => self.retry_or_fail(error)?,
@@ -230,16 +231,16 @@ impl Stream {
         }
     }
 
-    /// Whether a thread on duty is to read or write once more.
+    /// Takes one read or write from the I/O budget. Returns whether the current thread is still a leader.
     fn take_io_budget(&mut self) -> bool {
         match self.io_budget.checked_sub(1) {
-            Some(left) => self.io_budget = left,
+            Some(remaining) => self.io_budget = remaining,
             None => self.release_leadership(),
         }
         self.leader.is_some()
     }
 
-    /// Whether to wait for the socket; if so, it is no longer than until `deadline`.
+    /// Prepares a read. Returns `true` if it may block; a timeout that ends before `deadline` is then set.
     fn prepare_read(&mut self, deadline: Instant) -> io::Result<bool> {
         if self.take_io_budget() {
             return Ok(false);
@@ -252,7 +253,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// The same for writing.
+    /// Prepares a write. Returns `true` if it may block; a timeout that ends before `deadline` is then set.
     fn prepare_write(&mut self, deadline: Instant) -> io::Result<bool> {
         if self.take_io_budget() {
             return Ok(false);
@@ -265,7 +266,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// Passes over an error after which the same is tried again: nothing moved yet, so from now on it is waited for.
+    /// Returns `Ok` if the call is to be retried. `WouldBlock` gives up leadership, so the retry blocks.
     fn retry_or_fail(&mut self, error: io::Error) -> io::Result<()> {
         match error.kind() {
             ErrorKind::Interrupted => Ok(()),
@@ -284,13 +285,14 @@ impl AsFd for Stream {
     }
 }
 
-/// A time-out that ends before `deadline`, after half of what is left or more: one that holds for many deadlines.
+/// Returns a socket timeout that ends before `deadline`. It is rounded down to a power of two, in milliseconds, so that
+/// the timeout changes rarely: each change is a system call.
 fn timeout_until(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    if remaining.is_zero() {
         return Err(ErrorKind::TimedOut.into());
     }
-    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
     Ok(Duration::from_millis(1 << millis.ilog2()))
 }
 
@@ -300,10 +302,10 @@ mod tests {
 
     #[test]
     fn a_timeout_never_outlasts_its_deadline_and_is_equal_for_near_deadlines() {
-        let soon = |millis| timeout_until(Instant::now() + Duration::from_millis(millis)).unwrap();
-        assert_eq!(soon(15_000), Duration::from_millis(8192));
-        assert_eq!(soon(10_000), Duration::from_millis(8192));
-        assert!(soon(100) <= Duration::from_millis(64));
+        let timeout = |millis| timeout_until(Instant::now() + Duration::from_millis(millis)).unwrap();
+        assert_eq!(timeout(15_000), Duration::from_millis(8192));
+        assert_eq!(timeout(10_000), Duration::from_millis(8192));
+        assert!(timeout(100) <= Duration::from_millis(64));
         assert_eq!(timeout_until(Instant::now()).unwrap_err().kind(), ErrorKind::TimedOut);
     }
 }
