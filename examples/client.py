@@ -3,7 +3,7 @@
 
 As a program:
 
-    export SHA_API_TOKEN=…                          # if the server wants a token
+    export SHA_API_TOKEN=…                          # if the server requires a token
     client.py --cacert tls/cert.pem put < FILE       # prints the digest
     client.py --cacert tls/cert.pem get DIGEST       # prints the message
     client.py --cacert tls/cert.pem has DIGEST…      # prints the absent digests
@@ -17,7 +17,7 @@ As a module:
     assert client.get(digest) == b"foo"
 
 The client does not trust the server: every message is hashed before it is sent and after it is received. Each request
-has a connection of its own; a program that sends many should keep one connection, or use the NDJSON requests.
+opens a new connection; a program that sends many requests should keep one open, or use the NDJSON requests.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import ssl
 import sys
 import urllib.parse
 
-TIMEOUT = 60  # seconds of silence
+TIMEOUT = 60  # connect and read timeout in seconds
 
 
 class Absent(Exception):
@@ -49,7 +49,7 @@ class ServerError(Exception):
     """The server failed or sent an unexpected response."""
 
 
-def check(digest):
+def parse_digest(digest):
     """Return `digest` in lower case; raise ValueError if it is not a digest."""
     if not re.fullmatch("[0-9a-fA-F]{64}", digest):
         raise ValueError(f"not a digest: {digest!r}; a digest has 64 hex digits")
@@ -79,7 +79,7 @@ class Client:
 
     def get(self, digest):
         """Return the message of `digest`; raise Absent if it is not stored, Corrupt if the bytes are wrong."""
-        digest = check(digest)
+        digest = parse_digest(digest)
         status, message = self._request("GET", f"/messages/{digest}", headers={"Accept": "application/octet-stream"})
         if status == 404:
             raise Absent(digest)
@@ -91,7 +91,7 @@ class Client:
 
     def missing(self, digests):
         """Return those of `digests` that are not stored, in order. A request holds at most 100,000 digests."""
-        digests = [check(digest) for digest in digests]
+        digests = [parse_digest(digest) for digest in digests]
         lines = "".join(json.dumps({"digest": digest}) + "\n" for digest in digests)
         headers = {"Content-Type": "application/x-ndjson"}
         status, body = self._request("POST", "/messages/missing", lines.encode(), headers)

@@ -3,10 +3,10 @@
 #
 #   export SHA_API_SERVER=https://localhost:8443    # the default
 #   export SHA_API_CACERT=tls/cert.pem              # CA certificates to trust, PEM [those of the system]
-#   export SHA_API_TOKEN=…                          # if the server wants a token
-#   client.sh put [FILE]      stores FILE or stdin, prints the digest
-#   client.sh get DIGEST      prints the message, after hashing it
-#   client.sh has DIGEST      exits with 0 if it is stored, else with 1
+#   export SHA_API_TOKEN=…                          # if the server requires a token
+#   client.sh put [FILE]      stores FILE or stdin, and prints the digest
+#   client.sh get DIGEST      verifies and prints the message
+#   client.sh has DIGEST      exits with 0 if the message is stored, else with 1
 #
 # Exit codes are those of sha-api: 0 done, 1 absent, 2 usage, 3 network or server, 4 corrupt, 5 not permitted.
 set -euo pipefail
@@ -24,7 +24,7 @@ digest_of() { # FILE
     sha256sum < "$1" | cut -d ' ' -f 1
 }
 
-# Sends a request, writes the response to $directory/body, and sets `status`. The token is not an argument of curl, since
+# Sends a request, writes the response to $directory/body, and sets `status`. The token is passed in a file, because
 # other users of the machine can see arguments.
 request() { # PATH CURL-ARGUMENT...
     local path=$1
@@ -51,7 +51,7 @@ case $command in
         # The digest is part of the URL, so stdin is read completely first.
         cat -- "${2:--}" > "$directory/message"
         digest=$(digest_of "$directory/message")
-        # With `Expect`, the server answers before the upload if it has the message already.
+        # With `Expect`, the server answers before the upload if the message is already stored.
         request "/messages/$digest" --upload-file "$directory/message" --header 'Expect: 100-continue'
         case $status in
             200 | 201) echo "$digest" ;;
@@ -62,10 +62,12 @@ case $command in
         digest=${2-}
         digest=${digest,,}
         [[ $digest =~ ^[0-9a-f]{64}$ ]] || fail 2 'not a digest; a digest has 64 hex digits'
+        # Without this `Accept`, a message that is not UTF-8 would be status 406.
+        accept='Accept: application/octet-stream'
         if [ "$command" = has ]; then
-            request "/messages/$digest" --head
+            request "/messages/$digest" --header "$accept" --head
         else
-            request "/messages/$digest" --header 'Accept: application/octet-stream'
+            request "/messages/$digest" --header "$accept"
         fi
         case $status in
             200) ;;

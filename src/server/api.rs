@@ -1,5 +1,5 @@
-//! The contract over HTTP: a request becomes a reply, over `Messages` alone. No socket and no thread is known here.
-//! Every error is `{"err_msg": "…"}`; why a store failed is for the operator, never for the client.
+//! The HTTP API: turns a parsed request into a response, using only a [`MessageStore`] and no sockets or threads.
+//! Every error body is `{"err_msg": "…"}`. The cause of a store failure is logged and never sent to the client.
 
 mod batch;
 mod builtin;
@@ -27,7 +27,7 @@ use crate::digest::Digest;
 use crate::message_store::{self, Damage, MessageStore};
 use crate::server::auth::Scopes;
 
-/// What a request asks for, once it is known to be one that can be answered.
+/// The operation that a valid request selects, with its parsed parameters.
 #[derive(Debug)]
 enum Operation {
     Builtin(BuiltinRoute),
@@ -45,60 +45,61 @@ enum Operation {
     Repair,
 }
 
-/// The reply to `request`.
-pub(super) fn handle(mut request: Request, messages: &dyn MessageStore) -> Response {
-    let action = match route(&request).and_then(|action| content_digest::verify_body(&request).map(|()| action)) {
-        Ok(action) => action,
-        Err(reply) => return reply,
+/// Carries out `request` and returns the response. The request must be authorised.
+pub(super) fn handle(mut request: Request, store: &dyn MessageStore) -> Response {
+    let routed = route(&request).and_then(|operation| content_digest::verify_body(&request).map(|()| operation));
+    let operation = match routed {
+        Ok(operation) => operation,
+        Err(response) => return response,
     };
     let body = std::mem::take(&mut request.body);
-    let digests = |each: fn(&[Digest], &dyn MessageStore) -> Result<Response, message_store::Error>| {
+    let for_digests = |handler: fn(&[Digest], &dyn MessageStore) -> Result<Response, message_store::Error>| {
         match batch::parse_all_digests(&body) {
-            Ok(digests) => each(&digests, messages),
-            Err(reply) => Ok(reply),
+            Ok(digests) => handler(&digests, store),
+            Err(response) => Ok(response),
         }
     };
-    let reply = match action {
-        Operation::Builtin(own) => Ok(builtin_response(own, || health(messages, true), String::new)),
-        Operation::Put => message::put(&body, messages),
-        Operation::Upload(digest) => message::upload(digest, body, messages),
-        Operation::Get(digest, form) => message::get(digest, form, &request, messages),
-        Operation::Remove(digest) => message::remove(digest, messages),
-        Operation::List(wanted) => listing::list(&wanted, messages),
-        Operation::PutBatch => batch::put(&body, messages),
-        Operation::ListMissing => digests(batch::list_missing),
-        Operation::GetBatch => digests(batch::get),
-        Operation::RemoveBatch => digests(batch::remove),
-        Operation::Stats => maintenance::stats(messages),
-        Operation::Verify => maintenance::verify(&body, messages),
-        Operation::Repair => maintenance::repair(&body, messages),
+    let response = match operation {
+        Operation::Builtin(route) => Ok(builtin_response(route, || health(store, true), String::new)),
+        Operation::Put => message::put(&body, store),
+        Operation::Upload(digest) => message::upload(digest, body, store),
+        Operation::Get(digest, representation) => message::get(digest, representation, &request, store),
+        Operation::Remove(digest) => message::remove(digest, store),
+        Operation::List(parameters) => listing::list(&parameters, store),
+        Operation::PutBatch => batch::put(&body, store),
+        Operation::ListMissing => for_digests(batch::list_missing),
+        Operation::GetBatch => for_digests(batch::get),
+        Operation::RemoveBatch => for_digests(batch::remove),
+        Operation::Stats => maintenance::stats(store),
+        Operation::Verify => maintenance::verify(&body, store),
+        Operation::Repair => maintenance::repair(&body, store),
     };
-    reply.unwrap_or_else(|error| error_response(&error))
+    response.unwrap_or_else(|error| error_response(&error))
 }
 
-/// The reply that `request` gets whatever its body and the store hold, if there is one.
+/// Returns the error response that follows from the head of `request`, whatever its body and the store contain.
 pub(super) fn early_error(request: &Request) -> Option<Response> {
     route(request).err()
 }
 
-/// The message that `request` may have to read.
+/// Returns the digest of the message that `request` reads, or `None` if `request` is not a GET or HEAD of one message.
 pub(super) fn message_digest(request: &Request) -> Option<Digest> {
     digest_from_path(&request.path).filter(|_| matches!(request.method, Method::Get | Method::Head))
 }
 
-/// Whether `request` may read much, whatever it names.
+/// Returns whether `request` may read many messages and therefore always needs a read permit.
 pub(super) fn needs_read_permit(request: &Request) -> bool {
     request.method == Method::Post && ["/messages/get", "/verify"].contains(&request.path.as_str())
 }
 
-/// What a reply to `request` depends on and nothing else, if it is a plain read of one message.
+/// Returns the hot cache key of `request`, or `None` if the response depends on more than digest and representation.
 pub(super) fn cache_key(request: &Request) -> Option<(Digest, Representation)> {
     let is_part = request.range.is_some() && request.method == Method::Get;
     let digest = message_digest(request).filter(|_| !is_part && request.if_none_match.is_none())?;
     Some((digest, Representation::negotiate(request.accept.as_deref())))
 }
 
-/// The messages that may be gone once `request` was carried out.
+/// Returns the digests of the messages that `request` may remove.
 pub(super) fn invalidated_digests(request: &Request) -> Vec<Digest> {
     match (request.method, request.path.as_str()) {
         (Method::Delete, path) => digest_from_path(path).into_iter().collect(),
@@ -119,27 +120,27 @@ fn damaged_digest(damage: &Damage) -> Option<Digest> {
 
 fn route(request: &Request) -> Result<Operation, Response> {
     required_scope(request, Scopes::ALL)?;
-    if let Some(own) = builtin_route(request) {
-        return Ok(Operation::Builtin(own));
+    if let Some(route) = builtin_route(request) {
+        return Ok(Operation::Builtin(route));
     }
     content_digest::validate_syntax(request)?;
-    let is = |kind| json::is_media_type(kind, request.content_type.as_deref());
-    let expect = |kind, name: &str, action| match is(kind) {
-        true => Ok(action),
+    let has_type = |media_type| json::is_media_type(media_type, request.content_type.as_deref());
+    let require_type = |media_type, name: &str, operation| match has_type(media_type) {
+        true => Ok(operation),
         false => Err(Response::error(400, &format!("Invalid content type, expected {name}"))),
     };
-    let lines = |action| expect(batch::CONTENT_TYPE, batch::CONTENT_TYPE, action);
-    let object = |action| expect(json::CONTENT_TYPE, "JSON", action);
+    let require_ndjson = |operation| require_type(batch::CONTENT_TYPE, batch::CONTENT_TYPE, operation);
+    let require_json = |operation| require_type(json::CONTENT_TYPE, "JSON", operation);
     match (request.method, request.path.as_str()) {
-        (Method::Post, "/messages") if is(batch::CONTENT_TYPE) => Ok(Operation::PutBatch),
-        (Method::Post, "/messages") => object(Operation::Put),
+        (Method::Post, "/messages") if has_type(batch::CONTENT_TYPE) => Ok(Operation::PutBatch),
+        (Method::Post, "/messages") => require_json(Operation::Put),
         (_, "/messages") => listing::parse_query(request.query.as_deref()).map(Operation::List),
-        (_, "/messages/missing") => lines(Operation::ListMissing),
-        (_, "/messages/get") => lines(Operation::GetBatch),
-        (_, "/messages/remove") => lines(Operation::RemoveBatch),
+        (_, "/messages/missing") => require_ndjson(Operation::ListMissing),
+        (_, "/messages/get") => require_ndjson(Operation::GetBatch),
+        (_, "/messages/remove") => require_ndjson(Operation::RemoveBatch),
         (_, "/stats") => Ok(Operation::Stats),
-        (_, "/verify") => object(Operation::Verify),
-        (_, "/repair") => object(Operation::Repair),
+        (_, "/verify") => require_json(Operation::Verify),
+        (_, "/repair") => require_json(Operation::Repair),
         (method, path) => match (method, digest_from_path(path)) {
             (Method::Put, Some(digest)) => Ok(Operation::Upload(digest)),
             (Method::Put, None) => Err(Response::error(400, "Not a digest, expected 64 hex digits")),
@@ -152,9 +153,9 @@ fn route(request: &Request) -> Result<Operation, Response> {
 
 fn error_response(error: &message_store::Error) -> Response {
     match error {
-        // A digest is a capability, so the operator's line does not name it either: `verify` does.
+        // A digest grants access to its message, so the log does not contain it. `sha-api verify` reports it.
         message_store::Error::Corrupt(_) => {
-            Response::error(500, "Message is corrupt").with_cause("a stored message is corrupt")
+            Response::error(500, "Message is corrupt").with_cause("a stored message is corrupt; run sha-api verify")
         }
         message_store::Error::TooLarge { .. } => Response::error(413, "Message is too large"),
         message_store::Error::NoSpace(_) => Response::error(507, "No space left").with_cause(error),

@@ -1,5 +1,5 @@
-//! Many messages in one request: a line of JSON for each, in and out, in the same order. What comes out is bounded:
-//! the lines are counted, and a reply with messages ends when it is long enough.
+//! Requests for many messages: NDJSON bodies, with one result line per request line, in the same order.
+//! Both directions are bounded: a request by its number of lines, a response with messages by its length.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use crate::digest::Digest;
 use crate::json_message::{JsonMessage, ParsedMessage};
 use crate::message_store::{Error, MessageStore};
 
-/// The type of bodies that are lines of JSON.
+/// Media type of NDJSON bodies.
 pub(super) const CONTENT_TYPE: &str = "application/x-ndjson";
-/// The most lines of a request: a short line in can be a long one out.
+/// Maximum number of lines per request. A short request line can have a long result line.
 const MAX_LINES: usize = 100_000;
-/// How long a reply with messages gets, in bytes, unless its first line is longer.
+/// Maximum length of a response with messages, in bytes. The first line is sent even if it is longer.
 const MAX_RESPONSE_BYTES: usize = 8 << 20;
-/// The longest message that goes with others, in bytes.
+/// Maximum length of a message in a response with several messages, in bytes.
 const MAX_INLINE_MESSAGE: u64 = 1 << 20;
 
 #[derive(Deserialize)]
@@ -40,21 +40,21 @@ struct ResultLine<'a> {
     err_msg: Option<&'a str>,
 }
 
-/// Stores what the good lines hold, all in one commit; answers each line.
-pub(super) fn put(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
+/// Stores the messages of all valid lines as one batch. The response has a result for each line.
+pub(super) fn put(body: &[u8], store: &dyn MessageStore) -> Result<Response, Error> {
     let lines = match split_lines(body) {
         Ok(lines) => lines,
-        Err(reply) => return Ok(reply),
+        Err(response) => return Ok(response),
     };
-    let mut limit = u64::MAX;
+    let mut max_message = u64::MAX;
     loop {
         let (mut batch, mut outcomes) = (Vec::new(), Vec::with_capacity(lines.len()));
         for line in &lines {
-            outcomes.push(parse_message_line(line, limit).map(|message| batch.push(message)));
+            outcomes.push(parse_message_line(line, max_message).map(|message| batch.push(message)));
         }
-        match messages.put(batch) {
-            // Only the store knows how much is too much, and it says so before it stores any.
-            Err(Error::TooLarge { limit: known, .. }) if known < limit => limit = known,
+        match store.put(batch) {
+            // Only the store knows its limit. It checks all lengths before it stores a message, so retrying is safe.
+            Err(Error::TooLarge { limit, .. }) if limit < max_message => max_message = limit,
             Err(error) => return Err(error),
             Ok(receipts) => {
                 let mut receipts = receipts.into_iter();
@@ -63,23 +63,23 @@ pub(super) fn put(body: &[u8], messages: &dyn MessageStore) -> Result<Response, 
                         let receipt = receipts.next().expect("a receipt for each message");
                         ResultLine { digest: Some(receipt.digest), new: Some(receipt.new), ..ResultLine::default() }
                     }
-                    Err(why) => ResultLine { err_msg: Some(why), ..ResultLine::default() },
+                    Err(error) => ResultLine { err_msg: Some(error), ..ResultLine::default() },
                 })));
             }
         }
     }
 }
 
-/// Answers with those that are not stored.
-pub(super) fn list_missing(digests: &[Digest], messages: &dyn MessageStore) -> Result<Response, Error> {
-    let stored = messages.has(digests)?;
+/// Lists the digests that are not stored, in request order.
+pub(super) fn list_missing(digests: &[Digest], store: &dyn MessageStore) -> Result<Response, Error> {
+    let stored = store.has(digests)?;
     let missing = digests.iter().zip(stored).filter(|(_, stored)| !stored);
     Ok(ndjson_response(missing.map(|(digest, _)| ResultLine { digest: Some(*digest), ..ResultLine::default() })))
 }
 
-/// Removes them all, and answers which of them were stored.
-pub(super) fn remove(digests: &[Digest], messages: &dyn MessageStore) -> Result<Response, Error> {
-    let removed = messages.remove(digests)?;
+/// Removes the messages. The response has a line for each digest: whether its message was stored.
+pub(super) fn remove(digests: &[Digest], store: &dyn MessageStore) -> Result<Response, Error> {
+    let removed = store.remove(digests)?;
     let line = |(digest, removed): (&Digest, bool)| ResultLine {
         digest: Some(*digest),
         removed: Some(removed),
@@ -88,13 +88,13 @@ pub(super) fn remove(digests: &[Digest], messages: &dyn MessageStore) -> Result<
     Ok(ndjson_response(digests.iter().zip(removed).map(line)))
 }
 
-/// Answers with the messages, as many as fit.
-pub(super) fn get(digests: &[Digest], messages: &dyn MessageStore) -> Result<Response, Error> {
+/// Gets messages in request order. The response ends before it exceeds [`MAX_RESPONSE_BYTES`], after at least one line.
+pub(super) fn get(digests: &[Digest], store: &dyn MessageStore) -> Result<Response, Error> {
     let mut out = Vec::new();
-    messages.prefetch(digests);
+    store.prefetch(digests);
     for &digest in digests {
         let start = out.len();
-        append_result_line(digest, messages, &mut out)?;
+        append_result_line(digest, store, &mut out)?;
         if start > 0 && out.len() > MAX_RESPONSE_BYTES {
             out.truncate(start);
             break;
@@ -103,30 +103,31 @@ pub(super) fn get(digests: &[Digest], messages: &dyn MessageStore) -> Result<Res
     Ok(Response::new(200, CONTENT_TYPE, out))
 }
 
-/// The digests that a body names, a line each; else a 400 that says which line names none.
+/// Parses a body with a digest per line. A line without a digest is an error 400 with the line number.
 pub(super) fn parse_all_digests(body: &[u8]) -> Result<Vec<Digest>, Response> {
-    let digest = |(at, line): (usize, &[u8])| {
-        parse_digest_line(line)
-            .ok_or_else(|| Response::error(400, &format!("Line {} is no JSON object with a digest", at + 1)))
+    let parse = |(index, line): (usize, &[u8])| {
+        parse_digest_line(line).ok_or_else(|| {
+            Response::error(400, &format!("Invalid line {}, expected a JSON object with a digest", index + 1))
+        })
     };
-    split_lines(body)?.into_iter().enumerate().map(digest).collect()
+    split_lines(body)?.into_iter().enumerate().map(parse).collect()
 }
 
-/// The digest that each line of `body` names, if it does.
+/// Parses a body with at most a digest per line. A line without a digest yields `None`.
 pub(super) fn parse_digests(body: &[u8]) -> Vec<Option<Digest>> {
     split_lines(body).unwrap_or_default().into_iter().map(parse_digest_line).collect()
 }
 
 fn parse_digest_line(line: &[u8]) -> Option<Digest> {
-    json::parse_object::<DigestLine>(line).map(|named| named.digest)
+    json::parse_object::<DigestLine>(line).map(|parsed| parsed.digest)
 }
 
-fn append_result_line(digest: Digest, messages: &dyn MessageStore, out: &mut Vec<u8>) -> Result<(), Error> {
+fn append_result_line(digest: Digest, store: &dyn MessageStore, out: &mut Vec<u8>) -> Result<(), Error> {
     let mut line = ResultLine { digest: Some(digest), ..ResultLine::default() };
-    match messages.size(digest)? {
+    match store.size(digest)? {
         None => line.absent = true,
         Some(length) if length > MAX_INLINE_MESSAGE => line.large = true,
-        Some(_) => match messages.get_one(digest) {
+        Some(_) => match store.get_one(digest) {
             Ok(Some(message)) => {
                 json::append_line(out, &JsonMessage::new(Some(digest), &message));
                 return Ok(());
@@ -140,7 +141,7 @@ fn append_result_line(digest: Digest, messages: &dyn MessageStore, out: &mut Vec
     Ok(())
 }
 
-/// The lines of `body`; the last may end with it.
+/// Splits `body` into lines. The last line may lack its newline. Too many lines are an error 413.
 fn split_lines(body: &[u8]) -> Result<Vec<&[u8]>, Response> {
     if body.is_empty() {
         return Ok(Vec::new());
@@ -153,14 +154,14 @@ fn split_lines(body: &[u8]) -> Result<Vec<&[u8]>, Response> {
     Ok(lines)
 }
 
-/// The message of a line, or what is wrong with it.
-fn parse_message_line(line: &[u8], limit: u64) -> Result<Vec<u8>, &'static str> {
+/// Parses a line to store. Returns the message, or the error text of the result line.
+fn parse_message_line(line: &[u8], max_message: u64) -> Result<Vec<u8>, &'static str> {
     let ParsedMessage { digest, message } =
         json::parse_object(line).ok_or("Invalid line, expected a JSON object with a message or base64")?;
     if digest.is_some_and(|digest| !digest.matches(&message)) {
         return Err("The message does not hash to its digest");
     }
-    if message.len() as u64 > limit { Err("Message is too large") } else { Ok(message) }
+    if message.len() as u64 > max_message { Err("Message is too large") } else { Ok(message) }
 }
 
 fn ndjson_response<'a>(lines: impl Iterator<Item = ResultLine<'a>>) -> Response {

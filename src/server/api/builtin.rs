@@ -1,27 +1,27 @@
-//! What the server answers by itself, whether or not the store is open: probes, metrics, the description.
+//! Routes that work before the store is open: probes, metrics and the OpenAPI document.
 
 use super::{Method, Request, Response, json};
 use crate::message_store::{Error, MessageStore};
 
-/// The contract, for programs.
+/// The OpenAPI document.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
-/// What the server says of itself.
+/// Readiness of the server, as `/readyz` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Health {
-    /// The store or a door is being opened.
+    /// The store or an endpoint is not open yet.
     Opening,
-    /// Everything works.
+    /// The server can serve all requests.
     Ready,
-    /// It works, but something that was stored is damaged.
+    /// The server is ready, but verification found damage in the store.
     Damaged,
-    /// Writing has stopped, or the store cannot be asked.
+    /// Writing has failed, the store cannot be reached, or it is read-only without `--read-only`.
     Failed,
-    /// The server is about to end.
+    /// The server is shutting down.
     Draining,
 }
 
-/// What can be asked of the server itself.
+/// A route that needs no store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum BuiltinRoute {
     Live,
@@ -30,7 +30,7 @@ pub(in crate::server) enum BuiltinRoute {
     OpenApi,
 }
 
-/// What `request` asks of the server itself; `None`: it asks for the store, or for nothing that there is.
+/// Returns the built-in route of `request`, or `None` for any other request.
 pub(in crate::server) fn builtin_route(request: &Request) -> Option<BuiltinRoute> {
     match (request.method, request.path.as_str()) {
         (Method::Get | Method::Head, "/livez") => Some(BuiltinRoute::Live),
@@ -41,39 +41,39 @@ pub(in crate::server) fn builtin_route(request: &Request) -> Option<BuiltinRoute
     }
 }
 
-/// The reply that needs no store.
+/// Returns the response of a built-in route. Calls `health` or `metrics` only if the route needs it.
 pub(in crate::server) fn builtin_response(
-    own: BuiltinRoute,
+    route: BuiltinRoute,
     health: impl FnOnce() -> Health,
     metrics: impl FnOnce() -> String,
 ) -> Response {
-    match own {
+    match route {
         BuiltinRoute::Live => status_response("live"),
         BuiltinRoute::Ready => readiness_response(health()),
         BuiltinRoute::Metrics => {
-            let kind = "text/plain; version=0.0.4; charset=utf-8";
-            Response::new(200, kind, metrics().into_bytes()).with_header("Cache-Control", "no-store")
+            let content_type = "text/plain; version=0.0.4; charset=utf-8";
+            Response::new(200, content_type, metrics().into_bytes()).with_header("Cache-Control", "no-store")
         }
         BuiltinRoute::OpenApi => Response::json(200, OPENAPI.as_bytes().to_vec()),
     }
 }
 
-/// What a request gets while the store is not open.
+/// Returns the 503 response for requests that arrive before the store is open.
 pub(in crate::server) fn store_not_open() -> Response {
     Response::error(503, "The store is not open yet").with_header("Retry-After", "1")
 }
 
-/// Whether the store can still do all it is for; `is_written`: that is more than to be read.
-pub(in crate::server) fn health(messages: &dyn MessageStore, writable: bool) -> Health {
-    match messages.health() {
+/// Returns the health of the store. A read-only store is healthy only if `writable` is `false`.
+pub(in crate::server) fn health(store: &dyn MessageStore, writable: bool) -> Health {
+    match store.health() {
         Ok(()) => Health::Ready,
         Err(Error::ReadOnly(_)) if !writable => Health::Ready,
         Err(_) => Health::Failed,
     }
 }
 
-fn status_response(word: &str) -> Response {
-    Response::json(200, json::single_field_object("status", word)).with_header("Cache-Control", "no-store")
+fn status_response(status: &str) -> Response {
+    Response::json(200, json::single_field_object("status", status)).with_header("Cache-Control", "no-store")
 }
 
 fn readiness_response(health: Health) -> Response {

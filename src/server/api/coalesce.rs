@@ -1,19 +1,19 @@
-//! A put that shares a request with others: the line that it becomes, and its own reply again from what came of that.
-//! Only what would be stored alone as well becomes a line, so that nobody pays for another's mistake.
+//! Conversion between a small put and a line of a batch request. Only a put that would also succeed alone becomes a
+//! line, so an invalid put never affects the others. See docs/design.md, "Put coalescing".
 
 use super::{Method, Request, Response, batch, json, message};
 use crate::digest::Digest;
 
-/// The longest body that becomes a line, in bytes: with more, what is shared is no longer what costs.
+/// Maximum length in bytes of a body that is coalesced. For longer bodies, sharing a commit saves little.
 const MAX_COALESCED_BODY: usize = 2 << 10;
 
-/// The line for `request`, if it is a put that can be one of many.
+/// Returns the batch line for `request`, or `None` if `request` is not a put that can be coalesced.
 pub(in crate::server) fn to_batch_line(request: &Request) -> Option<Vec<u8>> {
     let is_put = (request.method, request.path.as_str()) == (Method::Post, "/messages");
-    // What the client says of its bytes is about the body as it came.
-    let is_plain = request.content_digest.is_none() && request.repr_digest.is_none();
+    // A declared hash refers to the body as it was received, which a line does not preserve.
+    let declares_hash = request.content_digest.is_some() || request.repr_digest.is_some();
     if !is_put
-        || !is_plain
+        || declares_hash
         || request.body.len() > MAX_COALESCED_BODY
         || !json::is_media_type(json::CONTENT_TYPE, request.content_type.as_deref())
     {
@@ -24,7 +24,7 @@ pub(in crate::server) fn to_batch_line(request: &Request) -> Option<Vec<u8>> {
     Some(line)
 }
 
-/// The request of many lines.
+/// Returns the batch request with these lines.
 pub(in crate::server) fn batch_request(lines: Vec<u8>) -> Request {
     Request {
         content_type: Some(batch::CONTENT_TYPE.to_owned()),
@@ -33,15 +33,16 @@ pub(in crate::server) fn batch_request(lines: Vec<u8>) -> Request {
     }
 }
 
-/// What `reply` says of each line: the digest of what is stored; nothing of any, if it is no 200.
-pub(in crate::server) fn parse_batch_response(reply: &Response) -> Vec<Option<Digest>> {
-    match reply.status {
-        200 => batch::parse_digests(&reply.body),
+/// Returns the digest that was stored for each line, or `None` for a line that failed. Returns no entries unless the
+/// status is 200.
+pub(in crate::server) fn parse_batch_response(response: &Response) -> Vec<Option<Digest>> {
+    match response.status {
+        200 => batch::parse_digests(&response.body),
         _ => Vec::new(),
     }
 }
 
-/// What one gets whose message is stored.
+/// Returns the response to a put whose message was stored as part of a batch.
 pub(in crate::server) fn put_response(digest: Digest) -> Response {
     message::stored_response(200, digest)
 }
@@ -63,8 +64,9 @@ mod tests {
     fn a_put_becomes_one_line_with_only_its_message() {
         let line = "{\"message\": \"a\\n\u{e4}\\\"\"}\n";
         assert_eq!(batch_line_text("{\"message\": \"a\\n\\u00e4\\\"\"}").as_deref(), Some(line));
-        let more = "{\"base64\": \"/w==\",\n\"digest\": \"no\",\r\n \"message\": \"a\\n\u{e4}\\\"\", \"new\": [true]}";
-        assert_eq!(batch_line_text(more).as_deref(), Some(line));
+        let with_unknown_keys =
+            "{\"base64\": \"/w==\",\n\"digest\": \"no\",\r\n \"message\": \"a\\n\u{e4}\\\"\", \"new\": [true]}";
+        assert_eq!(batch_line_text(with_unknown_keys).as_deref(), Some(line));
     }
 
     #[test]
@@ -98,8 +100,8 @@ mod tests {
     #[test]
     fn only_a_200_response_reports_stored_digests() {
         let lines = format!("{{\"digest\": \"{0}\", \"new\": true}}\n{{\"err_msg\": \"{0}\"}}\n", Digest::compute(b""));
-        let reply = |status| Response::new(status, batch::CONTENT_TYPE, lines.clone().into_bytes());
-        assert_eq!(parse_batch_response(&reply(200)), [Some(Digest::compute(b"")), None]);
-        assert_eq!(parse_batch_response(&reply(507)), []);
+        let response = |status| Response::new(status, batch::CONTENT_TYPE, lines.clone().into_bytes());
+        assert_eq!(parse_batch_response(&response(200)), [Some(Digest::compute(b"")), None]);
+        assert_eq!(parse_batch_response(&response(507)), []);
     }
 }

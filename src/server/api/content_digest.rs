@@ -1,5 +1,5 @@
-//! What a client says of the bytes that it sends (RFC 9530): believed only once it is checked, and nothing is stored
-//! before.
+//! `Content-Digest` and `Repr-Digest` of requests (RFC 9530). They are compared with the body before anything is
+//! stored.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -7,67 +7,67 @@ use base64::prelude::BASE64_STANDARD;
 use super::{Method, Request, Response};
 use crate::digest::Digest;
 
-/// A 400 if the body is not what the client says that it sent.
+/// Checks that the body hashes to each declared SHA-256. A difference is an error 400.
 pub(super) fn verify_body(request: &Request) -> Result<(), Response> {
-    let said = declared_digests(request)?;
-    if said.is_empty() {
+    let declared = declared_digests(request)?;
+    if declared.is_empty() {
         return Ok(());
     }
     let received = Digest::compute(&request.body);
-    if said.iter().all(|digest| *digest == received) {
+    if declared.iter().all(|digest| *digest == received) {
         return Ok(());
     }
     Err(Response::error(400, "The body does not hash to its Content-Digest or Repr-Digest"))
 }
 
-/// A 400 if the fields cannot be understood. The body need not be there.
+/// Checks the syntax of both headers, without the body. An invalid header is an error 400.
 pub(super) fn validate_syntax(request: &Request) -> Result<(), Response> {
     declared_digests(request).map(drop)
 }
 
-/// Whether nothing that the client says of its body speaks against `digest`.
+/// Returns whether each declared SHA-256 equals `digest`; `true` if there is none.
 pub(super) fn matches(request: &Request, digest: Digest) -> bool {
-    declared_digests(request).is_ok_and(|said| said.iter().all(|one| *one == digest))
+    declared_digests(request).is_ok_and(|declared| declared.iter().all(|one| *one == digest))
 }
 
-/// Every SHA-256 in the two fields. No content coding is taken, so both speak of the same bytes.
+/// Returns all SHA-256 digests in the two headers. No content coding is decoded, so both refer to the same bytes.
 fn declared_digests(request: &Request) -> Result<Vec<Digest>, Response> {
     if !matches!(request.method, Method::Post | Method::Put) {
         return Ok(Vec::new());
     }
-    let mut said = Vec::new();
+    let mut declared = Vec::new();
     for (name, value) in [("Content-Digest", &request.content_digest), ("Repr-Digest", &request.repr_digest)] {
         for member in value.iter().flat_map(|value| value.split(',')) {
             match parse_member(member) {
-                Some(DigestMember::Sha256(digest)) => said.push(digest),
+                Some(DigestMember::Sha256(digest)) => declared.push(digest),
                 Some(DigestMember::Other) => {}
                 None => return Err(Response::error(400, &format!("Invalid {name}, expected sha-256=:BASE64:"))),
             }
         }
     }
-    Ok(said)
+    Ok(declared)
 }
 
 enum DigestMember {
     Sha256(Digest),
-    /// Of an algorithm that is not known here.
+    /// A hash of an algorithm that the server does not support.
     Other,
 }
 
-/// A member of the dictionary, `name=:base64:`; what follows a semicolon says nothing about it.
+/// Parses a dictionary member `name=:base64:` (RFC 9651). Parameters after a semicolon are ignored.
 fn parse_member(member: &str) -> Option<DigestMember> {
     let (name, value) = member.trim().split_once('=')?;
     let value = value.split_once(';').map_or(value, |(value, _)| value).trim_end();
-    let text = value.strip_prefix(':')?.strip_suffix(':')?;
+    let encoded = value.strip_prefix(':')?.strip_suffix(':')?;
     let is_name =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b));
-    if !is_name || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) {
+    if !is_name || !encoded.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)) {
         return None;
     }
     if name != "sha-256" {
         return Some(DigestMember::Other);
     }
-    let bytes = BASE64_STANDARD.decode(text).ok()?.try_into().ok()?;
+    let bytes = BASE64_STANDARD.decode(encoded).ok()?.try_into().ok()?;
     Some(DigestMember::Sha256(Digest::from_bytes(bytes)))
 }
 
@@ -82,7 +82,7 @@ mod tests {
         let field = |value: &str| (!value.is_empty()).then(|| value.to_owned());
         let (content_digest, repr_digest) = (field(content), field(repr));
         let put = Request { content_digest, repr_digest, ..Request::new(Method::Put, "/messages/x") };
-        verify_body(&Request { body: b"foo".to_vec(), ..put }).map_or_else(|reply| reply.status, |()| 200)
+        verify_body(&Request { body: b"foo".to_vec(), ..put }).map_or_else(|response| response.status, |()| 200)
     }
 
     #[test]

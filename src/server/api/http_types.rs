@@ -1,11 +1,11 @@
-//! The two halves of an exchange, as the door, the engine and the api hand them to each other.
-//! A request holds only what was understood; a reply's fields are whole lines, ready to be written.
+//! Requests and responses, as the HTTP front end, the engine and the API exchange them. A request holds only validated
+//! parts of the received head. The headers of a response are complete lines that need no further escaping.
 
 use std::fmt::Display;
 
 use super::json;
 
-/// The methods that the server knows; all others are one to it.
+/// A request method. All methods that no route supports are `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Method {
     Get,
@@ -16,7 +16,7 @@ pub(in crate::server) enum Method {
     Other,
 }
 
-/// A request whose framing is settled: the path and query as they came, undecoded.
+/// A request without its framing. Path and query are not percent-decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) struct Request {
     pub(in crate::server) method: Method,
@@ -32,21 +32,21 @@ pub(in crate::server) struct Request {
     pub(in crate::server) body: Vec<u8>,
 }
 
-/// What goes back. The connection's own fields (`Date`, `Connection`, `Content-Length`) are the door's.
+/// A response without `Date`, `X-Request-Id`, `Connection` and `Content-Length`, which the HTTP front end adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) struct Response {
     pub(in crate::server) status: u16,
-    /// `Name: value\r\n`, any number of times.
+    /// Header lines, each `Name: value\r\n`.
     pub(in crate::server) raw_headers: String,
-    /// The length that the reply speaks of; a reply to HEAD has it without the body.
+    /// Value of `Content-Length` in bytes. A response to `HEAD` has the length of the omitted body.
     pub(in crate::server) content_length: usize,
     pub(in crate::server) body: Vec<u8>,
-    /// For the operator: why it failed. Never sent.
+    /// Cause of an error, for the server's stderr. It is never sent to the client.
     pub(in crate::server) cause: Option<String>,
 }
 
 impl Method {
-    /// Reads a method's name, which is case-sensitive.
+    /// Parses a method name, which is case-sensitive.
     pub(in crate::server) fn from_name(name: &str) -> Self {
         match name {
             "GET" => Self::Get,
@@ -58,7 +58,7 @@ impl Method {
         }
     }
 
-    /// The name; the unknown ones share a name that no route allows.
+    /// Returns the method name. All unknown methods are `OTHER`, which no route allows.
     pub(in crate::server) const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -72,7 +72,7 @@ impl Method {
 }
 
 impl Request {
-    /// One without a query, fields and body.
+    /// Creates a request without query, headers and body.
     pub(in crate::server) fn new(method: Method, path: &str) -> Self {
         Self {
             method,
@@ -89,7 +89,7 @@ impl Request {
         }
     }
 
-    /// The fields that count, by their names: these go on from the door to the api, and no others.
+    /// Returns the headers that the front end passes to the API, by name. All other headers are dropped.
     pub(in crate::server) const fn known_headers_mut(&mut self) -> [(&'static str, &mut Option<String>); 7] {
         [
             ("Accept", &mut self.accept),
@@ -104,26 +104,30 @@ impl Request {
 }
 
 impl Response {
-    /// What marks a reply that the door may send again as it is.
+    /// `Cache-Control` value of responses that never change. The hot cache keeps only responses with this value.
     pub(in crate::server) const CACHE_CONTROL_IMMUTABLE: &'static str = "public, max-age=31536000, immutable";
 
+    /// Creates a response with a body.
     pub(in crate::server) fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
         Self { content_length: body.len(), body, ..Self::empty(status) }.with_header("Content-Type", content_type)
     }
 
+    /// Creates a response without a body.
     pub(in crate::server) const fn empty(status: u16) -> Self {
         Self { status, raw_headers: String::new(), content_length: 0, body: Vec::new(), cause: None }
     }
 
+    /// Creates a response with a JSON body.
     pub(in crate::server) fn json(status: u16, body: Vec<u8>) -> Self {
         Self::new(status, "application/json", body)
     }
 
+    /// Creates an error response: `{"err_msg": message}`.
     pub(in crate::server) fn error(status: u16, message: &str) -> Self {
         Self::json(status, json::single_field_object("err_msg", message))
     }
 
-    /// Adds a field. `name` and `value` are of the server's own making: they hold no line end.
+    /// Adds a header. `name` and `value` must come from the server itself: line breaks are not escaped.
     pub(in crate::server) fn with_header(mut self, name: &str, value: &str) -> Self {
         self.raw_headers.reserve(name.len() + value.len() + 4);
         for part in [name, ": ", value, "\r\n"] {
@@ -132,17 +136,18 @@ impl Response {
         self
     }
 
+    /// Sets the cause that is logged.
     pub(in crate::server) fn with_cause(self, cause: impl Display) -> Self {
         Self { cause: Some(cause.to_string()), ..self }
     }
 
-    /// The fields, taken apart again.
+    /// Iterates over the headers as pairs of name and value.
     pub(in crate::server) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.raw_headers.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
     }
 
-    /// Whether it may be sent again as it is.
+    /// Returns whether the hot cache may keep this response.
     pub(in crate::server) fn is_immutable(&self) -> bool {
-        self.status == 200 && self.headers().any(|field| field == ("Cache-Control", Self::CACHE_CONTROL_IMMUTABLE))
+        self.status == 200 && self.headers().any(|header| header == ("Cache-Control", Self::CACHE_CONTROL_IMMUTABLE))
     }
 }

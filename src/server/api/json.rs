@@ -1,5 +1,5 @@
-//! JSON in and out: strict when it is read, spelled as the ancestor spelled it (a space after the colon) when written.
-//! Depth is bounded, so that no body can exhaust a thread's stack.
+//! Strict parsing and compatible writing of JSON. Output has a space after each colon and comma, as existing clients
+//! expect it. The nesting depth of input is bounded, so that no body can overflow a thread's stack.
 
 use std::io::{self, Write};
 
@@ -7,46 +7,46 @@ use serde::de::{DeserializeOwned, Deserializer, Error, IgnoredAny, MapAccess, Se
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, Serializer};
 
-/// The type of bodies that are one object.
+/// Media type of JSON bodies.
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
-/// Whether a content type is `kind`, in UTF-8 if it says so.
-pub(super) fn is_media_type(kind: &str, content_type: Option<&str>) -> bool {
+/// Returns whether `content_type` is `media_type`, without a `charset` other than `utf-8` or `us-ascii`.
+pub(super) fn is_media_type(media_type: &str, content_type: Option<&str>) -> bool {
     let mut parts = content_type.unwrap_or_default().split(';').map(str::trim);
-    if !parts.next().is_some_and(|given| given.eq_ignore_ascii_case(kind)) {
+    if !parts.next().is_some_and(|part| part.eq_ignore_ascii_case(media_type)) {
         return false;
     }
     parts.all(|part| match part.split_once('=') {
         Some((name, charset)) if name.eq_ignore_ascii_case("charset") => {
             let charset = charset.trim_matches('"');
-            ["utf-8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
+            ["utf-8", "us-ascii"].iter().any(|allowed| charset.eq_ignore_ascii_case(allowed))
         }
         _ => true,
     })
 }
 
-/// The `message` of a body `{"message": "…"}`; other keys are skipped, a second `message` is an error.
+/// Parses a body `{"message": "…"}`. Other keys are ignored; a second `message` makes the body invalid.
 pub(super) fn parse_put_body(body: &[u8]) -> Option<String> {
     serde_json::from_slice::<PutBody>(body).ok().map(|put| put.0)
 }
 
-/// The object that `text` is, and nothing else; keys that are not known are skipped.
+/// Parses `text` as a single JSON object. Unknown keys are ignored.
 pub(super) fn parse_object<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
-    // serde would take an array for a struct as well.
+    // serde also deserializes a struct from an array.
     if text.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
     serde_json::from_slice(text).ok()
 }
 
-/// The JSON of `value`, which can be JSON.
+/// Serializes `value`, which must be representable as JSON.
 pub(super) fn to_vec(value: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::new();
     append_value(&mut out, value);
     out
 }
 
-/// Adds the JSON of `value` as a line.
+/// Appends `value` to `out` as a line of JSON.
 pub(super) fn append_line(out: &mut Vec<u8>, value: &impl Serialize) {
     append_value(out, value);
     out.push(b'\n');
@@ -55,10 +55,10 @@ pub(super) fn append_line(out: &mut Vec<u8>, value: &impl Serialize) {
 fn append_value(out: &mut Vec<u8>, value: &impl Serialize) {
     value
         .serialize(&mut Serializer::with_formatter(out, SpacedFormatter))
-        .expect("plain values can be written to memory");
+        .expect("plain values are serializable, and writing to memory cannot fail");
 }
 
-/// A space after each colon and comma.
+/// A formatter that writes a space after each colon and comma.
 struct SpacedFormatter;
 
 impl Formatter for SpacedFormatter {
@@ -75,13 +75,13 @@ impl Formatter for SpacedFormatter {
     }
 }
 
-/// `{"key": "value"}`.
+/// Returns `{"key": "value"}`. `key` is not escaped.
 pub(super) fn single_field_object(key: &str, value: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + value.len() + value.len() / 16 + 16);
     out.extend_from_slice(b"{\"");
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\": ");
-    serde_json::to_writer(&mut out, value).expect("a string can be written to memory");
+    serde_json::to_writer(&mut out, value).expect("writing a string to memory cannot fail");
     out.push(b'}');
     out
 }
@@ -126,7 +126,7 @@ impl<'de> Visitor<'de> for PutBodyVisitor {
     }
 }
 
-/// Any value, thrown away. Unlike `IgnoredAny`, which `serde_json` skips to any depth, it keeps the limit on depth.
+/// Any value, ignored. `serde_json` skips an `IgnoredAny` of any depth, but applies its depth limit to this type.
 struct BoundedIgnored;
 
 impl<'de> Deserialize<'de> for BoundedIgnored {

@@ -1,4 +1,4 @@
-//! A listing, page by page: what is asked for, the page, and where the next one is.
+//! Listing of the stored messages, page by page. A full page links to the next one.
 
 use serde::Serialize;
 
@@ -6,15 +6,15 @@ use super::{Response, json};
 use crate::digest::ParseError;
 use crate::message_store::{Entry, Error, ListQuery, MessageStore};
 
-/// How many are listed unless the client says otherwise.
+/// Number of entries per page if the request has no `limit`.
 const DEFAULT_LIMIT: usize = 1000;
-/// How many are listed at the most.
+/// Maximum number of entries per page.
 const MAX_LIMIT: usize = 10_000;
 
-/// A page that is asked for, and the prefix as the client wrote it.
+/// Parsed query parameters. `prefix` is kept as the client wrote it, for the link to the next page.
 #[derive(Debug)]
 pub(super) struct ListParameters {
-    page: ListQuery,
+    query: ListQuery,
     prefix: Option<String>,
 }
 
@@ -23,7 +23,7 @@ struct ListResponse {
     messages: Vec<Entry>,
 }
 
-/// What `query` asks for; else a 400 that names what is wrong.
+/// Parses the query string. An invalid parameter is an error 400 that names the parameter.
 pub(super) fn parse_query(query: Option<&str>) -> Result<ListParameters, Response> {
     let (mut after, mut limit, mut prefix) = (None, None, None);
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -32,41 +32,41 @@ pub(super) fn parse_query(query: Option<&str>) -> Result<ListParameters, Respons
             "after" => after.replace(value).is_none(),
             "limit" => limit.replace(value).is_none(),
             "prefix" => prefix.replace(value).is_none(),
-            _ => return Err(invalid_parameter(name, "there are only after, limit and prefix")),
+            _ => return Err(invalid_parameter(name, "expected after, limit or prefix")),
         };
         if !is_first {
-            return Err(invalid_parameter(name, "it is there twice"));
+            return Err(invalid_parameter(name, "given more than once"));
         }
     }
     let limit = match limit {
         None => DEFAULT_LIMIT,
-        Some(text) => {
-            parse_positive(text).ok_or_else(|| invalid_parameter("limit", "it is no number from 1 on"))?.min(MAX_LIMIT)
-        }
+        Some(text) => parse_positive(text)
+            .ok_or_else(|| invalid_parameter("limit", "expected a positive integer"))?
+            .min(MAX_LIMIT),
     };
-    let named = |name: &'static str| move |error: ParseError| invalid_parameter(name, &error.to_string());
-    let after = after.map(str::parse).transpose().map_err(named("after"))?;
-    let range = prefix.unwrap_or("").parse().map_err(named("prefix"))?;
-    let page = ListQuery { prefix: range, after, limit };
-    Ok(ListParameters { page, prefix: prefix.map(str::to_owned) })
+    let invalid = |name: &'static str| move |error: ParseError| invalid_parameter(name, &error.to_string());
+    let after = after.map(str::parse).transpose().map_err(invalid("after"))?;
+    let parsed_prefix = prefix.unwrap_or("").parse().map_err(invalid("prefix"))?;
+    let query = ListQuery { prefix: parsed_prefix, after, limit };
+    Ok(ListParameters { query, prefix: prefix.map(str::to_owned) })
 }
 
-/// The page, with a link to the next one if it is full.
-pub(super) fn list(wanted: &ListParameters, messages: &dyn MessageStore) -> Result<Response, Error> {
-    let listed = ListResponse { messages: messages.list(&wanted.page)? };
-    let reply = Response::json(200, json::to_vec(&listed)).with_header("Cache-Control", "no-store");
-    let limit = wanted.page.limit;
-    let Some(last) = listed.messages.last().filter(|_| listed.messages.len() == limit) else { return Ok(reply) };
-    let prefix = wanted.prefix.as_ref().map_or_else(String::new, |prefix| format!("&prefix={prefix}"));
-    Ok(reply.with_header("Link", &format!("</messages?after={}&limit={limit}{prefix}>; rel=\"next\"", last.digest)))
+/// Returns a page of the listing, with a `Link` to the next page if this page is full.
+pub(super) fn list(parameters: &ListParameters, store: &dyn MessageStore) -> Result<Response, Error> {
+    let page = ListResponse { messages: store.list(&parameters.query)? };
+    let response = Response::json(200, json::to_vec(&page)).with_header("Cache-Control", "no-store");
+    let limit = parameters.query.limit;
+    let Some(last) = page.messages.last().filter(|_| page.messages.len() == limit) else { return Ok(response) };
+    let prefix = parameters.prefix.as_ref().map_or_else(String::new, |prefix| format!("&prefix={prefix}"));
+    Ok(response.with_header("Link", &format!("</messages?after={}&limit={limit}{prefix}>; rel=\"next\"", last.digest)))
 }
 
-/// Digits that are not nothing; a number beyond all numbers is as large as any.
+/// Parses a positive decimal number that consists of digits only. Numbers beyond `usize` are clamped.
 fn parse_positive(digits: &str) -> Option<usize> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(usize::MAX)).filter(|count| *count > 0)
 }
 
-fn invalid_parameter(name: &str, why: &str) -> Response {
-    Response::error(400, &format!("Invalid parameter {name}: {why}"))
+fn invalid_parameter(name: &str, problem: &str) -> Response {
+    Response::error(400, &format!("Invalid parameter {name}: {problem}"))
 }

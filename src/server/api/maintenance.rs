@@ -1,4 +1,4 @@
-//! What those ask who look after a store: what there is, whether it is whole, and to put damage out of the way.
+//! Requests for operators of a store: statistics, verification and repair.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::message_store::{Cursor, Damage, Error, MessageStore, Stats};
 struct StatsResponse {
     #[serde(flatten)]
     stats: Stats,
-    /// `ok`, or why nothing can be put any more.
+    /// `ok`, or the reason why no messages can be stored.
     health: String,
 }
 
@@ -23,37 +23,35 @@ struct RepairRequest {
     damage: Vec<Damage>,
 }
 
-/// What there is, counted.
-pub(super) fn stats(messages: &dyn MessageStore) -> Result<Response, Error> {
-    let health = messages.health().map_or_else(|error| error.to_string(), |()| "ok".to_owned());
-    let report = StatsResponse { stats: messages.stats()?, health };
+/// Returns counts, sizes and the health of the store.
+pub(super) fn stats(store: &dyn MessageStore) -> Result<Response, Error> {
+    let health = store.health().map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+    let report = StatsResponse { stats: store.stats()?, health };
     Ok(Response::json(200, json::to_vec(&report)).with_header("Cache-Control", "no-store"))
 }
 
-/// One step of verifying.
-pub(super) fn verify(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
+/// Performs one step of a verification.
+pub(super) fn verify(body: &[u8], store: &dyn MessageStore) -> Result<Response, Error> {
     let Some(VerifyRequest { from }) = json::parse_object(body) else {
-        return Ok(Response::error(400, "Invalid JSON request, expected from: null or where a step ended"));
+        return Ok(Response::error(400, "Invalid JSON request, expected from: null or the next of a step"));
     };
-    match messages.verify(from.as_ref()) {
-        Ok(verified) => Ok(Response::json(200, json::to_vec(&verified))),
-        Err(Error::Unusable(_)) if from.is_some() => {
-            Ok(Response::error(400, "No step ended at this from, begin with null"))
-        }
+    match store.verify(from.as_ref()) {
+        Ok(step) => Ok(Response::json(200, json::to_vec(&step))),
+        Err(Error::Unusable(_)) if from.is_some() => Ok(Response::error(400, "Invalid from, begin again with null")),
         Err(error) => Err(error),
     }
 }
 
-/// Puts damage out of the way.
-pub(super) fn repair(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
+/// Repairs the damage that the body lists.
+pub(super) fn repair(body: &[u8], store: &dyn MessageStore) -> Result<Response, Error> {
     let Some(damage) = parse_damage(body) else {
-        return Ok(Response::error(400, "Invalid JSON request, expected damage: what verifying found"));
+        return Ok(Response::error(400, "Invalid JSON request, expected damage: a list from /verify"));
     };
-    messages.repair(&damage)?;
+    store.repair(&damage)?;
     Ok(Response::empty(204))
 }
 
-/// The damage that a body names, if it can be understood.
+/// Parses the body of a repair request. Returns `None` if it is invalid.
 pub(super) fn parse_damage(body: &[u8]) -> Option<Vec<Damage>> {
-    json::parse_object::<RepairRequest>(body).map(|repair| repair.damage)
+    json::parse_object::<RepairRequest>(body).map(|request| request.damage)
 }

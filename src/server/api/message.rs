@@ -1,4 +1,4 @@
-//! One message: put as JSON or as bytes, get, removed.
+//! Requests for one message: put as JSON or as bytes, get, and remove.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,67 +8,68 @@ use super::{Method, Request, Response, content_digest, json, range};
 use crate::digest::Digest;
 use crate::message_store::{Error, MessageStore};
 
-/// Stores the message of `{"message": "…"}`.
-pub(super) fn put(body: &[u8], messages: &dyn MessageStore) -> Result<Response, Error> {
+/// Stores the message of a body `{"message": "…"}`.
+pub(super) fn put(body: &[u8], store: &dyn MessageStore) -> Result<Response, Error> {
     let Some(message) = json::parse_put_body(body) else {
         return Ok(Response::error(400, "Invalid JSON request, no message key found"));
     };
-    let receipts = messages.put(vec![message.into_bytes()])?;
+    let receipts = store.put(vec![message.into_bytes()])?;
     let digest = receipts.first().expect("one receipt for one message").digest;
     Ok(stored_response(200, digest))
 }
 
-/// Stores `message`, if it is the one of `digest`.
-pub(super) fn upload(digest: Digest, message: Vec<u8>, messages: &dyn MessageStore) -> Result<Response, Error> {
+/// Stores `message` if it hashes to `digest`. Returns 201 if it was absent, and 409 if the digest differs.
+pub(super) fn upload(digest: Digest, message: Vec<u8>, store: &dyn MessageStore) -> Result<Response, Error> {
     if !digest.matches(&message) {
         return Ok(Response::error(409, "The bytes do not hash to the digest"));
     }
-    let receipts = messages.put(vec![message])?;
+    let receipts = store.put(vec![message])?;
     let new = receipts.first().expect("one receipt for one message").new;
     Ok(stored_response(if new { 201 } else { 200 }, digest))
 }
 
-/// The reply to an upload of what is stored already and whole, if that can be told at little cost.
+/// Returns the response to an upload whose message is already stored and intact, so that the body is not needed.
 ///
-/// `length` is what the client says that it would send, `longest` what counts as little.
+/// `content_length` is the declared length of the body. Messages longer than `max_length` bytes are not checked,
+/// because the check reads the whole message.
 pub(in crate::server) fn already_stored(
     request: &Request,
-    length: Option<u64>,
-    longest: u64,
-    messages: &dyn MessageStore,
+    content_length: Option<u64>,
+    max_length: u64,
+    store: &dyn MessageStore,
 ) -> Option<Response> {
     let digest = super::digest_from_path(&request.path).filter(|_| request.method == Method::Put)?;
-    let stored_length = messages.size(digest).ok()??;
-    let is_other = length.is_some_and(|length| length != stored_length) || !content_digest::matches(request, digest);
-    if is_other || stored_length > longest {
+    let stored_length = store.size(digest).ok()??;
+    let has_other_length = content_length.is_some_and(|length| length != stored_length);
+    if has_other_length || !content_digest::matches(request, digest) || stored_length > max_length {
         return None;
     }
-    matches!(messages.get_one(digest), Ok(Some(_))).then(|| stored_response(200, digest))
+    matches!(store.get_one(digest), Ok(Some(_))).then(|| stored_response(200, digest))
 }
 
-/// Gets a message in the form that is asked for.
+/// Gets a message in `representation`. Returns 304 if `If-None-Match` has its entity tag and the message is stored.
 pub(super) fn get(
     digest: Digest,
-    form: Representation,
+    representation: Representation,
     request: &Request,
-    messages: &dyn MessageStore,
+    store: &dyn MessageStore,
 ) -> Result<Response, Error> {
-    let tag = form.etag(digest);
-    if request.if_none_match.as_deref().is_some_and(|known| representation::etag_matches(known, &tag)) {
-        return match messages.has(&[digest])?.as_slice() {
+    let tag = representation.etag(digest);
+    if request.if_none_match.as_deref().is_some_and(|tags| representation::etag_matches(tags, &tag)) {
+        return match store.has(&[digest])?.as_slice() {
             [true] => Ok(with_immutable_headers(Response::empty(304), &tag)),
             _ => Ok(not_found()),
         };
     }
-    let Some(message) = messages.get_one(digest)? else { return Ok(not_found()) };
-    Ok(match form {
+    let Some(message) = store.get_one(digest)? else { return Ok(not_found()) };
+    Ok(match representation {
         Representation::Bytes => {
-            let part = range::range_response(request, &tag, message).with_header("Accept-Ranges", "bytes");
-            if part.status == 416 {
-                return Ok(part);
+            let response = range::range_response(request, &tag, message).with_header("Accept-Ranges", "bytes");
+            if response.status == 416 {
+                return Ok(response);
             }
             let hash = BASE64_STANDARD.encode(digest.as_bytes());
-            with_immutable_headers(part, &tag)
+            with_immutable_headers(response, &tag)
                 .with_header("Repr-Digest", &format!("sha-256=:{hash}:"))
                 .with_header("X-Content-Type-Options", "nosniff")
         }
@@ -80,28 +81,29 @@ pub(super) fn get(
     })
 }
 
-/// Removes a message.
-pub(super) fn remove(digest: Digest, messages: &dyn MessageStore) -> Result<Response, Error> {
-    match messages.remove(&[digest])?.as_slice() {
+/// Removes a message. Returns 404 if it is not stored.
+pub(super) fn remove(digest: Digest, store: &dyn MessageStore) -> Result<Response, Error> {
+    match store.remove(&[digest])?.as_slice() {
         [true] => Ok(Response::empty(204)),
         _ => Ok(not_found()),
     }
 }
 
-/// What is said of a message that is not there.
+/// Returns the 404 response for an absent message.
 pub(super) fn not_found() -> Response {
     Response::error(404, "Message not found")
 }
 
+/// Returns the response for a stored message, with its digest and `Location`.
 pub(super) fn stored_response(status: u16, digest: Digest) -> Response {
     let digest = digest.to_string();
     Response::json(status, json::single_field_object("digest", &digest))
         .with_header("Location", &["/messages/", &digest].concat())
 }
 
-/// A digest names one message for ever, so what is found under it may be kept for ever.
-fn with_immutable_headers(reply: Response, tag: &str) -> Response {
-    reply
+/// Adds the entity tag and the cache headers. A digest always names the same bytes, so caches may keep the response.
+fn with_immutable_headers(response: Response, tag: &str) -> Response {
+    response
         .with_header("ETag", tag)
         .with_header("Cache-Control", Response::CACHE_CONTROL_IMMUTABLE)
         .with_header("Vary", "Accept")

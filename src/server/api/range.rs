@@ -1,37 +1,38 @@
-//! A part of a message (RFC 9110, 14): one range of bytes. Whoever asks for more, or for something else, gets it all.
+//! Range requests (RFC 9110, section 14). One byte range is supported. Any other `Range` is ignored: the response is
+//! the whole message.
 
 use super::{Method, Request, Response};
 
-/// Which part is asked for.
+/// The part of a message that a request selects.
 #[derive(Debug, PartialEq, Eq)]
 enum ByteRange {
-    /// All of it.
+    /// The whole message.
     Whole,
-    /// From the first byte to before the second.
+    /// Start and end offset; the end is exclusive.
     Bytes(usize, usize),
-    /// None that there is.
+    /// A range outside the message.
     Unsatisfiable,
 }
 
-/// The reply to a request for `message` as bytes, whose entity tag is `tag`.
+/// Returns the response to a request for `message` as bytes: 200, 206 or 416. `tag` is the entity tag of the bytes.
 pub(super) fn range_response(request: &Request, tag: &str, mut message: Vec<u8>) -> Response {
     let length = message.len();
-    let bytes = |status, message| Response::new(status, "application/octet-stream", message);
+    let bytes_response = |status, bytes| Response::new(status, "application/octet-stream", bytes);
     match select_range(request, tag, length) {
-        ByteRange::Whole => bytes(200, message),
+        ByteRange::Whole => bytes_response(200, message),
         ByteRange::Unsatisfiable => Response::error(416, "No such range in the message")
             .with_header("Content-Range", &format!("bytes */{length}")),
-        ByteRange::Bytes(from, to) => {
-            message.truncate(to);
-            message.drain(..from);
-            bytes(206, message).with_header("Content-Range", &format!("bytes {from}-{}/{length}", to - 1))
+        ByteRange::Bytes(start, end) => {
+            message.truncate(end);
+            message.drain(..start);
+            bytes_response(206, message).with_header("Content-Range", &format!("bytes {start}-{}/{length}", end - 1))
         }
     }
 }
 
 fn select_range(request: &Request, tag: &str, length: usize) -> ByteRange {
-    // A tag that is weak, or a date, does not name these very bytes.
-    let is_current = request.if_range.as_deref().is_none_or(|known| known == tag);
+    // `If-Range` needs a strong comparison, so a weak tag or a date never matches.
+    let is_current = request.if_range.as_deref().is_none_or(|if_range| if_range == tag);
     match request.range.as_deref() {
         Some(range) if request.method == Method::Get && is_current => {
             parse_range(range, length).unwrap_or(ByteRange::Whole)
@@ -40,7 +41,7 @@ fn select_range(request: &Request, tag: &str, length: usize) -> ByteRange {
     }
 }
 
-/// What `range` asks of `length` bytes; `None`: it is not one range of bytes.
+/// Parses a `Range` header for a message of `length` bytes. Returns `None` if it is not a single valid byte range.
 fn parse_range(range: &str, length: usize) -> Option<ByteRange> {
     let (unit, range) = range.split_once('=')?;
     let (first, last) = range.trim().split_once('-')?;
@@ -64,7 +65,7 @@ fn parse_range(range: &str, length: usize) -> Option<ByteRange> {
     }
 }
 
-/// Digits and nothing else; a number beyond all numbers is as large as any.
+/// Parses a decimal number that consists of digits only. Numbers beyond `usize` are clamped.
 fn parse_number(digits: &str) -> Option<usize> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(usize::MAX))
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn one_range_is_selected_and_an_invalid_range_is_ignored() {
-        for (range, part) in [
+        for (range, expected) in [
             ("bytes=0-0", ByteRange::Bytes(0, 1)),
             ("bytes=2-4", ByteRange::Bytes(2, 5)),
             ("Bytes=2-", ByteRange::Bytes(2, 10)),
@@ -88,7 +89,7 @@ mod tests {
             ("bytes=99999999999999999999999-", ByteRange::Unsatisfiable),
             ("bytes=-0", ByteRange::Unsatisfiable),
         ] {
-            assert_eq!(parse_range(range, 10), Some(part), "{range}");
+            assert_eq!(parse_range(range, 10), Some(expected), "{range}");
         }
         for range in ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=1", "bytes=+1-2", "bytes=1--2", "bytes=4-2"]
         {

@@ -1,19 +1,19 @@
-//! In which form a message goes out, by `Accept` (RFC 9110, 12.5.1), and the entity tag that names digest and form.
-//! Who asks for nothing that is offered gets JSON, as from the ancestor.
+//! Content negotiation by `Accept` (RFC 9110, section 12.5.1), and entity tags, which name digest and representation.
+//! JSON is the default, also if the client accepts neither representation.
 
 use crate::digest::Digest;
 
-/// The forms of a message.
+/// A representation of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::server) enum Representation {
-    /// `{"message": "…"}`, for messages that are UTF-8.
+    /// `{"message": "…"}`; only for messages that are UTF-8.
     Json,
-    /// The bytes as they are.
+    /// The unchanged bytes.
     Bytes,
 }
 
 impl Representation {
-    /// The form that `accept` asks for.
+    /// Selects the representation that `accept` prefers.
     pub(in crate::server) fn negotiate(accept: Option<&str>) -> Self {
         let Some(accept) = accept else { return Self::Json };
         if quality(accept, "application", "octet-stream") > quality(accept, "application", "json") {
@@ -22,7 +22,7 @@ impl Representation {
         Self::Json
     }
 
-    /// The entity tag of a message in this form.
+    /// Returns the entity tag of a message in this representation.
     pub(super) fn etag(self, digest: Digest) -> String {
         match self {
             Self::Json => format!("\"{digest}-json\""),
@@ -31,37 +31,38 @@ impl Representation {
     }
 }
 
-/// Whether a list of entity tags, as in `If-None-Match`, names `tag`.
+/// Returns whether an `If-None-Match` list contains `tag`, by weak comparison, or is `*`.
 pub(super) fn etag_matches(list: &str, tag: &str) -> bool {
-    // Our tags hold no comma, so a foreign tag that does cannot be cut into one of ours by accident: quotes differ.
-    list.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+    // Splitting at commas also splits foreign tags that contain commas. Their parts lack a quote, so none equals `tag`.
+    list.split(',').map(str::trim).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
 }
 
-/// How much `kind/subkind` is wanted, in thousandths: the most specific range that covers it decides.
-pub(super) fn quality(accept: &str, kind: &str, subkind: &str) -> u16 {
-    let mut best = (0, 0);
+/// Returns the quality of `type/subtype` in `accept`, in thousandths. The most specific matching range decides.
+pub(super) fn quality(accept: &str, main_type: &str, subtype: &str) -> u16 {
+    let (mut best_specificity, mut best_quality) = (0, 0);
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
-        let Some((a, b)) = parts.next().and_then(|range| range.split_once('/')) else { continue };
-        let specific = match (a, b) {
-            (a, b) if a.eq_ignore_ascii_case(kind) && b.eq_ignore_ascii_case(subkind) => 3,
-            (a, "*") if a.eq_ignore_ascii_case(kind) => 2,
+        let Some((range_type, range_subtype)) = parts.next().and_then(|range| range.split_once('/')) else { continue };
+        let has_type = range_type.eq_ignore_ascii_case(main_type);
+        let specificity = match (range_type, range_subtype) {
+            (_, other) if has_type && other.eq_ignore_ascii_case(subtype) => 3,
+            (_, "*") if has_type => 2,
             ("*", "*") => 1,
             _ => continue,
         };
-        let q = parts
+        let quality = parts
             .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
             .map_or(1000, parse_qvalue);
-        if specific > best.0 {
-            best = (specific, q);
+        if specificity > best_specificity {
+            (best_specificity, best_quality) = (specificity, quality);
         }
     }
-    best.1
+    best_quality
 }
 
-/// A quality value (`0.5`) in thousandths; what is none counts as nothing.
-fn parse_qvalue(q: &str) -> u16 {
-    let (whole, fraction) = q.split_once('.').unwrap_or((q, ""));
+/// Parses a quality value such as `0.5` into thousandths. An invalid value counts as 0.
+fn parse_qvalue(text: &str) -> u16 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return 0;
     }

@@ -1,4 +1,4 @@
-//! The contract, request by request, over messages kept in memory.
+//! Tests of the API over an in-memory store.
 
 use crate::testing::MemoryStore;
 
@@ -16,26 +16,26 @@ fn post(content_type: &str, body: &[u8]) -> Response {
 }
 
 fn put_then_get(accept: Option<&str>, message: &[u8]) -> Response {
-    let memory = MemoryStore::default();
-    let receipts = memory.put(vec![message.to_vec()]).unwrap();
+    let store = MemoryStore::default();
+    let receipts = store.put(vec![message.to_vec()]).unwrap();
     let path = format!("/messages/{}", receipts[0].digest);
-    handle(Request { accept: accept.map(str::to_owned), ..Request::new(Method::Get, &path) }, &memory)
+    handle(Request { accept: accept.map(str::to_owned), ..Request::new(Method::Get, &path) }, &store)
 }
 
-fn status_and_body(reply: &Response) -> (u16, &str) {
-    (reply.status, std::str::from_utf8(&reply.body).unwrap())
+fn status_and_body(response: &Response) -> (u16, &str) {
+    (response.status, std::str::from_utf8(&response.body).unwrap())
 }
 
-fn header<'a>(reply: &'a Response, name: &str) -> Option<&'a str> {
-    reply.headers().find(|field| field.0 == name).map(|field| field.1)
+fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers().find(|header| header.0 == name).map(|header| header.1)
 }
 
 #[test]
 fn post_returns_the_digest_and_a_location_header() {
-    let reply = post("application/json", br#"{"message": "foo"}"#);
-    assert_eq!(status_and_body(&reply), (200, format!("{{\"digest\": \"{FOO}\"}}").as_str()));
-    assert_eq!(header(&reply, "Location"), Some(format!("/messages/{FOO}").as_str()));
-    assert_eq!(header(&reply, "Content-Type"), Some("application/json"));
+    let response = post("application/json", br#"{"message": "foo"}"#);
+    assert_eq!(status_and_body(&response), (200, format!("{{\"digest\": \"{FOO}\"}}").as_str()));
+    assert_eq!(header(&response, "Location"), Some(format!("/messages/{FOO}").as_str()));
+    assert_eq!(header(&response, "Content-Type"), Some("application/json"));
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn a_body_without_exactly_one_message_string_is_rejected() {
         &deep_objects,
     ];
     for body in bodies {
-        let reply = post("application/json", body);
-        assert_eq!(status_and_body(&reply), (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#));
+        let response = post("application/json", body);
+        assert_eq!(status_and_body(&response), (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#));
     }
 }
 
@@ -92,27 +92,27 @@ fn unknown_keys_are_ignored() {
 #[test]
 fn a_message_is_returned_unchanged() {
     for message in ["foo", "", "\0", "ü\u{1f600}", "\"\\\n\u{7f}", "  "] {
-        let reply = put_then_get(None, message.as_bytes());
-        let value: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-        assert_eq!((reply.status, value["message"].as_str()), (200, Some(message)));
+        let response = put_then_get(None, message.as_bytes());
+        let value: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!((response.status, value["message"].as_str()), (200, Some(message)));
     }
     assert_eq!(status_and_body(&put_then_get(None, b"foo")), (200, r#"{"message": "foo"}"#));
 }
 
 #[test]
 fn a_stored_message_has_immutable_cache_headers() {
-    let reply = put_then_get(None, b"foo");
-    assert_eq!(header(&reply, "ETag"), Some(format!("\"{FOO}-json\"").as_str()));
-    assert_eq!(header(&reply, "Cache-Control"), Some("public, max-age=31536000, immutable"));
-    assert_eq!(header(&reply, "Vary"), Some("Accept"));
-    assert!(reply.is_immutable());
+    let response = put_then_get(None, b"foo");
+    assert_eq!(header(&response, "ETag"), Some(format!("\"{FOO}-json\"").as_str()));
+    assert_eq!(header(&response, "Cache-Control"), Some("public, max-age=31536000, immutable"));
+    assert_eq!(header(&response, "Vary"), Some("Accept"));
+    assert!(response.is_immutable());
 }
 
 #[test]
 fn octet_stream_is_returned_if_preferred_with_a_repr_digest() {
-    let reply = put_then_get(Some("application/octet-stream"), b"\xff\0foo");
-    assert_eq!((reply.status, reply.body.as_slice()), (200, b"\xff\0foo".as_slice()));
-    assert_eq!(header(&reply, "Content-Type"), Some("application/octet-stream"));
+    let response = put_then_get(Some("application/octet-stream"), b"\xff\0foo");
+    assert_eq!((response.status, response.body.as_slice()), (200, b"\xff\0foo".as_slice()));
+    assert_eq!(header(&response, "Content-Type"), Some("application/octet-stream"));
     let foo = put_then_get(Some("application/octet-stream"), b"foo");
     assert_eq!(header(&foo, "Repr-Digest"), Some("sha-256=:LCa0a2j/xo/5m0U8HTBBNBNCLXBkg7+g+YpeiGJm564=:"));
 }
@@ -134,52 +134,52 @@ fn accept_is_negotiated_by_quality_and_specificity() {
 
 #[test]
 fn a_message_that_is_not_utf8_is_406_as_json_and_the_error_names_the_remedy() {
-    let reply = put_then_get(None, b"\xff");
+    let response = put_then_get(None, b"\xff");
     assert_eq!(
-        status_and_body(&reply),
+        status_and_body(&response),
         (406, r#"{"err_msg": "Message is not UTF-8, ask with Accept: application/octet-stream"}"#)
     );
-    assert!(!reply.is_immutable());
+    assert!(!response.is_immutable());
 }
 
 #[test]
 fn absent_messages_invalid_digests_and_unknown_paths_are_404() {
-    let memory = MemoryStore::default();
+    let store = MemoryStore::default();
     for name in [FOO, "foo", "", "../livez", "%2e%2e", &FOO[1..], &format!("{FOO}/"), &format!("{FOO}%00")] {
-        let reply = handle(Request::new(Method::Get, &format!("/messages/{name}")), &memory);
-        assert_eq!(status_and_body(&reply), (404, r#"{"err_msg": "Message not found"}"#), "{name}");
+        let response = handle(Request::new(Method::Get, &format!("/messages/{name}")), &store);
+        assert_eq!(status_and_body(&response), (404, r#"{"err_msg": "Message not found"}"#), "{name}");
     }
     for path in ["/", "/foo", "/messages2", "//messages", "/MESSAGES", "/%6dessages"] {
-        let reply = handle(Request::new(Method::Get, path), &memory);
-        assert_eq!(status_and_body(&reply), (404, r#"{"err_msg": "Not found"}"#), "{path}");
+        let response = handle(Request::new(Method::Get, path), &store);
+        assert_eq!(status_and_body(&response), (404, r#"{"err_msg": "Not found"}"#), "{path}");
     }
 }
 
 #[test]
 fn a_digest_is_accepted_in_either_case() {
-    let memory = MemoryStore::default();
-    memory.put(vec![b"foo".to_vec()]).unwrap();
-    let reply = handle(Request::new(Method::Get, &format!("/messages/{}", FOO.to_uppercase())), &memory);
-    assert_eq!(status_and_body(&reply), (200, r#"{"message": "foo"}"#));
+    let store = MemoryStore::default();
+    store.put(vec![b"foo".to_vec()]).unwrap();
+    let response = handle(Request::new(Method::Get, &format!("/messages/{}", FOO.to_uppercase())), &store);
+    assert_eq!(status_and_body(&response), (200, r#"{"message": "foo"}"#));
 }
 
 #[test]
 fn a_matching_etag_is_304_only_if_the_message_is_stored() {
-    let memory = MemoryStore::default();
-    let ask = |tags: &str| Request {
+    let store = MemoryStore::default();
+    let request = |tags: &str| Request {
         if_none_match: Some(tags.to_owned()),
         ..Request::new(Method::Get, &format!("/messages/{FOO}"))
     };
     let tag = format!("\"{FOO}-json\"");
-    assert_eq!(handle(ask(&tag), &memory).status, 404);
-    memory.put(vec![b"foo".to_vec()]).unwrap();
-    for known in [tag.clone(), format!("W/{tag}"), format!("\"a\", {tag}"), "*".to_owned()] {
-        let reply = handle(ask(&known), &memory);
-        assert_eq!((reply.status, reply.body.len()), (304, 0), "{known}");
-        assert_eq!(header(&reply, "ETag"), Some(tag.as_str()));
+    assert_eq!(handle(request(&tag), &store).status, 404);
+    store.put(vec![b"foo".to_vec()]).unwrap();
+    for matching in [tag.clone(), format!("W/{tag}"), format!("\"a\", {tag}"), "*".to_owned()] {
+        let response = handle(request(&matching), &store);
+        assert_eq!((response.status, response.body.len()), (304, 0), "{matching}");
+        assert_eq!(header(&response, "ETag"), Some(tag.as_str()));
     }
     for other in [format!("\"{FOO}-bytes\""), FOO.to_owned(), "\"\"".to_owned()] {
-        assert_eq!(handle(ask(&other), &memory).status, 200, "{other}");
+        assert_eq!(handle(request(&other), &store).status, 200, "{other}");
     }
 }
 
@@ -196,9 +196,9 @@ fn an_unsupported_method_is_405_with_an_allow_header() {
         (Method::Other, "/messages", "GET, HEAD, POST"),
         (Method::Post, "/livez", "GET, HEAD"),
     ] {
-        let reply = handle(Request::new(method, path), &MemoryStore::default());
-        assert_eq!(status_and_body(&reply), (405, r#"{"err_msg": "Method not allowed"}"#));
-        assert_eq!(header(&reply, "Allow"), Some(allowed));
+        let response = handle(Request::new(method, path), &MemoryStore::default());
+        assert_eq!(status_and_body(&response), (405, r#"{"err_msg": "Method not allowed"}"#));
+        assert_eq!(header(&response, "Allow"), Some(allowed));
     }
 }
 
@@ -206,7 +206,7 @@ fn an_unsupported_method_is_405_with_an_allow_header() {
 fn a_store_error_sets_the_status_and_never_exposes_the_cause() {
     let foo: Digest = FOO.parse().unwrap();
     let secret = || std::io::Error::other("/secret/path");
-    for (error, status, words, noted) in [
+    for (error, status, text, has_cause) in [
         (message_store::Error::Corrupt(foo), 500, "Message is corrupt", true),
         (message_store::Error::TooLarge { length: 9, limit: 1 }, 413, "Message is too large", false),
         (message_store::Error::NoSpace("/secret".into()), 507, "No space left", true),
@@ -214,11 +214,11 @@ fn a_store_error_sets_the_status_and_never_exposes_the_cause() {
         (message_store::Error::io("reading /secret", secret()), 500, "Internal server error", true),
         (message_store::Error::Unusable("secret".into()), 500, "Internal server error", true),
     ] {
-        let memory = MemoryStore::failing(error);
-        let get = handle(Request::new(Method::Get, &format!("/messages/{FOO}")), &memory);
-        assert_eq!(status_and_body(&get), (status, format!("{{\"err_msg\": \"{words}\"}}").as_str()));
-        assert_eq!(get.cause.is_some(), noted);
-        assert!(!get.cause.unwrap_or_default().contains(FOO), "a digest is a capability");
+        let store = MemoryStore::failing(error);
+        let get = handle(Request::new(Method::Get, &format!("/messages/{FOO}")), &store);
+        assert_eq!(status_and_body(&get), (status, format!("{{\"err_msg\": \"{text}\"}}").as_str()));
+        assert_eq!(get.cause.is_some(), has_cause);
+        assert!(!get.cause.unwrap_or_default().contains(FOO), "a digest grants access to its message");
     }
 }
 
@@ -226,35 +226,52 @@ fn a_store_error_sets_the_status_and_never_exposes_the_cause() {
 fn openapi_describes_exactly_the_served_routes() {
     let description: serde_json::Value = serde_json::from_str(builtin::OPENAPI).unwrap();
     let described: Vec<(String, String)> =
-        description["paths"].as_object().unwrap().iter().fold(vec![], |mut all, path| {
-            let methods = path.1.as_object().unwrap().keys().filter(|key| *key != "parameters");
-            all.extend(methods.map(|method| (path.0.clone(), method.to_uppercase())));
-            all
+        description["paths"].as_object().unwrap().iter().fold(vec![], |mut routes, (path, methods)| {
+            let methods = methods.as_object().unwrap().keys().filter(|key| *key != "parameters");
+            routes.extend(methods.map(|method| (path.clone(), method.to_uppercase())));
+            routes
         });
     let served: Vec<_> = routes::ROUTES
         .iter()
         .flat_map(|(path, methods)| methods.iter().map(|(method, _)| ((*path).to_owned(), method.as_str().to_owned())))
         .collect();
-    for one in &served {
-        assert!(described.contains(one), "{one:?} is not described");
+    for route in &served {
+        assert!(described.contains(route), "{route:?} is not described");
     }
-    for one in &described {
-        assert!(served.contains(one), "{one:?} is not served");
+    for route in &described {
+        assert!(served.contains(route), "{route:?} is not served");
     }
 }
 
 #[test]
 fn livez_and_readyz_report_the_health_of_the_store() {
-    let memory = MemoryStore::default();
-    assert_eq!(handle(Request::new(Method::Get, "/livez"), &memory).status, 200);
-    assert_eq!(handle(Request::new(Method::Get, "/readyz"), &memory).status, 200);
+    let store = MemoryStore::default();
+    assert_eq!(handle(Request::new(Method::Get, "/livez"), &store).status, 200);
+    assert_eq!(handle(Request::new(Method::Get, "/readyz"), &store).status, 200);
     let failing = MemoryStore::failing(message_store::Error::WriteFailed("disk".into()));
     assert_eq!(handle(Request::new(Method::Get, "/livez"), &failing).status, 200);
     assert_eq!(handle(Request::new(Method::Get, "/readyz"), &failing).status, 503);
-    for (health, status) in
-        [(Health::Opening, 503), (Health::Draining, 503), (Health::Failed, 503), (Health::Ready, 200)]
-    {
-        let own = builtin_route(&Request::new(Method::Get, "/readyz")).unwrap();
-        assert_eq!(builtin_response(own, || health, String::new).status, status);
+    for health in [Health::Opening, Health::Draining, Health::Failed] {
+        assert_eq!(builtin_response(BuiltinRoute::Ready, || health, String::new).status, 503);
     }
+}
+
+#[test]
+fn openapi_lists_exactly_the_statuses_that_the_probes_report() {
+    let description: serde_json::Value = serde_json::from_str(builtin::OPENAPI).unwrap();
+    let reported: Vec<serde_json::Value> = [
+        (BuiltinRoute::Live, Health::Ready),
+        (BuiltinRoute::Ready, Health::Ready),
+        (BuiltinRoute::Ready, Health::Damaged),
+    ]
+    .map(|(route, health)| {
+        let response = builtin_response(route, || health, String::new);
+        assert_eq!(response.status, 200);
+        serde_json::from_slice::<serde_json::Value>(&response.body).unwrap()["status"].take()
+    })
+    .to_vec();
+    assert_eq!(
+        description["components"]["schemas"]["Status"]["properties"]["status"]["enum"],
+        serde_json::Value::from(reported)
+    );
 }

@@ -1,5 +1,5 @@
-//! The page for people, at `/`: only for who prefers HTML. It holds nothing and may reach nothing but this server.
-//! No script runs in it but its own, which its policy names by digest.
+//! The web page at `/`, for clients that prefer HTML. The page contains no messages and may contact only its own
+//! server. Its content security policy permits only the script and the style of the page, by their digests.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -11,14 +11,14 @@ use super::representation;
 use super::{Method, Request, Response};
 use crate::digest::Digest;
 
-/// Where it is.
+/// Path of the web page.
 pub(super) const ROOT: &str = "/";
 
 const PAGE_HTML: &str = include_str!("ui/page.html");
 
-/// What of the page's head is computed from the page, once.
+/// Header values that are computed from the page once.
 struct PageMeta {
-    policy: String,
+    security_policy: String,
     etag: String,
 }
 
@@ -28,48 +28,48 @@ static PAGE_META: LazyLock<PageMeta> = LazyLock::new(|| {
         let digest = BASE64_STANDARD.encode(Digest::compute(element_content(element).as_bytes()).as_bytes());
         let _ = write!(policy, "; {directive} 'sha256-{digest}'");
     }
-    // The icon is an empty one, so that no browser asks for another.
+    // The page has an empty `data:` icon, so that browsers do not request /favicon.ico.
     policy.push_str("; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
     policy.push_str("; require-trusted-types-for 'script'; trusted-types 'none'");
-    PageMeta { policy, etag: format!("\"{}\"", Digest::compute(PAGE_HTML.as_bytes())) }
+    PageMeta { security_policy: policy, etag: format!("\"{}\"", Digest::compute(PAGE_HTML.as_bytes())) }
 });
 
-/// The reply to a request for `/`; `None`: it is for another path.
+/// Returns the response to a request for `/`, or `None` for any other path.
 pub(in crate::server) fn ui_response(request: &Request) -> Option<Response> {
     if request.path != ROOT {
         return None;
     }
-    let reply = match (prefers_html(request.accept.as_deref()), request.method) {
+    let response = match (prefers_html(request.accept.as_deref()), request.method) {
         (false, _) => Response::error(404, "Not found"),
         (true, Method::Get | Method::Head) => page_response(request.if_none_match.as_deref()),
         (true, _) => Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD"),
     };
-    Some(reply.with_header("Vary", "Accept"))
+    Some(response.with_header("Vary", "Accept"))
 }
 
-fn page_response(known: Option<&str>) -> Response {
-    let reply = match known.is_some_and(|list| representation::etag_matches(list, &PAGE_META.etag)) {
+fn page_response(if_none_match: Option<&str>) -> Response {
+    let response = match if_none_match.is_some_and(|tags| representation::etag_matches(tags, &PAGE_META.etag)) {
         true => Response::empty(304),
         false => Response::new(200, "text/html; charset=utf-8", PAGE_HTML.as_bytes().to_vec())
-            .with_header("Content-Security-Policy", &PAGE_META.policy)
+            .with_header("Content-Security-Policy", &PAGE_META.security_policy)
             .with_header("X-Content-Type-Options", "nosniff")
             .with_header("Referrer-Policy", "no-referrer"),
     };
-    reply.with_header("ETag", &PAGE_META.etag).with_header("Cache-Control", "no-cache")
+    response.with_header("ETag", &PAGE_META.etag).with_header("Cache-Control", "no-cache")
 }
 
-/// Browsers name it; programs that take anything do not.
+/// Returns whether HTML is preferred to JSON. Browsers list `text/html`; programs usually send `*/*` or nothing.
 fn prefers_html(accept: Option<&str>) -> bool {
     accept.is_some_and(|accept| {
         representation::quality(accept, "text", "html") > representation::quality(accept, "application", "json")
     })
 }
 
-/// What stands in the page's only element of this name.
+/// Returns the content of the page's only element with this name.
 fn element_content(element: &str) -> &'static str {
     let (start, end) = (format!("<{element}>"), format!("</{element}>"));
-    let inside = PAGE_HTML.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
-    inside.map_or("", |(inside, _)| inside)
+    let split = PAGE_HTML.split_once(&start).and_then(|(_, after)| after.split_once(&end));
+    split.map_or("", |(content, _)| content)
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn browsers_prefer_html_and_programs_do_not() {
         let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-        for (accept, prefers) in [
+        for (accept, expected) in [
             (firefox, true),
             ("text/html", true),
             ("TEXT/*", true),
@@ -89,7 +89,7 @@ mod tests {
             ("text/plain", false),
             ("", false),
         ] {
-            assert_eq!(prefers_html(Some(accept)), prefers, "{accept}");
+            assert_eq!(prefers_html(Some(accept)), expected, "{accept}");
         }
         assert!(!prefers_html(None));
     }
