@@ -1,5 +1,5 @@
-//! The access log: one line a request. It never holds a message, a token or a digest: who has a digest has the message,
-//! so of a digest its first eight hex digits are logged, and of a path that is none of ours nothing.
+//! The access log: one line per request. A digest grants access to its message, so only its first eight hex digits are
+//! logged. Messages, tokens and paths outside the API are never logged.
 
 use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
@@ -20,29 +20,29 @@ use time::macros::format_description;
 use super::poll::poll_fd;
 use super::warn;
 
-/// How a line is written.
+/// Format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The combined format of other servers, then the seconds that it took and the request's id.
+    /// The combined log format, followed by the duration in seconds and the request id.
     Combined,
-    /// One JSON object.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where requests are written down.
+/// An open access log.
 pub(super) struct AccessLog {
     format: Format,
-    /// `None`: on stderr.
+    /// `None`: stderr.
     path: Option<PathBuf>,
     file: Mutex<Option<Arc<File>>>,
 }
 
-/// Whose request it was.
+/// Origin of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Peer {
-    /// Someone's at this address.
+    /// A client with this IP address.
     Address(IpAddr),
-    /// Someone's who came by the local door.
+    /// A client of the local Unix socket.
     Local,
 }
 
@@ -55,17 +55,17 @@ impl Display for Peer {
     }
 }
 
-/// What is known of a request when it is over.
+/// Data of a completed request.
 #[derive(Debug)]
 pub(super) struct AccessRecord<'a> {
     pub(super) peer: Peer,
-    /// The name of the token.
+    /// Name of the token; `None`: anonymous.
     pub(super) user: Option<&'a str>,
     pub(super) method: &'a str,
-    /// Without what is confidential.
+    /// Path with confidential parts removed.
     pub(super) path: &'a str,
     pub(super) status: u16,
-    /// Of the reply's body.
+    /// Length of the response body.
     pub(super) bytes: u64,
     pub(super) duration: Duration,
     pub(super) id: &'a str,
@@ -88,27 +88,30 @@ const COMBINED_TIME_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
 
 impl AccessLog {
-    /// Opens the file, or stderr if there is none.
+    /// Opens the file at `path` for appending, or uses stderr.
     pub(super) fn open(path: Option<PathBuf>, format: Format) -> io::Result<Self> {
         let file = path.as_deref().map(open_for_append).transpose()?.map(Arc::new);
         Ok(Self { format, path, file: Mutex::new(file) })
     }
 
-    /// Opens the file anew, after it was moved away. If that fails, which is noted, the old one is written on.
+    /// Opens the file again, after it was moved by a log rotation. On error, logs the cause and keeps the current file.
     pub(super) fn reopen(&self) {
         let Some(path) = &self.path else { return };
         match open_for_append(path) {
             Ok(file) => *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(file)),
-            Err(error) => warn(format_args!("the log file stays as it was: {}: {error}", path.display())),
+            Err(error) => warn(format_args!(
+                "cannot reopen the access log {}: {error}; the previous file stays in use",
+                path.display()
+            )),
         }
     }
 
-    /// Writes a line. A log that cannot be written is no reason not to serve.
+    /// Writes a line. Write errors are ignored, so that a full disk does not stop the server.
     ///
-    /// If whoever reads it is behind, that is waited for after `before_wait`, and without the file in hand: nobody
-    /// waits for the line of another.
-    pub(super) fn write(&self, entry: &AccessRecord, on_block: impl FnOnce()) {
-        let line = format_line(self.format, entry, OffsetDateTime::now_utc());
+    /// If the log is a pipe with a slow reader, calls `on_block` and blocks until the pipe has room. Other threads can
+    /// write meanwhile.
+    pub(super) fn write(&self, record: &AccessRecord, on_block: impl FnOnce()) {
+        let line = format_line(self.format, record, OffsetDateTime::now_utc());
         let mut outcome = self.try_write(&line);
         if outcome.is_err() {
             on_block();
@@ -119,7 +122,7 @@ impl AccessLog {
         }
     }
 
-    /// Writes `line`, or says who is behind.
+    /// Writes `line` unless that would block.
     fn try_write(&self, line: &str) -> Result<(), WouldBlock> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_writable(file.as_deref(), Some(Duration::ZERO)) {
@@ -133,38 +136,38 @@ impl AccessLog {
     }
 }
 
-/// Where a line does not fit now.
+/// The error of a log that has no room for a line now, with its file (`None`: stderr).
 struct WouldBlock(Option<Arc<File>>);
 
-/// Whether a line can be written to `file` (`None`: stderr) without waiting, or would fail: a pipe then has room for
-/// 4 KiB. It is waited for so long.
-fn is_writable(file: Option<&File>, time: Option<Duration>) -> bool {
+/// Blocks for at most `timeout` (`None`: forever) until a write to `file` (`None`: stderr) would not block. Returns
+/// `false` on timeout. A pipe counts as writable when it has room for 4 KiB, which is enough for a line.
+fn is_writable(file: Option<&File>, timeout: Option<Duration>) -> bool {
     let stderr = io::stderr();
-    poll_fd(file.map_or(stderr.as_fd(), AsFd::as_fd), PollFlags::OUT, time).unwrap_or(false)
+    poll_fd(file.map_or(stderr.as_fd(), AsFd::as_fd), PollFlags::OUT, timeout).unwrap_or(false)
 }
 
 fn open_for_append(path: &std::path::Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-fn format_line(format: Format, entry: &AccessRecord, now: OffsetDateTime) -> String {
-    let peer = entry.peer.to_string();
-    let seconds = entry.duration.as_secs_f64();
-    let &AccessRecord { user, method, path, status, bytes, id, .. } = entry;
+fn format_line(format: Format, record: &AccessRecord, now: OffsetDateTime) -> String {
+    let peer = record.peer.to_string();
+    let seconds = record.duration.as_secs_f64();
+    let &AccessRecord { user, method, path, status, bytes, id, .. } = record;
     let mut line = match format {
         Format::Combined => {
             let time = now.format(COMBINED_TIME_FORMAT).unwrap_or_default();
             let user = user.unwrap_or("-");
             let mut line = String::new();
-            // What a client says of itself (referrer, agent) may hold anything, so it is left out.
-            let start = format_args!("{peer} - {user} [{time}] \"{method} {path} HTTP/1.1\" {status} {bytes}");
-            write!(line, "{start} \"-\" \"-\" {seconds:.6} {id}").expect("a string takes all that is written");
+            // Referrer and user agent are left out, because they may contain arbitrary text.
+            let prefix = format_args!("{peer} - {user} [{time}] \"{method} {path} HTTP/1.1\" {status} {bytes}");
+            write!(line, "{prefix} \"-\" \"-\" {seconds:.6} {id}").expect("writing to a string never fails");
             line
         }
         Format::Json => {
             let time = now.format(&Rfc3339).unwrap_or_default();
-            let line = JsonRecord { time, peer, user, method, path, status, bytes, seconds, id };
-            serde_json::to_string(&line).expect("plain values can be JSON")
+            let record = JsonRecord { time, peer, user, method, path, status, bytes, seconds, id };
+            serde_json::to_string(&record).expect("a record is valid JSON")
         }
     };
     line.push('\n');
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_record_is_written_in_the_configured_format() {
-        let entry = AccessRecord {
+        let record = AccessRecord {
             peer: Peer::Address("::ffff:192.0.2.1".parse().unwrap()),
             user: None,
             method: "GET",
@@ -189,10 +192,10 @@ mod tests {
         };
         let time = time::macros::datetime!(2026-01-02 03:04:05 UTC);
         assert_eq!(
-            format_line(Format::Combined, &entry, time),
+            format_line(Format::Combined, &record, time),
             "192.0.2.1 - - [02/Jan/2026:03:04:05 +0000] \"GET /messages/2c26b46b HTTP/1.1\" 200 18 \"-\" \"-\" 0.001500 a1\n"
         );
-        let json: serde_json::Value = serde_json::from_str(&format_line(Format::Json, &entry, time)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&format_line(Format::Json, &record, time)).unwrap();
         assert_eq!((json["time"].as_str(), json["seconds"].as_f64()), (Some("2026-01-02T03:04:05Z"), Some(0.0015)));
         assert_eq!((json["user"].is_null(), json["bytes"].as_u64()), (true, Some(18)));
     }

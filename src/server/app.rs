@@ -1,4 +1,5 @@
-//! What the door asks: probes, the hot cache, then the engine. It answers before the store is open, and never panics.
+//! State and request pipeline of a server: authorisation, probes, hot cache, engine. It answers probes before the store
+//! is open. A request cannot make it panic.
 
 mod dispatch;
 mod health;
@@ -26,65 +27,64 @@ use crate::message_store::MessageStore;
 use open_store::OpenStore;
 pub(super) use request_log::RequestLog;
 
-/// Everything behind the door.
+/// State that all endpoints share.
 pub(super) struct App {
     store: OnceLock<OpenStore>,
-    /// Whether every door is open, too.
+    /// All endpoints accept connections.
     ready: AtomicBool,
     draining: AtomicBool,
-    /// How much damage the last verification found.
+    /// Number of damaged places that the last background verification found.
     damage_count: Arc<AtomicU64>,
     cache: HotCache,
     budget: Budget,
     authorizer: Authorizer,
     metrics: Arc<Metrics>,
-    /// Whether the metrics are shown at an address of their own, thus nowhere else.
+    /// The metrics have an endpoint of their own and are not served at the public one.
     metrics_separate: bool,
-    /// Whether there is a page for people.
+    /// The web page is served.
     ui_enabled: bool,
     access_log: Option<AccessLog>,
     large_read_permits: Semaphore,
     put_coalescer: PutCoalescer,
-    /// When the certificate expires, in seconds since 1970.
+    /// Expiry of the certificate as Unix time in seconds; 0: unknown.
     not_after: AtomicU64,
-    /// What the next request is called.
     next_request_id: AtomicU64,
 }
 
-/// What a connection came to.
+/// The kind of endpoint that received a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointKind {
-    /// Where messages are put and got.
+    /// Serves the API.
     Public,
-    /// Where only the metrics and the probes are.
+    /// Serves the metrics and the probes only.
     Metrics,
-    /// Where those come who have the store's files anyway: they may do all that is done.
+    /// The Unix socket in the store directory. Grants all scopes, because its clients can read the store's files.
     Local,
 }
 
-/// A reply, and the memory that it takes.
+/// A response and the memory reserved for it.
 pub(super) struct OutgoingResponse {
     pub(super) response: Arc<Response>,
     _reservation: Option<Reservation>,
 }
 
 impl From<Response> for OutgoingResponse {
-    fn from(reply: Response) -> Self {
-        Self { response: Arc::new(reply), _reservation: None }
+    fn from(response: Response) -> Self {
+        Self { response: Arc::new(response), _reservation: None }
     }
 }
 
 impl App {
-    /// Not open yet, with a hot cache of `cache_size` bytes.
+    /// Creates the state without a store. The hot cache holds up to `cache_size` bytes.
     pub(super) fn new(
         cache_size: u64,
         budget: Budget,
-        rights: Authorizer,
-        log: Option<AccessLog>,
+        authorizer: Authorizer,
+        access_log: Option<AccessLog>,
         metrics_separate: bool,
     ) -> Self {
-        // Its first half is random enough to tell one run from another.
-        let first = RandomState::new().build_hasher().finish() << 32;
+        // The upper half is random, so that the request ids of two runs differ.
+        let first_request_id = RandomState::new().build_hasher().finish() << 32;
         Self {
             store: OnceLock::new(),
             ready: AtomicBool::new(false),
@@ -92,72 +92,80 @@ impl App {
             damage_count: Arc::default(),
             cache: HotCache::new(cache_size),
             budget,
-            authorizer: rights,
+            authorizer,
             metrics: Arc::default(),
             metrics_separate,
             ui_enabled: false,
-            access_log: log,
+            access_log,
             large_read_permits: Semaphore::new(dispatch::MAX_LARGE_READS, dispatch::PERMIT_TIMEOUT),
             put_coalescer: PutCoalescer::default(),
             not_after: AtomicU64::new(0),
-            next_request_id: AtomicU64::new(first),
+            next_request_id: AtomicU64::new(first_request_id),
         }
     }
 
-    /// The same, with a page for people or without.
-    pub(super) fn with_ui_enabled(self, has_page: bool) -> Self {
-        Self { ui_enabled: has_page, ..self }
+    /// Returns the state with the web page enabled or disabled.
+    pub(super) fn with_ui_enabled(self, ui_enabled: bool) -> Self {
+        Self { ui_enabled, ..self }
     }
 
-    /// What is counted.
     pub(super) const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// From now on, `messages` are served.
-    pub(super) fn attach_store(&self, messages: Arc<dyn MessageStore>) -> Result<(), Error> {
-        let engine = Engine::start(Arc::clone(&messages));
-        let engine = engine.map_err(|error| Error::Io("starting the engine".into(), error))?;
+    /// Starts the engine over `store`. Requests are served from then on.
+    pub(super) fn attach_store(&self, store: Arc<dyn MessageStore>) -> Result<(), Error> {
+        let engine = Engine::start(Arc::clone(&store));
+        let engine = engine.map_err(|error| Error::Io("cannot start the engine".into(), error))?;
         let engine = RwLock::new(Arc::new(engine));
-        // Opened once: a second time would change nothing.
-        let _ = self.store.set(OpenStore { engine, messages });
+        // The store is attached only once, so `set` cannot fail.
+        let _ = self.store.set(OpenStore { engine, store });
         Ok(())
     }
 
-    /// What bodies may take.
+    /// Returns the memory budget of request and response bodies.
     pub(super) const fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Reads the token file again, if it has changed or `always`; then the log file is opened anew, too.
-    pub(super) fn reload(&self, always: bool) {
-        if let Some(log) = self.access_log.as_ref().filter(|_| always) {
+    /// Reopens the access log and reloads the token file.
+    pub(super) fn reload(&self) {
+        if let Some(log) = &self.access_log {
             log.reopen();
         }
         if let Some(tokens) = self.authorizer.token_file() {
-            tokens.reload(always);
+            tokens.reload();
         }
     }
 
-    /// Whether `request`, of which only the head is there, may be carried out: for who holds the token of this digest.
+    /// Reloads the token file if it changed. The access log stays open.
+    pub(super) fn reload_if_changed(&self) {
+        if let Some(tokens) = self.authorizer.token_file() {
+            tokens.reload_if_changed();
+        }
+    }
+
+    /// Decides from the head alone whether `request` may be executed. `token` is the digest of the bearer token.
+    ///
+    /// The web page and the probes are available before the store is open.
     pub(super) fn authorize(
         &self,
         request: &Request,
         token: Option<Digest>,
-        side: EndpointKind,
+        endpoint: EndpointKind,
     ) -> AuthorizationResult {
-        // It holds nothing, so it is for everyone, and there before the store is open.
-        if let Some(page) =
-            Some(request).filter(|_| self.ui_enabled && side != EndpointKind::Metrics).and_then(api::ui_response)
+        // The page contains no messages, so it needs no token.
+        if self.ui_enabled
+            && endpoint != EndpointKind::Metrics
+            && let Some(page) = api::ui_response(request)
         {
             return Err(page);
         }
         let scope = api::required_scope(request, self.authorizer.enabled())?;
-        let own = api::builtin_route(request);
-        match (side, own) {
+        match (endpoint, api::builtin_route(request)) {
             (EndpointKind::Local, _) | (EndpointKind::Metrics, Some(_)) => return Ok(None),
             (EndpointKind::Public, Some(BuiltinRoute::Metrics)) if !self.metrics_separate => {
-                // What the server counts is for everyone where nobody has to show a token.
+                // Without a token file, the metrics are public, although their scope is not an anonymous one.
                 if self.authorizer.token_file().is_none() {
                     return Ok(None);
                 }
@@ -173,62 +181,69 @@ impl App {
         }
     }
 
-    /// The reply that `request` gets without its body, if it can be told before the body is read. `length` is how long
-    /// the client says that it is.
+    /// Returns a response that can be decided before the body is read: an error, or that the message is already stored.
+    /// `length` is the announced length of the body in bytes.
     pub(super) fn early_response(&self, request: &Request, length: Option<u64>) -> Option<Response> {
-        if let Some(reply) = api::early_error(request) {
-            return Some(reply);
+        if let Some(response) = api::early_error(request) {
+            return Some(response);
         }
         let Some(open) = self.store.get() else {
             return api::builtin_route(request).is_none().then(api::store_not_open);
         };
-        let mut memory = self.budget.reserve();
-        if request.method != Method::Put || !memory.try_grow(dispatch::LARGE_MESSAGE) {
+        let mut reservation = self.budget.reserve();
+        if request.method != Method::Put || !reservation.try_grow(dispatch::LARGE_MESSAGE) {
             return None;
         }
-        let known = || api::already_stored(request, length, dispatch::LARGE_MESSAGE, &*open.messages);
-        catch_unwind(AssertUnwindSafe(known)).ok().flatten()
+        let already_stored = || api::already_stored(request, length, dispatch::LARGE_MESSAGE, &*open.store);
+        catch_unwind(AssertUnwindSafe(already_stored)).ok().flatten()
     }
 
-    /// The reply to `request` if it is in the hot cache: nothing is waited for.
+    /// Returns the response to `request` from the hot cache. Never blocks on I/O.
+    ///
+    /// The request must be [authorised](Self::authorize): the cache does not check scopes.
     pub(super) fn cached_response(&self, request: &Request) -> Option<OutgoingResponse> {
         self.store.get()?;
-        // Whoever asks was found entitled to it from the head (`decide`): the cache knows no rights.
-        let kept = self.cache.get(&api::cache_key(request)?);
-        self.metrics.observe_cache_lookup(kept.is_some());
-        kept.map(|reply| OutgoingResponse { response: reply, _reservation: None })
+        let cached = self.cache.get(&api::cache_key(request)?);
+        match &cached {
+            Some(_) => self.metrics.cache_hit(),
+            None => self.metrics.cache_miss(),
+        }
+        cached.map(|response| OutgoingResponse { response, _reservation: None })
     }
 
-    /// The reply to `request`, if it is not in the [hot cache](Self::cached_response).
+    /// Executes `request` without looking in the [hot cache](Self::cached_response).
     pub(super) fn handle(&self, request: Request) -> OutgoingResponse {
-        // Probes do not wait for an engine that may be busy: that would have a healthy server restarted.
-        if let Some(own) = api::builtin_route(&request) {
-            return api::builtin_response(own, || self.health(), || self.encode_metrics()).into();
+        // Probes bypass the engine: a busy engine must not make a supervisor restart a healthy server.
+        if let Some(route) = api::builtin_route(&request) {
+            return api::builtin_response(route, || self.health(), || self.encode_metrics()).into();
         }
         let Some(open) = self.store.get() else { return api::store_not_open().into() };
-        let subject = api::cache_key(&request);
-        let asked = self.cache.generation();
-        let removals = api::invalidated_digests(&request);
+        let cache_key = api::cache_key(&request);
+        let generation = self.cache.generation();
+        let invalidated = api::invalidated_digests(&request);
         let is_get = request.method == Method::Get;
-        let Ok(_turn) = self.acquire_read_permit(&request, open) else { return service_unavailable().into() };
-        let answer = self.dispatch(request, open);
-        // Whatever came of it, and before it is said: who reads from now on reads what the store has.
-        for digest in removals {
+        let Ok(_permit) = self.acquire_read_permit(&request, open) else { return service_unavailable().into() };
+        let outgoing = self.dispatch(request, open);
+        // Even if the removal failed, and before the client knows: later reads must see the store's state.
+        for digest in invalidated {
             self.cache.invalidate(digest);
         }
-        if let Some(subject) = subject.filter(|_| is_get && answer.response.is_immutable()) {
-            self.cache.insert_if_current(subject, &answer.response, asked);
+        if let Some(key) = cache_key
+            && is_get
+            && outgoing.response.is_immutable()
+        {
+            self.cache.insert_if_current(key, &outgoing.response, generation);
         }
-        answer
+        outgoing
     }
 }
 
-/// The reply to a put that went together with others, and is stored.
+/// Returns the response to a coalesced put whose message is stored.
 pub(super) fn put_response(digest: Digest) -> OutgoingResponse {
     api::coalesce::put_response(digest).into()
 }
 
-/// What a request gets that there is no room for now.
+/// Returns the 503 for a request that finds no memory, permit or connection.
 pub(super) fn service_unavailable() -> Response {
     Response::error(503, "The server is busy").with_header("Retry-After", "1")
 }
@@ -241,30 +256,32 @@ mod tests {
     use super::*;
     use crate::testing::MemoryStore;
 
+    fn app() -> App {
+        App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false)
+    }
+
     #[test]
     fn the_server_is_ready_once_the_store_and_all_endpoints_are_open() {
-        let service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
-        assert_eq!(service.health(), Health::Opening);
-        service.attach_store(Arc::new(MemoryStore::default())).unwrap();
-        assert_eq!(service.health(), Health::Opening, "there is the local door still");
-        service.mark_ready();
-        assert_eq!(service.health(), Health::Ready);
-        service.mark_draining();
-        assert_eq!(service.health(), Health::Draining);
+        let app = app();
+        assert_eq!(app.health(), Health::Opening);
+        app.attach_store(Arc::new(MemoryStore::default())).unwrap();
+        assert_eq!(app.health(), Health::Opening, "the local endpoint is not open yet");
+        app.mark_ready();
+        assert_eq!(app.health(), Health::Ready);
+        app.mark_draining();
+        assert_eq!(app.health(), Health::Draining);
     }
 
     #[test]
     fn a_dead_engine_is_restarted_by_the_next_request() {
-        let rights = Authorizer::new(Scopes::ALL, None);
-        let service = App::new(0, Budget::new(1 << 20), rights, None, false);
+        let app = app();
         let engine = RwLock::new(Arc::new(engine::tests::dead_engine()));
-        assert!(service.store.set(OpenStore { engine, messages: Arc::new(MemoryStore::default()) }).is_ok());
-        let ask = || {
-            service.handle(Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")))).response.status
-        };
-        service.mark_ready();
-        assert_eq!(service.health(), Health::Failed);
-        assert_eq!(ask(), 503);
-        assert_eq!((ask(), service.health()), (404, Health::Ready));
+        assert!(app.store.set(OpenStore { engine, store: Arc::new(MemoryStore::default()) }).is_ok());
+        let get_absent =
+            || app.handle(Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")))).response.status;
+        app.mark_ready();
+        assert_eq!(app.health(), Health::Failed);
+        assert_eq!(get_absent(), 503);
+        assert_eq!((get_absent(), app.health()), (404, Health::Ready));
     }
 }

@@ -1,5 +1,5 @@
-//! Who may do what: scopes, and the decision over one request. It is made from the head alone, before any body is
-//! read and before the cache is asked.
+//! Scopes, and the authorisation of a request. The decision needs the request head only, and precedes reading the body
+//! and looking in the hot cache.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,14 @@ use super::api::Response;
 use super::token_file::TokenFile;
 use crate::digest::Digest;
 
-/// One kind of thing that a client can do.
+/// A group of operations that a token can permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Get messages, and ask whether they are there.
+    /// Get messages and check whether they exist.
     Read,
     /// Put messages.
     Write,
-    /// List digests, and read what the server counts.
+    /// List digests and read the metrics.
     List,
     /// Remove messages.
     Rm,
@@ -25,20 +25,20 @@ pub enum Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scopes(u8);
 
-/// A word that is no scope.
+/// The error for a word that does not name a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no scope; there are read, write, list and rm")]
+#[error("`{0}` is not a scope; the scopes are read, write, list and rm")]
 pub struct UnknownScope(String);
 
-/// What the server does for whom.
+/// Decides which requests are permitted.
 pub(super) struct Authorizer {
-    /// What it does at all.
+    /// Scopes that the server offers to anyone.
     enabled: Scopes,
-    /// `None`: everyone may do what needs no token.
+    /// `None`: every client is anonymous.
     token_file: Option<TokenFile>,
 }
 
-/// On whose word a request is carried out, or the reply that it gets instead.
+/// Name of the token (`None`: anonymous), or the error response.
 pub(super) type AuthorizationResult = Result<Option<String>, Response>;
 
 impl Scope {
@@ -55,25 +55,25 @@ impl Scope {
 }
 
 impl Scopes {
-    /// Everything.
+    /// All scopes.
     pub const ALL: Self = Self::from_slice(&Scope::ALL);
-    /// What leaves all messages as they are, and adds none.
+    /// Scopes that change nothing.
     pub const READ_ONLY: Self = Self::from_slice(&[Scope::Read, Scope::List]);
-    /// What removes nothing.
+    /// Scopes that remove nothing.
     pub const APPEND_ONLY: Self = Self::from_slice(&[Scope::Read, Scope::Write, Scope::List]);
-    /// What needs no token where there are none.
+    /// Scopes of every client if there is no token file.
     pub(super) const ANONYMOUS: Self = Self::from_slice(&[Scope::Read, Scope::Write]);
 
     const fn from_slice(scopes: &[Scope]) -> Self {
-        let (mut bits, mut at) = (0, 0);
-        while at < scopes.len() {
-            bits |= 1 << scopes[at] as u8;
-            at += 1;
+        let (mut bits, mut index) = (0, 0);
+        while index < scopes.len() {
+            bits |= 1 << scopes[index] as u8;
+            index += 1;
         }
         Self(bits)
     }
 
-    /// Whether `scope` is one of them.
+    /// Returns whether `scope` is in the set.
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & (1 << scope as u8) != 0
     }
@@ -87,11 +87,11 @@ impl FromStr for Scopes {
     type Err = UnknownScope;
 
     fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        let one = |word: &str| {
+        let parse_scope = |word: &str| {
             let found = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
             found.ok_or_else(|| UnknownScope(word.to_owned()))
         };
-        let scopes: Vec<_> = text.split(',').map(one).collect::<Result<_, _>>()?;
+        let scopes: Vec<_> = text.split(',').map(parse_scope).collect::<Result<_, _>>()?;
         Ok(Self::from_slice(&scopes))
     }
 }
@@ -104,11 +104,11 @@ impl fmt::Display for Scopes {
 }
 
 impl Authorizer {
-    pub(super) const fn new(offered: Scopes, tokens: Option<TokenFile>) -> Self {
-        Self { enabled: offered, token_file: tokens }
+    pub(super) const fn new(enabled: Scopes, token_file: Option<TokenFile>) -> Self {
+        Self { enabled, token_file }
     }
 
-    /// What the server does at all.
+    /// Returns the scopes that the server offers.
     pub(super) const fn enabled(&self) -> Scopes {
         self.enabled
     }
@@ -117,17 +117,17 @@ impl Authorizer {
         self.token_file.as_ref()
     }
 
-    /// Decides over a request that takes `scope`, made with the token of this digest.
+    /// Decides whether a request that needs `scope` is permitted. `token` is the digest of the bearer token.
     pub(super) fn authorize(&self, scope: Scope, token: Option<Digest>) -> AuthorizationResult {
-        let Some(tokens) = &self.token_file else {
+        let Some(token_file) = &self.token_file else {
             return match Scopes::ANONYMOUS.contains(scope) {
                 true => Ok(None),
                 false => Err(Response::error(403, "Not permitted without tokens")),
             };
         };
-        match token.and_then(|token| tokens.lookup(token)) {
+        match token.and_then(|token| token_file.lookup(token)) {
             None => Err(Response::error(401, "A valid token is needed").with_header("WWW-Authenticate", "Bearer")),
-            Some(holder) if holder.scopes.contains(scope) => Ok(Some(holder.name)),
+            Some(entry) if entry.scopes.contains(scope) => Ok(Some(entry.name)),
             Some(_) => Err(Response::error(403, "The token does not permit this")),
         }
     }
@@ -143,16 +143,16 @@ mod tests {
             assert_eq!(text.parse::<Scopes>().unwrap().to_string(), text);
         }
         assert_eq!("rm,read,rm".parse::<Scopes>().unwrap().to_string(), "read,rm");
-        for bad in ["", "read,", "Read", "read, write", "all"] {
-            assert!(bad.parse::<Scopes>().is_err(), "{bad}");
+        for invalid in ["", "read,", "Read", "read, write", "all"] {
+            assert!(invalid.parse::<Scopes>().is_err(), "{invalid}");
         }
     }
 
     #[test]
     fn without_tokens_read_and_write_are_allowed_and_list_and_rm_are_denied() {
-        let rights = Authorizer::new(Scopes::ALL, None);
-        for (scope, may) in [(Scope::Read, true), (Scope::Write, true), (Scope::List, false), (Scope::Rm, false)] {
-            assert_eq!(rights.authorize(scope, None).is_ok(), may, "{scope:?}");
+        let authorizer = Authorizer::new(Scopes::ALL, None);
+        for (scope, allowed) in [(Scope::Read, true), (Scope::Write, true), (Scope::List, false), (Scope::Rm, false)] {
+            assert_eq!(authorizer.authorize(scope, None).is_ok(), allowed, "{scope:?}");
         }
     }
 }

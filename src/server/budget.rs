@@ -1,16 +1,16 @@
-//! The bytes that bodies may take in memory, all connections together. What does not fit is refused, not grown.
+//! Memory budget of request and response bodies, shared by all connections. A reservation that does not fit fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A bound on bytes, shared by all who hold some.
+/// A limit on the bytes that all reservations hold together.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     total: u64,
     used: Arc<AtomicU64>,
 }
 
-/// Bytes that are accounted for until this goes.
+/// Bytes reserved from a budget. Dropping it releases them.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Budget,
@@ -22,28 +22,29 @@ impl Budget {
         Self { total, used: Arc::default() }
     }
 
-    /// Nothing yet; it grows.
+    /// Returns an empty reservation.
     pub(super) fn reserve(&self) -> Reservation {
         Reservation { budget: self.clone(), bytes: 0 }
     }
 }
 
 impl Reservation {
-    /// Accounts for `more` bytes and tells whether there was room.
+    /// Reserves `more` bytes. Returns whether they fit into the budget.
     ///
-    /// What is larger than everything gets its turn when nobody else holds any: else it could never be sent.
+    /// A reservation above the whole budget succeeds while no other reservation holds bytes. Otherwise such a body
+    /// could never be sent.
     #[must_use]
     pub(super) fn try_grow(&mut self, more: u64) -> bool {
-        let fits = |held: u64| {
-            let others = held - self.bytes;
-            let sum = held.checked_add(more)?;
+        let grown = |used: u64| {
+            let others = used - self.bytes;
+            let sum = used.checked_add(more)?;
             (sum <= self.budget.total || others == 0).then_some(sum)
         };
-        let taken = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
-        if taken {
+        let fits = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
+        if fits {
             self.bytes += more;
         }
-        taken
+        fits
     }
 }
 
@@ -72,12 +73,12 @@ mod tests {
     #[test]
     fn a_reservation_above_the_total_succeeds_only_while_nothing_else_is_reserved() {
         let budget = Budget::new(10);
-        let mut giant = budget.reserve();
+        let mut large = budget.reserve();
         let mut small = budget.reserve();
         assert!(small.try_grow(1));
-        assert!(!giant.try_grow(11));
+        assert!(!large.try_grow(11));
         drop(small);
-        assert!(giant.try_grow(11));
+        assert!(large.try_grow(11));
         assert!(!budget.reserve().try_grow(1));
     }
 }

@@ -1,5 +1,6 @@
-//! tiny_http, behind the door on a private socket; no other file names it. It sees only requests written anew by us.
-//! The rule: a request is never lost and two never wait for each other, whatever tiny_http's queue and sockets do.
+//! The engine: tiny_http on a private Unix socket behind the HTTP front end. No other file names tiny_http. It receives
+//! only requests that this program encoded itself. No request is lost and no two requests wait for each other, whatever
+//! tiny_http's queue and sockets do. See docs/design.md, "The engine".
 
 mod codec;
 mod pool;
@@ -21,109 +22,110 @@ use super::warn;
 use crate::message_store::MessageStore;
 use pool::{Pool, PooledConnection, SocketHandle};
 
-/// Connections to tiny_http, thus requests that it works on at a time.
+/// Number of connections to tiny_http, and thus the maximum number of requests that it processes at a time.
 const POOL_SIZE: usize = 64;
-/// What the connections take: our end, and two of tiny_http's (it has one for each direction).
+/// File descriptors of the engine: for each connection one at this end and two at tiny_http's end (one per direction).
 pub(super) const FD_COST: usize = POOL_SIZE * 3 + 4;
-/// What surely fits into an empty socket's buffer, so that writing it never waits for the reader.
+/// Bytes that always fit into an empty socket buffer, so that writing them does not wait for the reader.
 const SOCKET_BUFFER_SAFE: usize = 32 << 10;
-/// How long to wait for what should come at once, before looking elsewhere.
+/// Interval at which a caller that waits for its response checks the queue again.
 const QUEUE_POLL: Duration = Duration::from_millis(20);
-/// For a thread that only moves bytes.
+/// Stack size in bytes of a helper thread, which only writes a large request or response.
 const WRITER_STACK: usize = 64 << 10;
 
-/// Why there is no reply.
+/// An error that leaves a request without a response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// All connections were busy for too long.
-    #[error("no connection to the engine came free")]
+    /// All connections were in use for too long.
+    #[error("no free connection to the engine")]
     Busy,
-    /// The reply would not fit in memory now.
-    #[error("no memory for the reply")]
+    /// The response exceeds the memory budget.
+    #[error("not enough memory for the response")]
     OverBudget,
-    /// The exchange broke.
-    #[error("the engine: {0}")]
+    /// A connection failed.
+    #[error("engine connection failed: {0}")]
     Io(#[from] io::Error),
 }
 
-/// tiny_http and the connections to it.
+/// A tiny_http server and the connections to it.
 pub(super) struct Engine {
-    // Dropped in this order: the server is told to end, the pool's connections close, `Way` wakes the acceptor.
+    // The drop order matters: first tiny_http gets the request to stop, then the connections close, and last the pool's
+    // `SocketHandle` wakes the acceptor.
     server: Server,
     pool: Pool,
-    messages: Arc<dyn MessageStore>,
+    store: Arc<dyn MessageStore>,
 }
 
 impl Engine {
-    /// Starts tiny_http over `messages` and opens the connections to it.
+    /// Starts tiny_http over `store` and opens all connections to it.
     ///
-    /// They are opened one by one, each proved by a request before the next: tiny_http 0.12 counts a thread that it has
-    /// already woken as idle, so in a burst connections end up in a queue that nobody works on.
-    pub(super) fn start(messages: Arc<dyn MessageStore>) -> io::Result<Self> {
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        let dir = tempfile::Builder::new().prefix("sha-api-").permissions(private).tempdir()?;
+    /// Each connection is probed with a request before the next is opened: tiny_http 0.12 counts a thread that it has
+    /// already woken as idle, so in a burst some connections would be queued without a thread that serves them.
+    pub(super) fn start(store: Arc<dyn MessageStore>) -> io::Result<Self> {
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix("sha-api-").permissions(owner_only).tempdir()?;
         let path = dir.path().join("engine");
         let listener = UnixListener::bind(&path)?;
-        let way = SocketHandle::open(&path)?;
+        let socket = SocketHandle::open(&path)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
-        let engine = Self { server, pool: Pool::new(way), messages };
+        let engine = Self { server, pool: Pool::new(socket), store };
         engine.open_connections()?;
-        // The sockets live on without a name, so nothing is left behind when the process is killed.
+        // The sockets work without a path, so a killed process leaves no files behind.
         dir.close()?;
         Ok(engine)
     }
 
-    /// The reply to `request`, and the memory that it takes.
+    /// Sends `request` and returns the response with the memory reserved for it. Blocks until the response is complete.
     pub(super) fn call(&self, request: Request, budget: &Budget) -> Result<(Response, Reservation), Error> {
-        let lease = self.checkout()?;
-        let answer = self.round_trip(lease.stream(), request, budget)?;
-        lease.release();
-        answer.ok_or(Error::OverBudget)
+        let connection = self.checkout()?;
+        let response = self.round_trip(connection.stream(), request, budget)?;
+        connection.release();
+        response.ok_or(Error::OverBudget)
     }
 
-    /// Whether any connection to tiny_http is left.
+    /// Returns whether any connection to tiny_http works.
     pub(super) fn is_alive(&self) -> bool {
         self.pool.connections() > 0
     }
 
     fn open_connections(&self) -> io::Result<()> {
         for _ in 0..POOL_SIZE {
-            self.pool.add(|way| self.connect_and_probe(way))?;
+            self.pool.add(|socket| self.connect_and_probe(socket))?;
         }
         Ok(())
     }
 
     fn checkout(&self) -> Result<PooledConnection<'_>, Error> {
-        self.pool.checkout(|way| self.connect_and_probe(way)).ok_or(Error::Busy)
+        self.pool.checkout(|socket| self.connect_and_probe(socket)).ok_or(Error::Busy)
     }
 
-    /// A new connection, after tiny_http answered on it.
-    fn connect_and_probe(&self, way: &SocketHandle) -> io::Result<Arc<UnixStream>> {
-        let line = Arc::new(way.connect()?);
-        line.set_read_timeout(Some(QUEUE_POLL))?;
-        let proof = Request::new(Method::Get, "/livez");
-        match self.round_trip(&line, proof, &Budget::new(u64::MAX))? {
-            Some((reply, _)) if reply.status == 200 => Ok(line),
-            _ => Err(io::Error::other("a new connection was not answered as it should be")),
+    /// Opens a connection and returns it after a successful request.
+    fn connect_and_probe(&self, socket: &SocketHandle) -> io::Result<Arc<UnixStream>> {
+        let stream = Arc::new(socket.connect()?);
+        stream.set_read_timeout(Some(QUEUE_POLL))?;
+        let probe = Request::new(Method::Get, "/livez");
+        match self.round_trip(&stream, probe, &Budget::new(u64::MAX))? {
+            Some((response, _)) if response.status == 200 => Ok(stream),
+            _ => Err(io::Error::other("unexpected response on a new connection")),
         }
     }
 
-    /// Sends `request`, serves one request off the queue meanwhile (ours or another's), and reads the reply.
+    /// Sends `request`, processes one request of tiny_http's queue (possibly another caller's), and reads the response.
     ///
-    /// Each who asks serves one, so all are served without a thread that does nothing else. Should the sums not work
-    /// out once, those who wait look again every [`QUEUE_POLL`]. `None`: there is no memory for the reply.
+    /// Each caller processes one request, so no dedicated handler threads are needed. In case the counts ever disagree,
+    /// waiting callers check the queue every [`QUEUE_POLL`]. Returns `None` if the response exceeds `budget`.
     fn round_trip(
         &self,
-        line: &Arc<UnixStream>,
+        stream: &Arc<UnixStream>,
         request: Request,
         budget: &Budget,
     ) -> io::Result<Option<(Response, Reservation)>> {
-        let mut incoming = codec::ResponseReader::new(request.method == Method::Head, budget);
-        write_request(line, request)?;
-        while !self.process_one(QUEUE_POLL) && !poll_fd(line, PollFlags::IN, Some(Duration::ZERO))? {}
+        let mut reader = codec::ResponseReader::new(request.method == Method::Head, budget);
+        write_request(stream, request)?;
+        while !self.process_one(QUEUE_POLL) && !poll_fd(stream, PollFlags::IN, Some(Duration::ZERO))? {}
         loop {
-            match incoming.read_from(&**line) {
-                Ok(codec::Progress::Complete(reply)) => return Ok(Some(reply)),
+            match reader.read_from(&**stream) {
+                Ok(codec::Progress::Complete(response)) => return Ok(Some(response)),
                 Ok(codec::Progress::OverBudget) => return Ok(None),
                 Ok(codec::Progress::Pending) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -135,22 +137,22 @@ impl Engine {
         }
     }
 
-    /// Serves one request off tiny_http's queue, if one comes in time.
+    /// Processes one request of tiny_http's queue. Returns `false` if none arrives within `timeout`.
     fn process_one(&self, timeout: Duration) -> bool {
-        let waited = if timeout.is_zero() { Ok(None) } else { self.server.recv_timeout(timeout) };
-        // `recv_timeout` may be woken for a request near its end and return without it, so look once more.
-        let raw = match waited {
+        let received = if timeout.is_zero() { Ok(None) } else { self.server.recv_timeout(timeout) };
+        // Shortly before its timeout, `recv_timeout` may consume the wake-up for a request and return `None`.
+        let received = match received {
             Ok(None) => self.server.try_recv(),
             other => other,
         };
-        match raw {
+        match received {
             Ok(Some(raw)) => {
                 self.process(raw);
                 true
             }
             Ok(None) => false,
             Err(error) => {
-                warn(format_args!("the engine takes no more connections: {error}"));
+                warn(format_args!("the engine accepts no more connections: {error}"));
                 false
             }
         }
@@ -159,40 +161,39 @@ impl Engine {
     fn process(&self, mut raw: tiny_http::Request) {
         let Ok(request) = parse(&mut raw) else { return };
         let method = request.method;
-        let reply = catch_unwind(AssertUnwindSafe(|| api::handle(request, &*self.messages))).unwrap_or_else(|_| {
-            Response::error(500, "Internal server error").with_cause("a request's handler panicked")
-        });
-        if let Some(cause) = &reply.cause {
+        let response = catch_unwind(AssertUnwindSafe(|| api::handle(request, &*self.store)))
+            .unwrap_or_else(|_| Response::error(500, "Internal server error").with_cause("a request handler panicked"));
+        if let Some(cause) = &response.cause {
             warn(cause);
         }
-        if reply.body.len() <= SOCKET_BUFFER_SAFE || method == Method::Head {
-            respond(raw, reply);
+        if response.body.len() <= SOCKET_BUFFER_SAFE || method == Method::Head {
+            respond(raw, response);
             return;
         }
-        // Two threads that serve each other must not wait to be read by each other. If none can be started, dropping
-        // the request makes tiny_http answer 500.
+        // Two callers that process each other's request must not both wait for the other to read. If no thread can be
+        // started, dropping the request makes tiny_http answer 500.
         let writer = thread::Builder::new().name("engine-response".into()).stack_size(WRITER_STACK);
-        if let Err(error) = writer.spawn(move || respond(raw, reply)) {
-            warn(format_args!("no thread for a reply: {error}"));
+        if let Err(error) = writer.spawn(move || respond(raw, response)) {
+            warn(format_args!("cannot start a thread for a response: {error}"));
         }
     }
 }
 
-/// Writes `request`; what might not fit is written by a thread of its own, for the same reason as long replies are.
-fn write_request(line: &Arc<UnixStream>, mut request: Request) -> io::Result<()> {
+/// Writes `request`. A large body is written by a helper thread, for the same reason as in [`Engine::process`].
+fn write_request(stream: &Arc<UnixStream>, mut request: Request) -> io::Result<()> {
     let mut bytes = codec::encode_head(&mut request);
     if request.body.len() <= SOCKET_BUFFER_SAFE {
         bytes.extend_from_slice(&request.body);
-        return (&mut &**line).write_all(&bytes);
+        return (&mut &**stream).write_all(&bytes);
     }
-    (&mut &**line).write_all(&bytes)?;
-    let line = Arc::clone(line);
+    (&mut &**stream).write_all(&bytes)?;
+    let stream = Arc::clone(stream);
     let writer = thread::Builder::new().name("engine-request".into()).stack_size(WRITER_STACK);
-    // An error shows at the other end: the request stays short.
-    writer.spawn(move || (&mut &*line).write_all(&request.body)).map(drop)
+    // The result is ignored: after a write error the request stays incomplete, and reading the response fails.
+    writer.spawn(move || (&mut &*stream).write_all(&request.body)).map(drop)
 }
 
-/// Reads a request off tiny_http, whole.
+/// Converts a request of tiny_http and reads its body.
 fn parse(raw: &mut tiny_http::Request) -> io::Result<Request> {
     let (path, query) = match raw.url().split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
@@ -209,12 +210,13 @@ fn parse(raw: &mut tiny_http::Request) -> io::Result<Request> {
     if request.body.len() == length { Ok(request) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Hands the reply to tiny_http. That the other end went away is known there.
-fn respond(raw: tiny_http::Request, reply: Response) {
+/// Sends `response` through tiny_http. Write errors are ignored: the caller at the other end has already failed.
+fn respond(raw: tiny_http::Request, response: Response) {
     let header = |(name, value): (&str, &str)| Header::from_bytes(name, value).ok();
-    let headers = reply.headers().filter_map(header).collect();
-    let body = io::Cursor::new(reply.body);
-    let response = tiny_http::Response::new(reply.status.into(), headers, body, Some(reply.content_length), None);
+    let headers = response.headers().filter_map(header).collect();
+    let body = io::Cursor::new(response.body);
+    let length = Some(response.content_length);
+    let response = tiny_http::Response::new(response.status.into(), headers, body, length, None);
     let _ = raw.respond(response.with_chunked_threshold(usize::MAX));
 }
 

@@ -1,4 +1,4 @@
-//! Why a server does not start: each error says what was tried, and where there is one, the remedy.
+//! Errors that keep a server from starting. Each message names the action that failed and its cause.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,37 +6,37 @@ use std::path::PathBuf;
 use super::token_file;
 use crate::message_store;
 
-/// Why the server could not start or go on.
+/// An error that keeps the server from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store would not open.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] message_store::Error),
-    /// The token file cannot be used.
+    /// The token file is unreadable or invalid.
     #[error(transparent)]
     TokenFile(#[from] token_file::Error),
-    /// What was tried, and why it failed.
+    /// An I/O error, with the action that failed.
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
-    /// A certificate or key that cannot be used.
-    #[error("{}: {why}", file.display())]
+    /// A certificate or key is unreadable or invalid.
+    #[error("{}: {cause}", file.display())]
     Certificate {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        /// Problem with the file.
+        cause: String,
     },
-    /// The process may not open as many files as connections are wanted.
+    /// The limit of open files is too low for the maximum number of connections.
     #[error(
-        "{needed} files may be open at a time with --max-connections {connections}, but the limit is {allowed}; \
-         raise it (ulimit -n) or lower --max-connections"
+        "the limit of open files is too low: --max-connections {connections} needs {needed}, but the limit is \
+         {allowed}; raise it (ulimit -n) or lower --max-connections"
     )]
     FdLimitTooLow {
-        /// Connections that are wanted.
+        /// Maximum number of client connections.
         connections: usize,
-        /// Files that may have to be open.
+        /// Number of file descriptors that may be needed.
         needed: u64,
-        /// Files that may be.
+        /// Hard limit of file descriptors.
         allowed: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! The bounds of what a client may ask for, and what they mean for the process: memory and open files.
+//! Limits of requests and connections, and the memory and file descriptors that the process needs for them.
 
 use std::time::Duration;
 
@@ -6,56 +6,57 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Error, TrustedProxies, engine, http};
 
-/// The bounds of what a client may ask for.
+/// Limits of requests and connections at one endpoint.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Of a request's body, in bytes.
+    /// Maximum length of a request body in bytes.
     pub max_body: u64,
-    /// Connections at a time.
+    /// Maximum number of connections.
     pub max_connections: usize,
-    /// Connections at a time from one address.
+    /// Maximum number of connections per client address.
     pub max_connections_per_address: usize,
-    /// Who may come more often than that, since it comes for others, and is believed about whom.
+    /// Trusted reverse proxies: exempt from the limit per address, and their `X-Forwarded-For` is used.
     pub trusted_proxies: TrustedProxies,
-    /// Requests on a connection.
+    /// Maximum number of requests per connection.
     pub max_requests: u64,
-    /// For the TLS handshake.
+    /// Maximum duration of the TLS handshake.
     pub handshake_timeout: Duration,
-    /// For a head, from its first byte.
+    /// Maximum time for a request head, from its first byte.
     pub head_timeout: Duration,
-    /// For a body, and a second more for every `min_rate` bytes that came.
+    /// Maximum time for a request body, plus one second for every `min_rate` bytes received.
     pub body_timeout: Duration,
-    /// For taking a reply, and a second more for every `min_rate` bytes that went.
+    /// Maximum time for sending a response, plus one second for every `min_rate` bytes sent.
     pub write_timeout: Duration,
-    /// Bytes a second.
+    /// Minimum transfer rate in bytes per second.
     pub min_rate: u64,
-    /// Between two requests.
+    /// Maximum time between two requests of a connection.
     pub idle_timeout: Duration,
 }
 
-/// Connections at the local door at a time; more wait.
+/// Maximum number of connections at the local endpoint. Further connections wait.
 const MAX_LOCAL_CONNECTIONS: usize = 256;
-/// What a local body may take beside twice the longest message.
+/// Bytes that a body at the local endpoint may have in addition to twice the maximum message.
 const LOCAL_BODY_OVERHEAD: u64 = 1 << 20;
-/// For the store's files and what else a process has open.
+/// File descriptors for the store and everything else besides connections.
 const RESERVED_FDS: usize = 256;
-/// Memory for bodies, unless a few of the longest need more.
+/// Minimum memory budget of bodies in bytes.
 const MIN_MEMORY_BUDGET: u64 = 256 << 20;
 
 impl Limits {
-    /// What holds at the local door, for a store that takes messages of up to `max_message` bytes.
+    /// Returns the limits of the local endpoint, where a body must hold a message of `max_message` bytes as JSON.
     pub(super) fn for_local_socket(&self, max_message: u64) -> Self {
-        let body = max_message.saturating_mul(2).saturating_add(LOCAL_BODY_OVERHEAD).max(self.max_body);
-        Self { max_body: body, max_connections: MAX_LOCAL_CONNECTIONS, ..self.clone() }
+        let max_body = max_message.saturating_mul(2).saturating_add(LOCAL_BODY_OVERHEAD).max(self.max_body);
+        Self { max_body, max_connections: MAX_LOCAL_CONNECTIONS, ..self.clone() }
     }
 
-    /// The bytes that all bodies may take at a time, requests and replies together, at this door and the `other`.
-    pub(super) fn memory_budget(&self, other: &Self) -> u64 {
-        MIN_MEMORY_BUDGET.max(self.max_body.saturating_mul(8)).max(other.max_body.saturating_mul(2))
+    /// Returns the bytes that all request and response bodies may take together, at this and the `local` endpoint.
+    pub(super) fn memory_budget(&self, local: &Self) -> u64 {
+        MIN_MEMORY_BUDGET.max(self.max_body.saturating_mul(8)).max(local.max_body.saturating_mul(2))
     }
 }
 
-/// Sees to it that `connections` can be open at a time, raising the soft limit if the hard one allows it.
+/// Raises the soft limit of open files to the number that `connections` need, or returns an error if the hard limit is
+/// lower.
 pub(super) fn raise_fd_limit(connections: usize, listeners: usize) -> Result<(), Error> {
     let needed = connections
         .saturating_add(listeners)

@@ -1,5 +1,5 @@
-//! What the server counts, as Prometheus reads it (text format 0.0.4). Counting takes no lock that a reader holds long,
-//! and the labels are of our own making, so no client can grow their number.
+//! Metrics in the Prometheus text format 0.0.4. Label values come from fixed sets, so clients cannot create new time
+//! series.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,16 +9,17 @@ use std::time::{Duration, SystemTime};
 
 use crate::message_store::Stats;
 
-/// Upper bounds of the histogram, in milliseconds.
+/// Upper bounds of the histogram's buckets in milliseconds.
 const LATENCY_BUCKETS_MS: [u64; 10] = [1, 2, 5, 10, 50, 100, 500, 1000, 5000, 30_000];
 
+/// Route, method and status of a request.
 type Labels = (&'static str, &'static str, u16);
 
 /// Counters since the start.
 #[derive(Default)]
 pub(super) struct Metrics {
     requests: RwLock<BTreeMap<Labels, AtomicU64>>,
-    /// Of each bound, and of what took longer.
+    /// Number of requests in each bucket; the last one counts requests above all bounds.
     buckets: [AtomicU64; LATENCY_BUCKETS_MS.len() + 1],
     total_micros: AtomicU64,
     open_connections: AtomicU64,
@@ -28,7 +29,7 @@ pub(super) struct Metrics {
     cache_misses: AtomicU64,
 }
 
-/// One connection, counted until this goes.
+/// Counts a connection as open until it is dropped.
 pub(super) struct ConnectionGuard(Arc<Metrics>);
 
 impl Drop for ConnectionGuard {
@@ -38,86 +39,97 @@ impl Drop for ConnectionGuard {
 }
 
 impl Metrics {
-    /// A request is over.
-    pub(super) fn observe_request(&self, route: &'static str, method: &'static str, status: u16, time: Duration) {
+    /// Counts a completed request that took `duration`.
+    pub(super) fn observe_request(&self, route: &'static str, method: &'static str, status: u16, duration: Duration) {
         let labels = (route, method, status);
-        let known = self.requests.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = known.get(&labels) {
+        let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = requests.get(&labels) {
             count.fetch_add(1, Relaxed);
         } else {
-            drop(known);
+            drop(requests);
             let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
             requests.entry(labels).or_default().fetch_add(1, Relaxed);
         }
-        let at = LATENCY_BUCKETS_MS
+        let bucket = LATENCY_BUCKETS_MS
             .iter()
-            .position(|bound| time <= Duration::from_millis(*bound))
+            .position(|bound| duration <= Duration::from_millis(*bound))
             .unwrap_or(LATENCY_BUCKETS_MS.len());
-        self.buckets[at].fetch_add(1, Relaxed);
-        self.total_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.total_micros.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// A connection is let in.
+    /// Counts an accepted connection, which is open until the returned guard is dropped.
     pub(super) fn track_connection(self: &Arc<Self>) -> ConnectionGuard {
         self.open_connections.fetch_add(1, Relaxed);
         self.accepted_connections.fetch_add(1, Relaxed);
         ConnectionGuard(Arc::clone(self))
     }
 
-    /// A connection is turned away.
+    /// Counts a connection that was rejected because of a limit.
     pub(super) fn connection_rejected(&self) {
         self.rejected_connections.fetch_add(1, Relaxed);
     }
 
-    /// The cache was asked.
-    pub(super) fn observe_cache_lookup(&self, hit: bool) {
-        if hit { &self.cache_hits } else { &self.cache_misses }.fetch_add(1, Relaxed);
+    /// Counts a lookup that the hot cache answered.
+    pub(super) fn cache_hit(&self) {
+        self.cache_hits.fetch_add(1, Relaxed);
     }
 
-    /// All of it as text; `store` and the time `not_after` of the certificate as far as they are known.
+    /// Counts a lookup that the hot cache could not answer.
+    pub(super) fn cache_miss(&self) {
+        self.cache_misses.fetch_add(1, Relaxed);
+    }
+
+    /// Returns all metrics as text. The metrics of the store and the certificate's expiry (`not_after`, Unix time in
+    /// seconds) are left out if they are `None`.
     pub(super) fn encode(&self, store: Option<&Stats>, not_after: Option<u64>) -> String {
         let mut out = String::new();
-        write_family(&mut out, "requests_total", "counter", "Requests that were answered.");
+        write_family(&mut out, "requests_total", "counter", "Requests answered.");
         for ((route, method, status), count) in &*self.requests.read().unwrap_or_else(PoisonError::into_inner) {
             let labels = format!("{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
             write_sample(&mut out, "requests_total", &labels, count.load(Relaxed));
         }
         self.write_histogram(&mut out);
-        let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        let mut write_single = |name: &str, kind: &str, help: &str, value: u64| {
             write_family(&mut out, name, kind, help);
             write_sample(&mut out, name, "", value);
         };
-        one("connections", "gauge", "Connections that are open.", self.open_connections.load(Relaxed));
-        one("connections_total", "counter", "Connections that were let in.", self.accepted_connections.load(Relaxed));
-        one(
+        write_single("connections", "gauge", "Open connections.", self.open_connections.load(Relaxed));
+        write_single("connections_total", "counter", "Accepted connections.", self.accepted_connections.load(Relaxed));
+        write_single(
             "connections_refused_total",
             "counter",
-            "Connections over the limits.",
+            "Connections rejected because of a limit.",
             self.rejected_connections.load(Relaxed),
         );
-        one("cache_hits_total", "counter", "Reads answered from memory.", self.cache_hits.load(Relaxed));
-        one("cache_misses_total", "counter", "Reads that went to the store.", self.cache_misses.load(Relaxed));
+        write_single("cache_hits_total", "counter", "Reads served from the hot cache.", self.cache_hits.load(Relaxed));
+        write_single("cache_misses_total", "counter", "Reads that went to the store.", self.cache_misses.load(Relaxed));
         if let Some(stats) = store {
-            one("store_messages", "gauge", "Messages in the store.", stats.messages);
-            one("store_message_bytes", "gauge", "The sum of their lengths.", stats.bytes);
-            one("store_disk_bytes", "gauge", "What they take on disk.", stats.disk);
-            one("store_dead_bytes", "gauge", "What of that is to be given back.", stats.dead);
-            let since =
-                |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let help = "When everything was last verified, in seconds since 1970; 0 is never.";
-            one("store_verified_timestamp_seconds", "gauge", help, stats.verified.map_or(0, since));
-            one("store_damaged", "gauge", "How much damage was found then.", stats.damaged);
+            write_single("store_messages", "gauge", "Messages in the store.", stats.messages);
+            write_single("store_message_bytes", "gauge", "Sum of the message lengths in bytes.", stats.bytes);
+            write_single("store_disk_bytes", "gauge", "Bytes on disk.", stats.disk);
+            write_single("store_dead_bytes", "gauge", "Bytes on disk that can be freed.", stats.dead);
+            let unix_time =
+                |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+            let help = "Unix time of the last complete verification; 0: never.";
+            write_single("store_verified_timestamp_seconds", "gauge", help, stats.verified.map_or(0, unix_time));
+            write_single(
+                "store_damaged",
+                "gauge",
+                "Damaged places found by the last complete verification.",
+                stats.damaged,
+            );
         }
         if let Some(not_after) = not_after {
-            let help = "When the certificate expires, in seconds since 1970.";
-            one("certificate_expiry_timestamp_seconds", "gauge", help, not_after);
+            let help = "Unix time at which the certificate expires.";
+            write_single("certificate_expiry_timestamp_seconds", "gauge", help, not_after);
         }
         out
     }
 
     fn write_histogram(&self, out: &mut String) {
         const NAME: &str = "request_duration_seconds";
-        write_family(out, NAME, "histogram", "From a request's first byte to its reply's last.");
+        write_family(out, NAME, "histogram", "Time from the first byte of a request to the last byte of its response.");
         let mut sum = 0;
         for (bound, count) in LATENCY_BUCKETS_MS.iter().zip(&self.buckets) {
             sum += count.load(Relaxed);
@@ -128,17 +140,18 @@ impl Metrics {
         write_sample(out, &format!("{NAME}_bucket"), "{le=\"+Inf\"}", sum);
         let micros = self.total_micros.load(Relaxed);
         let seconds = format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-        writeln!(out, "sha_api_{NAME}_sum {seconds}").expect("a string takes all that is written");
+        writeln!(out, "sha_api_{NAME}_sum {seconds}").expect("writing to a string never fails");
         write_sample(out, &format!("{NAME}_count"), "", sum);
     }
 }
 
 fn write_family(out: &mut String, name: &str, kind: &str, help: &str) {
-    writeln!(out, "# HELP sha_api_{name} {help}\n# TYPE sha_api_{name} {kind}").expect("a string takes it");
+    writeln!(out, "# HELP sha_api_{name} {help}\n# TYPE sha_api_{name} {kind}")
+        .expect("writing to a string never fails");
 }
 
 fn write_sample(out: &mut String, name: &str, labels: &str, value: u64) {
-    writeln!(out, "sha_api_{name}{labels} {value}").expect("a string takes it");
+    writeln!(out, "sha_api_{name}{labels} {value}").expect("writing to a string never fails");
 }
 
 #[cfg(test)]
@@ -150,9 +163,9 @@ mod tests {
         let metrics = Arc::<Metrics>::default();
         metrics.observe_request("/messages", "POST", 200, Duration::from_millis(3));
         metrics.observe_request("/messages", "POST", 200, Duration::from_secs(60));
-        let present = metrics.track_connection();
+        let guard = metrics.track_connection();
         let text = metrics.encode(None, Some(7));
-        for line in [
+        for sample in [
             "sha_api_requests_total{route=\"/messages\",method=\"POST\",status=\"200\"} 2",
             "sha_api_request_duration_seconds_bucket{le=\"0.002\"} 0",
             "sha_api_request_duration_seconds_bucket{le=\"0.005\"} 1",
@@ -161,9 +174,9 @@ mod tests {
             "sha_api_connections 1",
             "sha_api_certificate_expiry_timestamp_seconds 7",
         ] {
-            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+            assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
         }
-        drop(present);
+        drop(guard);
         let text = metrics.encode(None, None);
         assert!(
             text.contains("\nsha_api_connections 0\n") && text.contains("\nsha_api_connections_total 1\n"),

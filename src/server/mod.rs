@@ -1,4 +1,5 @@
-//! The life of a server: listen, open the store, answer, drain, stop. It knows only `Messages`, not the store.
+//! Life cycle of a server: bind, open the store, serve, drain. The probes are answered before the store is open. The
+//! server depends on `MessageStore` only, not on a particular store.
 
 mod access_log;
 mod api;
@@ -48,138 +49,155 @@ pub use options::{Options, Tls};
 pub use proxies::{IpNet, TrustedProxies};
 use token_file::TokenFile;
 
-/// How often the files that may change are looked at.
+/// Interval at which the certificate and the token file are checked for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-/// How often it is said that the certificate expires soon.
+/// Minimum time between two warnings that the certificate expires soon.
 const CERT_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// What a running server reacts to.
+/// An event that the main thread reacts to.
 enum Event {
-    /// The store is open, or it would not open.
+    /// The store was opened, or opening it failed.
     StoreOpened(Result<(), Error>),
-    /// A signal came.
+    /// A signal was received.
     Signal(i32),
-    /// All connections at a door have ended.
+    /// All connections of one endpoint are closed.
     EndpointDrained,
+}
+
+/// Files that a reload reads: certificate, key and token file.
+#[derive(Clone, Copy)]
+enum ReloadFiles {
+    /// Only files that changed since the last check.
+    Changed,
+    /// All files. The access log is reopened as well.
+    All,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains and returns.
 ///
-/// `open` opens the store; it runs while the door already answers `/livez` and `/readyz`. A line for each address that
-/// is listened on goes to `out`, at once.
+/// `open` opens the store in a thread of its own, while the endpoints already answer `/livez` and `/readyz`. One line
+/// for each listening address is written to `out` and flushed before the first connection is accepted.
 pub fn run(
     options: &Options,
     out: &mut dyn Write,
     open: impl FnOnce() -> Result<Arc<dyn MessageStore>, message_store::Error> + Send + 'static,
 ) -> Result<(), Error> {
     let (events, events_rx) = mpsc::channel();
-    watch_signals(&events).map_err(|error| Error::Io("watching for signals".into(), error))?;
+    watch_signals(&events).map_err(io_error("cannot handle signals"))?;
     limits::raise_fd_limit(options.limits.max_connections, options.listen.len())?;
     let certificate = ReloadableCertificate::load(&options.tls)?;
-    let tls = certificate.as_ref().map(|own| own.config(options.client_ca.as_deref())).transpose()?;
-    let tokens = options.token_file.clone().map(TokenFile::load).transpose()?;
-    let log = open_access_log(options)?;
+    let tls = certificate.as_ref().map(|current| current.config(options.client_ca.as_deref())).transpose()?;
+    let token_file = options.token_file.clone().map(TokenFile::load).transpose()?;
+    let access_log = open_access_log(options)?;
     let listeners = listen::bind_all(options, out)?;
     let metrics_listener = listen::bind_metrics(options)?;
     let local_limits = options.limits.for_local_socket(options.max_message);
     let budget = Budget::new(options.limits.memory_budget(&local_limits));
-    let service = {
-        let rights = Authorizer::new(options.enabled_scopes, tokens);
-        let service = App::new(options.cache_size, budget, rights, log, metrics_listener.is_some());
-        Arc::new(service.with_ui_enabled(options.ui_enabled))
+    let app = {
+        let authorizer = Authorizer::new(options.enabled_scopes, token_file);
+        let app = App::new(options.cache_size, budget, authorizer, access_log, metrics_listener.is_some());
+        Arc::new(app.with_ui_enabled(options.ui_enabled))
     };
-    let open_door = |listeners, limits: &Limits, tls, side| {
-        let opened = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&service), side);
-        opened.map_err(|error| Error::Io("starting to accept connections".into(), error))
+    let start_endpoint = |listeners, limits: &Limits, tls, kind| {
+        let endpoint = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&app), kind);
+        endpoint.map_err(io_error("cannot start accepting connections"))
     };
-    let public = open_door(listeners, &options.limits, tls, EndpointKind::Public)?;
-    let open_metrics = |listener| open_door(vec![listener], &options.limits, None, EndpointKind::Metrics);
-    let mut doors = vec![public];
-    doors.extend(metrics_listener.map(open_metrics).transpose()?);
+    let public = start_endpoint(listeners, &options.limits, tls, EndpointKind::Public)?;
+    let start_metrics = |listener| start_endpoint(vec![listener], &options.limits, None, EndpointKind::Metrics);
+    let mut endpoints = vec![public];
+    endpoints.extend(metrics_listener.map(start_metrics).transpose()?);
     let mut scrub = None;
 
-    open_store(open, &service, &events).map_err(|error| Error::Io("starting a thread".into(), error))?;
-    let mut warned: Option<Instant> = None;
-    let refresh = |always| {
+    open_store(open, &app, &events).map_err(io_error("cannot start the thread that opens the store"))?;
+    let mut warned_at: Option<Instant> = None;
+    let reload = |files: ReloadFiles| {
         if let Some(certificate) = &certificate {
-            certificate.reload(always);
-            service.set_certificate_expiry(certificate.not_after().unwrap_or(0));
-            if warned.is_none_or(|warned| warned.elapsed() > CERT_WARNING_INTERVAL) {
+            match files {
+                ReloadFiles::All => certificate.reload(),
+                ReloadFiles::Changed => certificate.reload_if_changed(),
+            }
+            app.set_certificate_expiry(certificate.not_after().unwrap_or(0));
+            if warned_at.is_none_or(|warned_at| warned_at.elapsed() > CERT_WARNING_INTERVAL) {
                 certificate.warn_if_expiring();
-                warned = Some(Instant::now());
+                warned_at = Some(Instant::now());
             }
         }
-        service.reload(always);
-    };
-    run_until_signal(&events_rx, refresh, || {
-        // Only now: whoever left a socket there does not have the store any more.
-        if let Some(listener) = options.local_socket.as_deref().and_then(listen::bind_local_socket) {
-            doors.push(open_door(vec![listener], &local_limits, None, EndpointKind::Local)?);
+        match files {
+            ReloadFiles::All => app.reload(),
+            ReloadFiles::Changed => app.reload_if_changed(),
         }
-        let start =
-            |interval| service.start_scrub(interval).map_err(|error| Error::Io("starting to verify".into(), error));
-        scrub = options.scrub_interval.map(start).transpose()?.flatten();
+    };
+    run_until_signal(&events_rx, reload, || {
+        // The socket is created after the store was opened, because it may replace the leftover of a dead server, and
+        // only the holder of the store's lock may do that.
+        if let Some(listener) = options.local_socket.as_deref().and_then(listen::bind_local_socket) {
+            endpoints.push(start_endpoint(vec![listener], &local_limits, None, EndpointKind::Local)?);
+        }
+        let start_scrub =
+            |interval| app.start_scrub(interval).map_err(io_error("cannot start the background verification"));
+        scrub = options.scrub_interval.map(start_scrub).transpose()?.flatten();
         systemd::notify("READY=1");
-        service.mark_ready();
+        app.mark_ready();
         Ok(())
     })?;
 
     systemd::notify("STOPPING=1");
-    service.mark_draining();
+    app.mark_draining();
     drop(scrub);
-    for door in &mut doors {
+    for endpoint in &mut endpoints {
         let events = events.clone();
-        door.shutdown(move || drop(events.send(Event::EndpointDrained)));
+        endpoint.shutdown(move || drop(events.send(Event::EndpointDrained)));
     }
-    wait_drained(&events_rx, options.drain_timeout, doors.len());
+    wait_drained(&events_rx, options.drain_timeout, endpoints.len());
     Ok(())
 }
 
-/// Waits for the time to stop. An error if the store would not open.
+/// Blocks until SIGTERM or SIGINT. Returns an error if the store cannot be opened or `on_opened` fails.
 ///
-/// `refresh` reads again the files that have changed, or all of them; `opened` is called once the store is open.
+/// Calls `reload` at the start, every [`RELOAD_INTERVAL`] and on SIGHUP, and `on_opened` when the store is open.
 fn run_until_signal(
     events_rx: &mpsc::Receiver<Event>,
-    mut refresh: impl FnMut(bool),
-    mut opened: impl FnMut() -> Result<(), Error>,
+    mut reload: impl FnMut(ReloadFiles),
+    mut on_opened: impl FnMut() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    refresh(false);
+    reload(ReloadFiles::Changed);
     loop {
         match events_rx.recv_timeout(RELOAD_INTERVAL) {
             Ok(Event::StoreOpened(outcome)) => {
                 outcome?;
-                opened()?;
+                on_opened()?;
             }
-            Ok(Event::Signal(SIGHUP)) => refresh(true),
+            Ok(Event::Signal(SIGHUP)) => reload(ReloadFiles::All),
             Ok(Event::Signal(_) | Event::EndpointDrained) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(mpsc::RecvTimeoutError::Timeout) => refresh(false),
+            Err(mpsc::RecvTimeoutError::Timeout) => reload(ReloadFiles::Changed),
         }
     }
 }
 
-/// Waits until the last connection at each of the doors has ended, the time is up, or a second signal comes.
-fn wait_drained(events_rx: &mpsc::Receiver<Event>, time: Duration, mut doors: usize) {
-    let start = Instant::now();
-    while doors > 0 {
-        match events_rx.recv_timeout(time.saturating_sub(start.elapsed())) {
+/// Blocks until all `endpoints` are drained, `timeout` has passed, or a second signal is received.
+fn wait_drained(events_rx: &mpsc::Receiver<Event>, timeout: Duration, mut endpoints: usize) {
+    let started_at = Instant::now();
+    while endpoints > 0 {
+        match events_rx.recv_timeout(timeout.saturating_sub(started_at.elapsed())) {
             Ok(Event::StoreOpened(_) | Event::Signal(SIGHUP)) => {}
-            Ok(Event::EndpointDrained) => doors -= 1,
-            Ok(Event::Signal(_)) => return warn("stopped before the last requests were finished: asked twice"),
-            Err(_) => return warn("stopped before the last requests were finished: they took too long"),
+            Ok(Event::EndpointDrained) => endpoints -= 1,
+            Ok(Event::Signal(_)) => return warn("second signal received; aborting requests in flight"),
+            Err(_) => return warn("drain timeout reached; aborting requests in flight"),
         }
     }
 }
 
+/// Opens the store in a thread, which sends [`Event::StoreOpened`] when it is done.
 fn open_store(
     open: impl FnOnce() -> Result<Arc<dyn MessageStore>, message_store::Error> + Send + 'static,
-    service: &Arc<App>,
+    app: &Arc<App>,
     events: &mpsc::Sender<Event>,
 ) -> io::Result<()> {
-    let (service, events) = (Arc::clone(service), events.clone());
+    let (app, events) = (Arc::clone(app), events.clone());
     let work = move || {
-        let outcome = open().map_err(Error::Store).and_then(|messages| service.attach_store(messages));
-        // Let go before it is said: after the last event nobody else holds the store.
-        drop(service);
+        let outcome = open().map_err(Error::Store).and_then(|store| app.attach_store(store));
+        // Dropped before the event is sent, so that this thread cannot keep the store open after a shutdown.
+        drop(app);
         let _ = events.send(Event::StoreOpened(outcome));
     };
     thread::Builder::new().name("store-open".into()).spawn(work).map(drop)
@@ -192,14 +210,30 @@ fn watch_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || drop(work())).map(drop)
 }
 
-fn open_access_log(options: &Options) -> Result<Option<AccessLog>, Error> {
-    let Some(format) = options.access_log_format else { return Ok(None) };
-    let file = options.access_log.clone();
-    let name = file.as_deref().map_or_else(String::new, |file| file.display().to_string());
-    AccessLog::open(file, format).map(Some).map_err(|error| Error::Io(name, error))
+/// Returns a function that adds `action`, which failed, to an I/O error.
+fn io_error(action: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::Io(action.to_owned(), error)
 }
 
-/// A line for the operator. Unlike `eprintln!` it does not panic when nobody reads.
-fn warn(what: impl Display) {
-    let _ = writeln!(io::stderr(), "sha-api: {what}");
+fn open_access_log(options: &Options) -> Result<Option<AccessLog>, Error> {
+    let Some(format) = options.access_log_format else { return Ok(None) };
+    let path = options.access_log.clone();
+    let name = path.as_deref().map_or_else(|| "stderr".to_owned(), |path| path.display().to_string());
+    let opened = AccessLog::open(path, format);
+    opened.map(Some).map_err(|error| Error::Io(format!("cannot open the access log {name}"), error))
+}
+
+/// Writes a warning or an error of the running server to stderr.
+fn warn(message: impl Display) {
+    print_to_stderr(message);
+}
+
+/// Writes information for the operator to stderr.
+fn info(message: impl Display) {
+    print_to_stderr(message);
+}
+
+fn print_to_stderr(message: impl Display) {
+    // `eprintln!` would panic if stderr is closed.
+    let _ = writeln!(io::stderr(), "sha-api: {message}");
 }

@@ -1,58 +1,57 @@
-//! What the server is told: how to serve, and what connections speak.
+//! Options of a server, independent of the command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Limits, LogFormat, Scopes};
 
-/// How to serve.
+/// Options of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `ADDRESS:PORT`, at least one.
+    /// Addresses to listen on, as `ADDRESS:PORT`; at least one.
     pub listen: Vec<String>,
-    /// What connections speak.
+    /// TLS mode of the public endpoint.
     pub tls: Tls,
-    /// Who may connect with TLS: only holders of certificates from the authorities in this file, PEM.
+    /// Authorities in PEM that must have signed a client's certificate; `None`: no client certificate is required.
     pub client_ca: Option<PathBuf>,
-    /// Who may do what, if not everyone: see [`token_file`](super::token_file).
+    /// Path of the [token file](super::token_file); `None`: clients are anonymous.
     pub token_file: Option<PathBuf>,
-    /// Where those come who have the store's files anyway, and may do everything: a socket that is made once the store
-    /// is open.
+    /// Path of the local Unix socket. Clients that can connect to it get all scopes. Created after the store is opened.
     pub local_socket: Option<PathBuf>,
-    /// The longest message that the store takes, in bytes.
+    /// Maximum length of a message in bytes.
     pub max_message: u64,
-    /// Where the metrics are shown, in plain HTTP, if not where the messages are.
+    /// Address of the metrics endpoint, over plain HTTP; `None`: the public endpoint serves the metrics.
     pub metrics_listen: Option<String>,
-    /// How requests are written down, if they are.
+    /// Format of the access log; `None`: no access log.
     pub access_log_format: Option<LogFormat>,
-    /// Where to; `None`: on stderr.
+    /// Path of the access log; `None`: stderr.
     pub access_log: Option<PathBuf>,
-    /// What is done at all.
+    /// Scopes that the server offers. Operations outside of them are disabled for all clients.
     pub enabled_scopes: Scopes,
-    /// Whether there is a page for people.
+    /// Serve the web page.
     pub ui_enabled: bool,
-    /// What is allowed, and how long it may take.
+    /// Limits of requests and connections.
     pub limits: Limits,
-    /// Bytes for replies that can be sent again as they are; 0 is none.
+    /// Size of the hot cache in bytes; 0 disables it.
     pub cache_size: u64,
-    /// How often everything is verified, if it is.
+    /// Interval of the background verification; `None`: no verification.
     pub scrub_interval: Option<Duration>,
-    /// How long requests in flight may take to finish at the end.
+    /// Maximum time that requests in flight get to finish on shutdown.
     pub drain_timeout: Duration,
 }
 
-/// What connections speak.
+/// TLS mode of the public endpoint.
 #[derive(Debug, Clone)]
 pub enum Tls {
     /// Plain HTTP.
     Off,
-    /// HTTPS with the user's pair, PEM. The key may stand in the certificate's file.
+    /// HTTPS with a certificate and key in PEM files.
     Files {
-        /// The chain.
+        /// Path of the certificate chain.
         cert: PathBuf,
-        /// The key; `None`: in the chain's file.
+        /// Path of the key; `None`: the key is in the file of the chain.
         key: Option<PathBuf>,
     },
-    /// HTTPS with a pair made once in this directory.
+    /// HTTPS with a self-signed certificate in this directory, created if it does not exist.
     SelfSigned(PathBuf),
 }

@@ -1,18 +1,18 @@
-//! Whose request it is that a proxy hands on. Only proxies that are named are believed, and of what they say only what
-//! one of them has seen: whatever stands before it in the list, the client may have written.
+//! Client addresses behind trusted proxies. `X-Forwarded-For` is used only if the peer is a trusted proxy. It is read
+//! from its end up to the first untrusted address, because the client may have forged everything before that.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// An address, or a network of them.
+/// An IP address or network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpNet {
     address: IpAddr,
-    /// How many bits at its beginning count.
+    /// Length of the network prefix in bits.
     prefix_len: u32,
 }
 
-/// The proxies that are believed.
+/// Addresses of reverse proxies whose `X-Forwarded-For` is used.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -20,27 +20,27 @@ impl FromStr for IpNet {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "it is an address, or a network such as 10.0.0.0/8";
+        const EXPECTED: &str = "expected an IP address or a network such as 10.0.0.0/8";
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| EXPECTED)?;
-        let all = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
+        let max_prefix_len = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = match bits {
             Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => bits.parse().map_err(|_| EXPECTED)?,
             Some(_) => return Err(EXPECTED),
-            None => all,
+            None => max_prefix_len,
         };
-        if bits > all { Err(EXPECTED) } else { Ok(Self { address, prefix_len: bits }) }
+        if prefix_len > max_prefix_len { Err(EXPECTED) } else { Ok(Self { address, prefix_len }) }
     }
 }
 
 impl IpNet {
     fn contains(&self, address: IpAddr) -> bool {
-        let differing = match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits() ^ theirs.to_bits()).leading_zeros(),
+        let common_bits = match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => (network.to_bits() ^ address.to_bits()).leading_zeros(),
+            (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits() ^ address.to_bits()).leading_zeros(),
             _ => return false,
         };
-        differing >= self.prefix_len
+        common_bits >= self.prefix_len
     }
 }
 
@@ -51,15 +51,15 @@ impl From<Vec<IpNet>> for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether the one at this address is believed.
+    /// Returns whether `address` is a trusted proxy.
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// Whose request it is that came from `peer` with this `X-Forwarded-For`.
+    /// Returns the client's address of a request from `peer` with this `X-Forwarded-For`.
     ///
-    /// The last address in the list that is no trusted proxy, or the first if all are; `peer` if it is not believed, or
-    /// says what is no address.
+    /// This is the last address in the list that is not a trusted proxy, or the first address if all are. If `peer` is
+    /// not a trusted proxy, or the list is invalid, it is `peer`.
     pub(super) fn client_addr(&self, peer: IpAddr, forwarded: &str) -> IpAddr {
         if !self.contains(peer) {
             return peer;
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_network_contains_the_addresses_with_its_prefix() {
-        for (network, address, is_in) in [
+        for (network, address, expected) in [
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.1", "::ffff:127.0.0.1", true),
             ("127.0.0.1", "127.0.0.2", false),
@@ -104,7 +104,7 @@ mod tests {
             ("::1", "::2", false),
         ] {
             let network: IpNet = network.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), is_in, "{network:?} {address}");
+            assert_eq!(network.contains(address.parse().unwrap()), expected, "{network:?} {address}");
         }
     }
 
@@ -124,15 +124,15 @@ mod tests {
             ("127.0.0.1", "2001:db8:2::1", "2001:db8:2::1"),
             ("2001:db8:1::9", " 192.0.2.1 ", "192.0.2.1"),
             ("::ffff:127.0.0.1", "192.0.2.1", "192.0.2.1"),
-            // Others on the way, and a client that says that it is someone else.
+            // Further proxies on the way, and addresses that the client forged.
             ("127.0.0.1", "192.0.2.1, 10.0.0.1,2001:db8:1::2", "192.0.2.1"),
             ("127.0.0.1", "198.51.100.7, 192.0.2.1", "192.0.2.1"),
             ("127.0.0.1", "nonsense, 192.0.2.1, 10.0.0.1", "192.0.2.1"),
             ("127.0.0.1", "10.0.0.1, 10.0.0.2", "10.0.0.1"),
-            // What nobody who is believed has said.
+            // The peer is not a trusted proxy.
             ("192.0.2.9", "198.51.100.7", "192.0.2.9"),
             ("192.0.2.9", "127.0.0.1", "192.0.2.9"),
-            // What is no address.
+            // The list is invalid.
             ("127.0.0.1", "", "127.0.0.1"),
             ("127.0.0.1", "unknown", "127.0.0.1"),
             ("127.0.0.1", "192.0.2.1, unknown", "127.0.0.1"),

@@ -1,5 +1,5 @@
-//! Verifies the store in the background, gently: after each step it rests nine times as long as that took.
-//! What it finds is counted here; the digests are capabilities, so only `verify` names them.
+//! Background verification of the store. After each step, the thread sleeps nine times as long as the step took. Damage
+//! is only counted here: digests are confidential, so they are not logged.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -9,26 +9,27 @@ use std::time::{Duration, Instant, SystemTime};
 use super::warn;
 use crate::message_store::{Error, MessageStore};
 
-/// How long to rest, in what the last step took.
+/// Ratio of the sleep after a step to the duration of the step.
 const IDLE_RATIO: u32 = 9;
-/// After an error, it is tried again so much later, or at the usual time if that is sooner.
+/// Delay of the next attempt after an error, unless the interval is shorter.
 const RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// Goes on until it is dropped.
+/// A running background verification. Dropping it stops the thread and waits for its end.
 pub(super) struct Scrub {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Scrub {
-    /// Verifies everything once an `interval`, counted from the last time; `found` hears how much damage there is.
+    /// Starts a thread that verifies the store every `interval`, counted from the end of the last verification. Calls
+    /// `on_damage_count` with the number of damaged places after each one.
     pub(super) fn start(
-        messages: Arc<dyn MessageStore>,
+        store: Arc<dyn MessageStore>,
         interval: Duration,
-        found: impl Fn(u64) + Send + 'static,
+        on_damage_count: impl Fn(u64) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
-        let work = move || drop(run_scrub(&*messages, interval, &found, &stopped));
+        let (stop, stop_rx) = mpsc::channel();
+        let work = move || drop(run_scrub(&*store, interval, &on_damage_count, &stop_rx));
         let thread = thread::Builder::new().name("scrub".into()).spawn(work)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -38,65 +39,68 @@ impl Drop for Scrub {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // If it has panicked, it has stopped as well.
+            // The result is ignored: a thread that panicked has ended as well.
             let _ = thread.join();
         }
     }
 }
 
-/// It is time to end.
+/// The request to stop the thread.
 struct Stopped;
 
 fn run_scrub(
-    messages: &dyn MessageStore,
+    store: &dyn MessageStore,
     interval: Duration,
-    found: &dyn Fn(u64),
-    stopped: &Receiver<()>,
+    on_damage_count: &dyn Fn(u64),
+    stop_rx: &Receiver<()>,
 ) -> Result<(), Stopped> {
-    let last = messages.stats().ok().and_then(|stats| {
-        found(stats.damaged);
+    let last_verified = store.stats().ok().and_then(|stats| {
+        on_damage_count(stats.damaged);
         stats.verified
     });
-    let since = last.and_then(|last| SystemTime::now().duration_since(last).ok());
-    let mut wait = since.map_or(Duration::ZERO, |since| interval.saturating_sub(since));
+    let elapsed = last_verified.and_then(|time| SystemTime::now().duration_since(time).ok());
+    let mut delay = elapsed.map_or(Duration::ZERO, |elapsed| interval.saturating_sub(elapsed));
     loop {
-        sleep_or_stop(stopped, wait)?;
-        wait = match verify_all(messages, stopped)? {
+        sleep_or_stop(stop_rx, delay)?;
+        delay = match verify_all(store, stop_rx)? {
             Ok(damaged) => {
                 if damaged > 0 {
-                    warn(format_args!("verifying found damage in {damaged} places; `sha-api verify` names them"));
+                    warn(format_args!(
+                        "background verification found damage in {damaged} places; run `sha-api verify` to list them"
+                    ));
                 }
-                found(damaged);
+                on_damage_count(damaged);
                 interval
             }
             Err(error) => {
-                warn(format_args!("verifying broke off: {error}"));
+                warn(format_args!("background verification failed: {error}"));
                 interval.min(RETRY_AFTER)
             }
         };
     }
 }
 
-/// How much damage there is.
-fn verify_all(messages: &dyn MessageStore, stopped: &Receiver<()>) -> Result<Result<u64, Error>, Stopped> {
-    let (mut damaged, mut from) = (0, None);
+/// Verifies the whole store in steps. Returns the number of damaged places.
+fn verify_all(store: &dyn MessageStore, stop_rx: &Receiver<()>) -> Result<Result<u64, Error>, Stopped> {
+    let (mut damaged, mut cursor) = (0, None);
     loop {
-        let began = Instant::now();
-        let step = match messages.verify(from.as_ref()) {
+        let started_at = Instant::now();
+        let step = match store.verify(cursor.as_ref()) {
             Ok(step) => step,
             Err(error) => return Ok(Err(error)),
         };
         damaged += step.damage.len() as u64;
-        from = step.next;
-        if from.is_none() {
+        cursor = step.next;
+        if cursor.is_none() {
             return Ok(Ok(damaged));
         }
-        sleep_or_stop(stopped, began.elapsed() * IDLE_RATIO)?;
+        sleep_or_stop(stop_rx, started_at.elapsed() * IDLE_RATIO)?;
     }
 }
 
-fn sleep_or_stop(stopped: &Receiver<()>, time: Duration) -> Result<(), Stopped> {
-    match stopped.recv_timeout(time) {
+/// Sleeps for `duration`. Returns an error at once when the thread has to stop.
+fn sleep_or_stop(stop_rx: &Receiver<()>, duration: Duration) -> Result<(), Stopped> {
+    match stop_rx.recv_timeout(duration) {
         Err(RecvTimeoutError::Timeout) => Ok(()),
         Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),
     }

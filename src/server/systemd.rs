@@ -1,4 +1,4 @@
-//! What systemd hands over and wants to hear: sockets that it listens on already, and when the server is ready.
+//! Interface to systemd: inherited listening sockets and notifications of the server's state.
 
 use std::env;
 use std::net::TcpListener;
@@ -8,22 +8,22 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::warn;
 
-/// The sockets that were handed over (`sd_listen_fds(3)`), none if the server was started otherwise.
+/// Returns the listening sockets inherited from systemd (`sd_listen_fds(3)`), if any.
 pub(super) fn listen_fds() -> std::io::Result<Vec<TcpListener>> {
     let mut inherited = listenfd::ListenFd::from_env();
-    let taken = (0..inherited.len()).map(|at| inherited.take_tcp_listener(at));
-    taken.filter_map(Result::transpose).collect()
+    let listeners = (0..inherited.len()).map(|index| inherited.take_tcp_listener(index));
+    listeners.filter_map(Result::transpose).collect()
 }
 
-/// Says how it stands (`sd_notify(3)`), if someone wants to know.
+/// Sends `state` to the service manager (`sd_notify(3)`) if `NOTIFY_SOCKET` is set.
 pub(super) fn notify(state: &str) {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(std::ffi::OsString::from_vec(name.as_bytes().to_vec())),
     };
-    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
-    if let Err(error) = sent {
-        warn(format_args!("cannot tell systemd {state}: {error}"));
+    let outcome = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    if let Err(error) = outcome {
+        warn(format_args!("cannot notify systemd of {state}: {error}"));
     }
 }

@@ -1,5 +1,5 @@
-//! The token file: lines of `name scopes SHA-256-of-the-token`. A token itself is nowhere but with who holds it.
-//! A file that is changed for the worse changes nothing: the rights stay as they were, and why is said.
+//! The token file: lines of name, scopes and the SHA-256 digest of a token. The tokens themselves are not stored. If a
+//! changed file is invalid, the error is logged and the previous entries stay in use.
 
 use std::fs;
 use std::io;
@@ -10,43 +10,43 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::auth::Scopes;
 use super::change_detector::ChangeDetector;
-use super::warn;
+use super::{info, warn};
 use crate::digest::Digest;
 
-/// Who holds a token, and what for.
+/// An entry of the token file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenEntry {
-    /// What the operator calls the token.
+    /// Name of the token, chosen by the operator.
     pub name: String,
-    /// What it permits.
+    /// Scopes that the token permits.
     pub scopes: Scopes,
     digest: Digest,
 }
 
-/// Why a token file cannot be used.
+/// The error of an unreadable or invalid token file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be read.
-    #[error("{}: {why}", file.display())]
+    /// The file cannot be read.
+    #[error("{}: {cause}", file.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// What the system said.
-        why: io::Error,
+        /// Error of the operating system.
+        cause: io::Error,
     },
-    /// A line has another form than it should have.
-    #[error("{}:{line}: {why}", file.display())]
+    /// A line is malformed.
+    #[error("{}:{line}: {cause}", file.display())]
     InvalidLine {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Counted from 1.
+        /// Line number, counted from 1.
         line: usize,
-        /// What is wrong with it.
-        why: String,
+        /// Problem with the line.
+        cause: String,
     },
 }
 
-/// A token file in use.
+/// A token file that is reloaded when it changes.
 pub(super) struct TokenFile {
     path: PathBuf,
     entries: RwLock<Arc<Vec<TokenEntry>>>,
@@ -54,70 +54,83 @@ pub(super) struct TokenFile {
 }
 
 impl TokenEntry {
-    /// The line that gives `scopes` to who has the token of this digest.
+    /// Returns the line of the token file for a token with this digest.
     pub fn format_entry(name: &str, scopes: Scopes, digest: Digest) -> String {
         format!("{name} {scopes} {digest}\n")
     }
 }
 
-/// The holders that a token file names. `file` is what errors call it.
+/// Parses the `text` of a token file. `file` is its path in errors.
 pub fn parse(text: &str, file: &Path) -> Result<Vec<TokenEntry>, Error> {
-    let mut holders: Vec<TokenEntry> = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let wrong = |why: String| Error::InvalidLine { file: file.to_owned(), line: at + 1, why };
+    let mut entries: Vec<TokenEntry> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let invalid = |cause: String| Error::InvalidLine { file: file.to_owned(), line: index + 1, cause };
         let mut words = line.split_whitespace();
         let Some(name) = words.next().filter(|name| !name.starts_with('#')) else { continue };
         let (Some(scopes), Some(digest), None) = (words.next(), words.next(), words.next()) else {
-            return Err(wrong("a line is a name, scopes with commas between, and the SHA-256 of a token".to_owned()));
+            return Err(invalid(
+                "expected a name, comma-separated scopes and the SHA-256 digest of a token".to_owned(),
+            ));
         };
-        let scopes = scopes.parse().map_err(|unknown| wrong(format!("{unknown}")))?;
-        // What stands there may be a token by mistake, so it is not repeated.
-        let digest = digest.parse().map_err(|_| wrong("the third word is no SHA-256 in hex".to_owned()))?;
-        if holders.iter().any(|holder| holder.name == name) {
-            return Err(wrong(format!("`{name}` is there already")));
+        let scopes = scopes.parse().map_err(|error| invalid(format!("{error}")))?;
+        // The word is not quoted: it may be a token by mistake.
+        let digest = digest.parse().map_err(|_| invalid("the third word is not a SHA-256 digest in hex".to_owned()))?;
+        if entries.iter().any(|entry| entry.name == name) {
+            return Err(invalid(format!("duplicate name `{name}`")));
         }
-        holders.push(TokenEntry { name: name.to_owned(), scopes, digest });
+        entries.push(TokenEntry { name: name.to_owned(), scopes, digest });
     }
-    Ok(holders)
+    Ok(entries)
 }
 
 impl TokenFile {
-    /// Reads the file for the first time.
+    /// Loads the file.
     pub(super) fn load(path: PathBuf) -> Result<Self, Error> {
-        let watch = ChangeDetector::new([&path]);
-        let holders = RwLock::new(Arc::new(read_entries(&path)?));
-        Ok(Self { path, entries: holders, change_detector: watch })
+        // Created before the file is read, so that a change in between is noticed.
+        let change_detector = ChangeDetector::new([&path]);
+        let entries = RwLock::new(Arc::new(read_entries(&path)?));
+        Ok(Self { path, entries, change_detector })
     }
 
-    /// Who holds the token of this digest.
+    /// Returns the entry with the digest of a token.
     ///
-    /// Every line is compared, each in constant time: how long it takes says nothing about how close a guess was.
+    /// All entries are compared, each in constant time, so that the duration does not depend on how close a guess is.
     pub(super) fn lookup(&self, token: Digest) -> Option<TokenEntry> {
-        let holders = Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner));
+        let entries = Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner));
         let mut found = u64::MAX;
-        for (at, holder) in (0..).zip(holders.iter()) {
-            found.conditional_assign(&at, holder.digest.as_bytes().ct_eq(token.as_bytes()));
+        for (index, entry) in (0..).zip(entries.iter()) {
+            found.conditional_assign(&index, entry.digest.as_bytes().ct_eq(token.as_bytes()));
         }
-        holders.get(usize::try_from(found).ok()?).cloned()
+        entries.get(usize::try_from(found).ok()?).cloned()
     }
 
-    /// Reads the file again, if it has changed or `always`. On an error, which is noted, nothing changes.
-    pub(super) fn reload(&self, always: bool) {
-        if !self.change_detector.has_changed([&self.path]) && !always {
-            return;
+    /// Reloads the file. On error, logs the cause and keeps the current entries.
+    pub(super) fn reload(&self) {
+        // Records the state of the file, so that `reload_if_changed` does not load it a second time.
+        self.change_detector.has_changed([&self.path]);
+        self.replace_entries();
+    }
+
+    /// Reloads the file if it changed since the last check.
+    pub(super) fn reload_if_changed(&self) {
+        if self.change_detector.has_changed([&self.path]) {
+            self.replace_entries();
         }
+    }
+
+    fn replace_entries(&self) {
         match read_entries(&self.path) {
             Ok(new) => {
-                warn(format_args!("the token file is read anew, {} tokens", new.len()));
+                info(format_args!("token file reloaded: {} tokens", new.len()));
                 *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             }
-            Err(error) => warn(format_args!("the tokens stay as they were: {error}")),
+            Err(error) => warn(format_args!("cannot reload the token file: {error}; the previous tokens stay in use")),
         }
     }
 }
 
 fn read_entries(path: &Path) -> Result<Vec<TokenEntry>, Error> {
-    let text = fs::read_to_string(path).map_err(|why| Error::Unreadable { file: path.to_owned(), why })?;
+    let text = fs::read_to_string(path).map_err(|cause| Error::Unreadable { file: path.to_owned(), cause })?;
     parse(&text, path)
 }
 
@@ -135,28 +148,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
         let text =
-            ["# who may\n\n", &entry_line("reader", "read", "r"), &entry_line("writer", "read,write", "w")].concat();
+            ["# comment\n\n", &entry_line("reader", "read", "r"), &entry_line("writer", "read,write", "w")].concat();
         fs::write(&path, text).unwrap();
-        let tokens = TokenFile::load(path).unwrap();
-        let found = tokens.lookup(Digest::compute(b"w")).unwrap();
+        let token_file = TokenFile::load(path).unwrap();
+        let found = token_file.lookup(Digest::compute(b"w")).unwrap();
         assert_eq!((found.name.as_str(), found.scopes.contains(Scope::Write)), ("writer", true));
-        assert_eq!(tokens.lookup(Digest::compute(b"r")).unwrap().name, "reader");
-        assert_eq!(tokens.lookup(Digest::compute(b"x")), None);
+        assert_eq!(token_file.lookup(Digest::compute(b"r")).unwrap().name, "reader");
+        assert_eq!(token_file.lookup(Digest::compute(b"x")), None);
     }
 
     #[test]
     fn a_parse_error_has_the_line_number_and_never_quotes_the_token() {
-        for (bad, why) in [
-            ("x", "a line is"),
-            ("x read", "a line is"),
-            ("x read secret more", "a line is"),
-            ("x fly secret", "`fly` is no scope"),
+        for (line, cause) in [
+            ("x", "expected a name"),
+            ("x read", "expected a name"),
+            ("x read secret more", "expected a name"),
+            ("x fly secret", "`fly` is not a scope"),
             ("x read secret", "the third word"),
-            (&entry_line("a", "read", "1"), "`a` is there already"),
+            (&entry_line("a", "read", "1"), "duplicate name `a`"),
         ] {
             let error =
-                parse(&[&entry_line("a", "read", "2"), "#\n", bad].concat(), Path::new("f")).unwrap_err().to_string();
-            assert!(error.starts_with("f:3: ") && error.contains(why) && !error.contains("secret"), "{error}");
+                parse(&[&entry_line("a", "read", "2"), "#\n", line].concat(), Path::new("f")).unwrap_err().to_string();
+            assert!(error.starts_with("f:3: ") && error.contains(cause) && !error.contains("secret"), "{error}");
         }
     }
 
@@ -165,12 +178,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
         fs::write(&path, entry_line("a", "read", "1")).unwrap();
-        let tokens = TokenFile::load(path.clone()).unwrap();
+        let token_file = TokenFile::load(path.clone()).unwrap();
         fs::write(&path, "nonsense").unwrap();
-        tokens.reload(true);
-        assert!(tokens.lookup(Digest::compute(b"1")).is_some());
+        token_file.reload();
+        assert!(token_file.lookup(Digest::compute(b"1")).is_some());
         fs::write(&path, entry_line("b", "read", "2")).unwrap();
-        tokens.reload(true);
-        assert!(tokens.lookup(Digest::compute(b"1")).is_none() && tokens.lookup(Digest::compute(b"2")).is_some());
+        token_file.reload();
+        assert!(
+            token_file.lookup(Digest::compute(b"1")).is_none() && token_file.lookup(Digest::compute(b"2")).is_some()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What the engine is asked: one thing, or what many want together; what is long waits for its turn.
+//! Calls of the engine: single requests, and batches of coalesced puts. Large reads need a permit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,55 +10,59 @@ use crate::server::engine;
 use crate::server::semaphore::Permit;
 use crate::server::warn;
 
-/// Reads longer than this go on a few at a time: what a reader takes beside its reply is not in the budget, and may be
-/// many times the message.
+/// Size in bytes above which reading a message needs a permit. Reading may take many times the size of the message,
+/// which the memory budget does not cover.
 pub(super) const LARGE_MESSAGE: u64 = 1 << 20;
+/// Maximum number of large reads at a time.
 pub(super) const MAX_LARGE_READS: usize = 4;
-/// How long to wait for a turn at that.
+/// Maximum time to wait for a permit.
 pub(super) const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl App {
-    /// The line that `request` is among others, if it is a put that can go together with them.
+    /// Returns the batch line of a put that can be coalesced with others.
     pub(in crate::server) fn batch_line(&self, request: &Request) -> Option<Vec<u8>> {
         self.store.get().and_then(|_| api::coalesce::to_batch_line(request))
     }
 
-    /// Joins those who go together.
-    pub(in crate::server) fn enqueue_put(&self, line: &[u8], then: Completion) -> Enqueued<'_> {
-        self.put_coalescer.enqueue(line, then)
+    /// Adds a put to the open batch. `completion` must not block.
+    pub(in crate::server) fn enqueue_put(&self, line: &[u8], completion: Completion) -> Enqueued<'_> {
+        self.put_coalescer.enqueue(line, completion)
     }
 
-    /// Asks for all who gathered, once it is time, and tells them.
-    pub(in crate::server) fn run_batch(&self, mut lead: BatchLeader<'_>) {
-        if let Some(lines) = lead.seal()
+    /// Executes the batch of `leader` as one request and completes its members. While another batch is in flight, blocks
+    /// until a timeout.
+    pub(in crate::server) fn run_batch(&self, mut leader: BatchLeader<'_>) {
+        if let Some(lines) = leader.seal()
             && let Some(open) = self.store.get()
         {
-            let answer = self.dispatch(api::coalesce::batch_request(lines), open);
-            lead.complete(api::coalesce::parse_batch_response(&answer.response));
+            let outgoing = self.dispatch(api::coalesce::batch_request(lines), open);
+            leader.complete(api::coalesce::parse_batch_response(&outgoing.response));
         }
     }
 
-    /// The engine's reply to `request`.
+    /// Sends `request` to the engine and returns its response. Restarts the engine if it stopped.
     pub(super) fn dispatch(&self, request: Request, open: &OpenStore) -> OutgoingResponse {
         let engine = open.engine();
-        let asked_for = engine.call(request, &self.budget);
+        let outcome = engine.call(request, &self.budget);
         if !engine.is_alive() {
             open.restart_engine(&engine);
         }
-        match asked_for {
-            Ok((reply, held)) => OutgoingResponse { response: Arc::new(reply), _reservation: Some(held) },
+        match outcome {
+            Ok((response, reservation)) => {
+                OutgoingResponse { response: Arc::new(response), _reservation: Some(reservation) }
+            }
             Err(engine::Error::Io(error)) => {
-                warn(format_args!("the engine broke off: {error}"));
+                warn(format_args!("engine request failed: {error}"));
                 Response::error(500, "Internal server error").into()
             }
             Err(engine::Error::Busy | engine::Error::OverBudget) => service_unavailable().into(),
         }
     }
 
-    /// The turn that `request` takes if it reads something long; an error if none came free.
+    /// Acquires a permit if `request` is a large read. Returns an error if no permit became free in time.
     pub(super) fn acquire_read_permit(&self, request: &Request, open: &OpenStore) -> Result<Option<Permit<'_>>, ()> {
-        let is_long = |digest| open.length(digest) > LARGE_MESSAGE;
-        match api::needs_read_permit(request) || api::message_digest(request).is_some_and(is_long) {
+        let is_large = |digest| open.message_size(digest) > LARGE_MESSAGE;
+        match api::needs_read_permit(request) || api::message_digest(request).is_some_and(is_large) {
             true => self.large_read_permits.acquire().map(Some).ok_or(()),
             false => Ok(None),
         }

@@ -1,8 +1,8 @@
-//! That who goes together with others cannot tell.
+//! Tests that coalescing does not change the response to a put.
 
 use std::sync::{Arc, mpsc};
 
-use super::super::put_response as stored_reply;
+use super::super::put_response as stored_response;
 use super::*;
 use crate::server::api::Method;
 use crate::server::auth::{Authorizer, Scopes};
@@ -10,11 +10,11 @@ use crate::server::budget::Budget;
 use crate::server::coalescer;
 use crate::testing::MemoryStore;
 
-fn app(memory: &Arc<MemoryStore>) -> App {
-    let mut service = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
-    service.put_coalescer = coalescer::tests::coalescer_with_long_wait();
-    service.attach_store(Arc::clone(memory) as _).unwrap();
-    service
+fn app(store: &Arc<MemoryStore>) -> App {
+    let mut app = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+    app.put_coalescer = coalescer::tests::coalescer_with_long_wait();
+    app.attach_store(Arc::clone(store) as _).unwrap();
+    app
 }
 
 fn put_request(message: &str) -> Request {
@@ -25,40 +25,42 @@ fn put_request(message: &str) -> Request {
     }
 }
 
-/// The replies to puts of `messages` that go together, in one group.
-fn coalesced_responses(service: &App, messages: &[&str]) -> Vec<Arc<Response>> {
-    let (told, stored) = mpsc::channel();
-    let mut lead = None;
-    for (number, message) in messages.iter().enumerate() {
-        let (told, line) = (told.clone(), service.batch_line(&put_request(message)).unwrap());
-        match service.enqueue_put(&line, Box::new(move |stored| told.send((number, stored)).unwrap())) {
-            Enqueued::Leader(first) => assert!(lead.replace(first).is_none()),
+/// Puts `messages` in one batch and returns their responses.
+fn coalesced_responses(app: &App, messages: &[&str]) -> Vec<Arc<Response>> {
+    let (completed, completed_rx) = mpsc::channel();
+    let mut leader = None;
+    for (index, message) in messages.iter().enumerate() {
+        let (completed, line) = (completed.clone(), app.batch_line(&put_request(message)).unwrap());
+        match app.enqueue_put(&line, Box::new(move |stored| completed.send((index, stored)).unwrap())) {
+            Enqueued::Leader(first) => assert!(leader.replace(first).is_none()),
             Enqueued::Follower => {}
-            Enqueued::Rejected(_) => panic!("no room"),
+            Enqueued::Rejected(_) => panic!("the batch is full"),
         }
     }
-    service.run_batch(lead.unwrap());
-    drop(told);
-    let mut all: Vec<_> = stored.iter().collect();
-    all.sort_unstable();
-    let alone = |number: usize| service.handle(put_request(messages[number]));
-    all.into_iter().map(|(number, known)| known.map_or_else(|| alone(number), stored_reply).response).collect()
+    app.run_batch(leader.unwrap());
+    drop(completed);
+    let mut outcomes: Vec<_> = completed_rx.iter().collect();
+    outcomes.sort_unstable();
+    let put_individually = |index: usize| app.handle(put_request(messages[index]));
+    let response =
+        |(index, stored): (usize, Option<_>)| stored.map_or_else(|| put_individually(index), stored_response).response;
+    outcomes.into_iter().map(response).collect()
 }
 
-/// The replies to the same, one after the other, in a store of their own.
-fn individual_responses(memory: MemoryStore, messages: &[&str]) -> Vec<Arc<Response>> {
-    let service = app(&Arc::new(memory));
-    messages.iter().map(|message| service.handle(put_request(message)).response).collect()
+/// Puts `messages` one after the other into `store` and returns their responses.
+fn individual_responses(store: MemoryStore, messages: &[&str]) -> Vec<Arc<Response>> {
+    let app = app(&Arc::new(store));
+    messages.iter().map(|message| app.handle(put_request(message)).response).collect()
 }
 
 #[test]
 fn coalesced_puts_are_one_batch_and_get_the_responses_of_individual_puts() {
-    let memory = Arc::new(MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let messages = ["foo", "bar", "foo", "", "\\n\\u00e4\\\"", "{\\\"message\\\": 1}", "a b", "\u{1f600}"];
-    let replies = coalesced_responses(&app(&memory), &messages);
-    assert_eq!(replies, individual_responses(MemoryStore::default(), &messages));
-    assert!(replies.iter().all(|reply| reply.status == 200));
-    assert_eq!(memory.puts(), 1);
+    let responses = coalesced_responses(&app(&store), &messages);
+    assert_eq!(responses, individual_responses(MemoryStore::default(), &messages));
+    assert!(responses.iter().all(|response| response.status == 200));
+    assert_eq!(store.puts(), 1);
 }
 
 #[test]
@@ -66,9 +68,9 @@ fn a_rejected_message_does_not_affect_other_puts_of_its_batch() {
     let messages = ["foo", "bad!", "bar"];
     let cases: [(fn() -> MemoryStore, u16); 2] =
         [(|| MemoryStore::with_limit(3), 413), (|| MemoryStore::rejecting(b"bad!"), 507)];
-    for (memory, status) in cases {
-        let replies = coalesced_responses(&app(&Arc::new(memory())), &messages);
-        assert_eq!(replies, individual_responses(memory(), &messages));
-        assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [200, status, 200]);
+    for (store, status) in cases {
+        let responses = coalesced_responses(&app(&Arc::new(store())), &messages);
+        assert_eq!(responses, individual_responses(store(), &messages));
+        assert_eq!(responses.iter().map(|response| response.status).collect::<Vec<_>>(), [200, status, 200]);
     }
 }

@@ -1,4 +1,4 @@
-//! How the server is: whether it is ready, what is counted, and the verification that goes on beside it.
+//! State that the probes report, metrics, and the background verification.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,49 +12,53 @@ use crate::server::auth::Scope;
 use crate::server::scrub::Scrub;
 
 impl App {
-    /// When the certificate expires, in seconds since 1970.
+    /// Sets the certificate's expiry, as Unix time in seconds; 0: unknown.
     pub(in crate::server) fn set_certificate_expiry(&self, not_after: u64) {
         self.not_after.store(not_after, Ordering::Relaxed);
     }
 
-    /// From now on, the server says that it is ready: every door is open, and whoever waited for that finds them all.
+    /// Makes `/readyz` report that the server is ready. Must be called after all endpoints were started.
     pub(in crate::server) fn mark_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// From now on, the server says that it is not ready.
+    /// Makes `/readyz` report that the server is shutting down.
     pub(in crate::server) fn mark_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Verifies the store once an `interval`, until what comes back is dropped; `None` while it is not open.
+    /// Starts a thread that verifies the store every `interval`, until the returned value is dropped.
+    ///
+    /// Returns `None` if the store is not open.
     pub(in crate::server) fn start_scrub(&self, interval: Duration) -> io::Result<Option<Scrub>> {
-        let damaged = Arc::clone(&self.damage_count);
+        let damage_count = Arc::clone(&self.damage_count);
         let start = |open: &OpenStore| {
-            Scrub::start(Arc::clone(&open.messages), interval, move |found| damaged.store(found, Ordering::Relaxed))
+            Scrub::start(Arc::clone(&open.store), interval, move |count| damage_count.store(count, Ordering::Relaxed))
         };
         self.store.get().map(start).transpose()
     }
 
-    /// What `/metrics` says.
+    /// Returns the metrics as text.
     pub(super) fn encode_metrics(&self) -> String {
-        let stats = |open: &OpenStore| catch_unwind(AssertUnwindSafe(|| open.messages.stats().ok())).ok().flatten();
-        let not_after = Some(self.not_after.load(Ordering::Relaxed)).filter(|time| *time > 0);
-        self.metrics.encode(self.store.get().and_then(stats).as_ref(), not_after)
+        let stats = |open: &OpenStore| catch_unwind(AssertUnwindSafe(|| open.store.stats().ok())).ok().flatten();
+        let not_after = self.not_after.load(Ordering::Relaxed);
+        self.metrics.encode(self.store.get().and_then(stats).as_ref(), (not_after > 0).then_some(not_after))
     }
 
-    /// What `/readyz` says.
+    /// Returns the state that `/readyz` reports.
     pub(super) fn health(&self) -> Health {
         if self.draining.load(Ordering::Relaxed) {
             return Health::Draining;
         }
-        let is_complete = self.ready.load(Ordering::Relaxed);
-        let Some(open) = self.store.get().filter(|_| is_complete) else { return Health::Opening };
+        if !self.ready.load(Ordering::Relaxed) {
+            return Health::Opening;
+        }
+        let Some(open) = self.store.get() else { return Health::Opening };
         if !open.engine().is_alive() {
             return Health::Failed;
         }
-        let is_written = self.authorizer.enabled().contains(Scope::Write);
-        let health = catch_unwind(AssertUnwindSafe(|| api::health(&*open.messages, is_written)));
+        let is_writable = self.authorizer.enabled().contains(Scope::Write);
+        let health = catch_unwind(AssertUnwindSafe(|| api::health(&*open.store, is_writable)));
         match health.unwrap_or(Health::Failed) {
             Health::Ready if self.damage_count.load(Ordering::Relaxed) > 0 => Health::Damaged,
             health => health,

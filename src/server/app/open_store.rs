@@ -1,4 +1,4 @@
-//! The open store, and the engine in front of it: one that ended is replaced.
+//! The open store and the engine in front of it. An engine that stopped is replaced.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,37 +8,41 @@ use crate::message_store::MessageStore;
 use crate::server::engine::Engine;
 use crate::server::warn;
 
-/// What is there once the store is open.
+/// An open store with a running engine.
 pub(super) struct OpenStore {
     pub(super) engine: RwLock<Arc<Engine>>,
-    pub(super) messages: Arc<dyn MessageStore>,
+    pub(super) store: Arc<dyn MessageStore>,
 }
 
 impl OpenStore {
-    /// The engine that answers now.
+    /// Returns the current engine.
     pub(super) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts a new engine in the place of one that ended: tiny_http's acceptor does when descriptors run out.
-    pub(super) fn restart_engine(&self, ended: &Arc<Engine>) {
+    /// Replaces the engine, unless another thread has already replaced `stopped`.
+    ///
+    /// The acceptor of tiny_http stops when the process runs out of file descriptors.
+    pub(super) fn restart_engine(&self, stopped: &Arc<Engine>) {
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&engine, ended) {
+        if !Arc::ptr_eq(&engine, stopped) {
             return;
         }
-        match Engine::start(Arc::clone(&self.messages)) {
+        match Engine::start(Arc::clone(&self.store)) {
             Ok(new) => {
-                warn("the engine had ended and is started anew");
+                warn("the engine stopped and was restarted");
                 *engine = Arc::new(new);
             }
-            Err(error) => warn(format_args!("the engine has ended and does not start, trying on: {error}")),
+            Err(error) => {
+                warn(format_args!("the engine stopped and cannot be restarted: {error}; the next request tries again"))
+            }
         }
     }
 
-    /// How long a message is, 0 if it is absent. What cannot be told counts as long.
-    pub(super) fn length(&self, digest: Digest) -> u64 {
-        match catch_unwind(AssertUnwindSafe(|| self.messages.size(digest))) {
-            Ok(Ok(length)) => length.unwrap_or(0),
+    /// Returns the size of a message in bytes: 0 if it is absent, `u64::MAX` if the store fails.
+    pub(super) fn message_size(&self, digest: Digest) -> u64 {
+        match catch_unwind(AssertUnwindSafe(|| self.store.size(digest))) {
+            Ok(Ok(size)) => size.unwrap_or(0),
             _ => u64::MAX,
         }
     }

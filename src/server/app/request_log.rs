@@ -1,4 +1,4 @@
-//! What is written down of a request: begun with its first byte, observed once its reply is sent.
+//! Data of one request for the access log and the metrics, collected from its first byte until its response is sent.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -7,12 +7,11 @@ use super::App;
 use crate::server::access_log::{AccessRecord, Peer};
 use crate::server::api::{self, Request};
 
-/// What is written down of a request.
+/// Data of one request for the access log and the metrics.
 pub(in crate::server) struct RequestLog {
     pub(in crate::server) id: String,
-    /// The name of the token on whose word it is carried out.
+    /// Name of the token; `None`: anonymous.
     pub(in crate::server) user: Option<String>,
-    /// Whose it is.
     pub(in crate::server) peer: Peer,
     started_at: Instant,
     method: &'static str,
@@ -22,14 +21,14 @@ pub(in crate::server) struct RequestLog {
 }
 
 impl RequestLog {
-    /// A request begins, of which nothing is known yet.
-    pub(in crate::server) fn new(service: &App, peer: Peer) -> Self {
-        let id = hex::encode(service.next_request_id.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        let (began, is_logged) = (Instant::now(), service.access_log.is_some());
-        Self { id, user: None, peer, started_at: began, method: "-", route: "-", path: None, is_logged }
+    /// Starts the clock of a request whose head is not known yet, and assigns an id to it.
+    pub(in crate::server) fn new(app: &App, peer: Peer) -> Self {
+        let id = hex::encode(app.next_request_id.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let (started_at, is_logged) = (Instant::now(), app.access_log.is_some());
+        Self { id, user: None, peer, started_at, method: "-", route: "-", path: None, is_logged }
     }
 
-    /// Its head is there, and what the client calls it.
+    /// Sets method and path from the head. `id` is the request id that the client chose.
     pub(in crate::server) fn set_request(&mut self, request: &Request, id: Option<String>) {
         self.method = request.method.as_str();
         self.route = api::route_name(&request.path);
@@ -41,14 +40,16 @@ impl RequestLog {
 }
 
 impl App {
-    /// A request is over: it is counted and written down. If the log has to be waited for, `before_wait` comes first.
-    pub(in crate::server) fn record(&self, trace: &RequestLog, status: u16, bytes: u64, on_block: impl FnOnce()) {
-        let &RequestLog { ref id, ref user, peer, started_at: began, method, route, ref path, .. } = trace;
-        let time = began.elapsed();
-        self.metrics.observe_request(route, method, status, time);
+    /// Counts a completed request and writes it to the access log. `bytes` is the length of the response body.
+    ///
+    /// Calls `on_block` before it blocks on a log whose reader is slow.
+    pub(in crate::server) fn record(&self, request: &RequestLog, status: u16, bytes: u64, on_block: impl FnOnce()) {
+        let &RequestLog { ref id, ref user, peer, started_at, method, route, ref path, .. } = request;
+        let duration = started_at.elapsed();
+        self.metrics.observe_request(route, method, status, duration);
         if let Some(log) = &self.access_log {
             let (path, user) = (path.as_deref().unwrap_or("-"), user.as_deref());
-            log.write(&AccessRecord { peer, user, method, path, status, bytes, duration: time, id }, on_block);
+            log.write(&AccessRecord { peer, user, method, path, status, bytes, duration, id }, on_block);
         }
     }
 }

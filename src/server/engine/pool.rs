@@ -1,5 +1,5 @@
-//! The connections to the engine: how to reach it, which are free, and one new for each that broke.
-//! New ones are opened one at a time.
+//! Pool of connections to the engine. A broken connection is replaced at the next checkout that finds no idle one. New
+//! connections are opened one at a time.
 
 use std::io;
 use std::net::Shutdown;
@@ -13,13 +13,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::server::warn;
 
-/// How long to wait for a free connection.
+/// Maximum time to wait for an idle connection.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The engine's socket, reachable after its name is gone.
+/// Handle of the engine's socket, usable after its path was removed.
 pub(super) struct SocketHandle(OwnedFd);
 
-/// Connections, lent to one request at a time.
+/// Connections to the engine, each used by one request at a time.
 pub(super) struct Pool {
     state: Mutex<PoolState>,
     available: Condvar,
@@ -30,13 +30,13 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct PoolState {
     idle: Vec<Arc<UnixStream>>,
-    /// All that work, lent ones too.
+    /// Number of working connections, including those in use.
     connections: usize,
-    /// How many broke and are not replaced yet.
+    /// Number of broken connections that are not replaced yet.
     to_replace: usize,
 }
 
-/// A connection on loan. One that is not given back counts as broken.
+/// A connection in use. If it is dropped instead of released, it counts as broken.
 pub(super) struct PooledConnection<'a> {
     pool: &'a Pool,
     stream: Option<Arc<UnixStream>>,
@@ -53,27 +53,29 @@ impl SocketHandle {
 }
 
 impl Drop for SocketHandle {
-    /// Wakes tiny_http's acceptor, which notices only then that it should end: it knows its socket by name.
+    /// Wakes tiny_http's acceptor, so that it notices the shutdown. tiny_http itself cannot wake it, because it
+    /// connects by path, and the path was removed.
     fn drop(&mut self) {
         let _ = self.connect();
     }
 }
 
 impl Pool {
-    pub(super) fn new(way: SocketHandle) -> Self {
-        Self { state: Mutex::default(), available: Condvar::new(), open_lock: Mutex::new(()), socket: way }
+    pub(super) fn new(socket: SocketHandle) -> Self {
+        Self { state: Mutex::default(), available: Condvar::new(), open_lock: Mutex::new(()), socket }
     }
 
-    /// Opens one more.
+    /// Opens a connection and adds it to the pool.
     pub(super) fn add(&self, open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>) -> io::Result<()> {
-        let line = self.open_connection(open)?;
+        let stream = self.open_connection(open)?;
         let mut state = self.lock();
         state.connections += 1;
-        state.idle.push(line);
+        state.idle.push(stream);
         Ok(())
     }
 
-    /// A free connection, `None` if none comes free in time. One that broke is replaced with `open` first.
+    /// Returns an idle connection, or replaces a broken one with `open`, or blocks until a connection is released.
+    /// Returns `None` after [`CHECKOUT_TIMEOUT`], or if `open` fails.
     pub(super) fn checkout(
         &self,
         open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>,
@@ -81,20 +83,20 @@ impl Pool {
         let deadline = Instant::now() + CHECKOUT_TIMEOUT;
         let mut state = self.lock();
         loop {
-            if let Some(line) = state.idle.pop() {
-                return Some(PooledConnection { pool: self, stream: Some(line) });
+            if let Some(stream) = state.idle.pop() {
+                return Some(PooledConnection { pool: self, stream: Some(stream) });
             }
             if state.to_replace > 0 {
                 state.to_replace -= 1;
                 drop(state);
                 return self.replace(open);
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
-            state = self.available.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let remaining = deadline.checked_duration_since(Instant::now())?;
+            state = self.available.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// How many connections work.
+    /// Returns the number of working connections.
     pub(super) fn connections(&self) -> usize {
         self.lock().connections
     }
@@ -103,13 +105,13 @@ impl Pool {
         let opened = self.open_connection(open);
         let mut state = self.lock();
         match opened {
-            Ok(line) => {
+            Ok(stream) => {
                 state.connections += 1;
-                Some(PooledConnection { pool: self, stream: Some(line) })
+                Some(PooledConnection { pool: self, stream: Some(stream) })
             }
             Err(error) => {
                 state.to_replace += 1;
-                warn(format_args!("no new connection to the engine: {error}"));
+                warn(format_args!("cannot open a connection to the engine: {error}"));
                 None
             }
         }
@@ -119,7 +121,7 @@ impl Pool {
         &self,
         open: impl FnOnce(&SocketHandle) -> io::Result<Arc<UnixStream>>,
     ) -> io::Result<Arc<UnixStream>> {
-        let _one_at_a_time = self.open_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.open_lock.lock().unwrap_or_else(PoisonError::into_inner);
         open(&self.socket)
     }
 
@@ -130,10 +132,10 @@ impl Pool {
 
 impl PooledConnection<'_> {
     pub(super) fn stream(&self) -> &Arc<UnixStream> {
-        self.stream.as_ref().expect("a lease has its connection until it is given back")
+        self.stream.as_ref().expect("a connection in use has its stream until it is released")
     }
 
-    /// The exchange on it is over, the next may begin.
+    /// Returns the connection to the pool. Its response must have been read completely.
     pub(super) fn release(mut self) {
         self.pool.lock().idle.extend(self.stream.take());
         self.pool.available.notify_one();
@@ -142,9 +144,9 @@ impl PooledConnection<'_> {
 
 impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
-        if let Some(line) = &self.stream {
-            // Who still writes to it for this request must not wait for ever.
-            let _ = line.shutdown(Shutdown::Both);
+        if let Some(stream) = &self.stream {
+            // Unblocks a helper thread that still writes a request or a response.
+            let _ = stream.shutdown(Shutdown::Both);
             let mut state = self.pool.lock();
             state.connections -= 1;
             state.to_replace += 1;
