@@ -1,51 +1,54 @@
-//! Blocks of entries in the order of their digests: the form in which runs are stored, and in which they are searched.
+//! Index blocks: up to [`BLOCK_ENTRIES`] entries, sorted by digest, in one page. Digests are evenly distributed, so a
+//! decoded block is searched by interpolation.
 
 use super::sled_store::IndexError;
 use crate::digest::Digest;
 use crate::store::log::{RecordKind, RecordLocation};
 
-/// Entries of a block. So many compress to just below 64 KiB, which is one of the sizes that sled stores in.
+/// Maximum number of entries in a block. A full block compresses to just below 64 KiB, a slot size of sled's slabs.
 pub const BLOCK_ENTRIES: usize = 1600;
-/// What an entry takes before it is compressed: a digest, a kind, and five numbers.
+/// Length of an encoded entry in bytes, before compression: digest, kind, and columns.
 const ENTRY_LEN: usize = 32 + 1 + COLUMNS * 4;
+/// Number of `u32` columns of an entry.
 const COLUMNS: usize = 5;
 
-/// Where a digest's last record stands; `None` if it does not stand anywhere any more, whatever older runs say.
+/// Location of a digest's last record. `None`: the log has no record of the digest; entries in older runs are obsolete.
 pub type Slot = Option<RecordLocation>;
 
-/// A digest and where its last record stands.
+/// A digest and its slot.
 pub type IndexEntry = (Digest, Slot);
 
-/// A block in memory.
+/// A decoded block. The two lists have the same length.
 #[derive(Debug)]
 pub struct Block {
     digests: Vec<Digest>,
     slots: Vec<Slot>,
 }
 
-/// As a block is stored: all digests, all kinds, then of each number of all positions the lowest bytes, the next ones,
-/// and so on. What is alike stands together, so it compresses, however little that is tried.
+/// Encodes a block: all digests, all kinds, then each column as four byte planes, lowest byte first. Similar bytes are
+/// adjacent, so that a fast compression level is effective.
 pub fn encode(entries: &[IndexEntry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
     bytes.extend(entries.iter().flat_map(|(digest, _)| digest.as_bytes()));
-    bytes.extend(entries.iter().map(|(_, standing)| standing.map_or(0, |position| position.kind as u8)));
-    for number in 0..COLUMNS {
-        let column = entries.iter().map(|(_, standing)| standing.map_or([0; COLUMNS], to_columns)[number]);
-        let column: Vec<_> = column.map(u32::to_le_bytes).collect();
-        for byte in 0..4 {
-            bytes.extend(column.iter().map(|number| number[byte]));
+    bytes.extend(entries.iter().map(|(_, slot)| slot.map_or(0, |location| location.kind as u8)));
+    for column in 0..COLUMNS {
+        let numbers = entries.iter().map(|(_, slot)| slot.map_or([0; COLUMNS], to_columns)[column]);
+        let numbers: Vec<_> = numbers.map(u32::to_le_bytes).collect();
+        for plane in 0..4 {
+            bytes.extend(numbers.iter().map(|number| number[plane]));
         }
     }
     bytes
 }
 
-fn to_columns(position: RecordLocation) -> [u32; COLUMNS] {
-    let offset = u32::try_from(position.offset / 8).expect("a segment is shorter than 32 GiB");
-    // Without compression, the length is the same.
-    [position.segment, offset, position.payload_len, position.payload_len ^ position.message_len, position.time]
+fn to_columns(location: RecordLocation) -> [u32; COLUMNS] {
+    let offset = u32::try_from(location.offset / 8).expect("a segment is shorter than 32 GiB");
+    let RecordLocation { segment, payload_len, message_len, time, .. } = location;
+    // The lengths of an uncompressed message are equal, which gives a column of zeros.
+    [segment, offset, payload_len, payload_len ^ message_len, time]
 }
 
-/// A number of all positions, from its bytes.
+/// Joins the four byte planes of a column.
 fn decode_column(bytes: &[u8]) -> Vec<u32> {
     let (low, high) = bytes.split_at(bytes.len() / 2);
     let [(first, second), (third, fourth)] = [low, high].map(|half| half.split_at(half.len() / 2));
@@ -54,71 +57,66 @@ fn decode_column(bytes: &[u8]) -> Vec<u32> {
 }
 
 impl Block {
-    /// Reads what [`encode`] wrote.
+    /// Decodes a block that [`encode`] encoded. Fails if the length or a kind is invalid.
     pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
         let count = bytes.len() / ENTRY_LEN;
         if bytes.is_empty() || !bytes.len().is_multiple_of(ENTRY_LEN) {
-            return Err(IndexError::new("it holds a block of another form"));
+            return Err(IndexError::new("invalid length of an index block"));
         }
-        let (digests, rest) = bytes.split_at(count * 32);
-        let (kinds, rest) = rest.split_at(count);
+        let (digests, bytes) = bytes.split_at(count * 32);
+        let (kinds, bytes) = bytes.split_at(count);
         let digests = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
-        let columns: Vec<_> = rest.chunks_exact(4 * count).map(decode_column).collect();
-        let standing = |(at, kind): (usize, &u8)| {
+        let columns: Vec<_> = bytes.chunks_exact(4 * count).map(decode_column).collect();
+        let slot = |(index, kind): (usize, &u8)| {
             let kind = match kind {
                 0 => return Ok(None),
                 1 => RecordKind::Message,
                 2 => RecordKind::Compressed,
                 3 => RecordKind::Tombstone,
-                _ => return Err(IndexError::new("it holds a position of another form")),
+                _ => return Err(IndexError::new("invalid record kind in an index block")),
             };
-            let [segment, offset, stored, more, time] = [0, 1, 2, 3, 4].map(|number| columns[number][at]);
-            Ok(Some(RecordLocation {
-                kind,
-                segment,
-                offset: u64::from(offset) * 8,
-                payload_len: stored,
-                message_len: stored ^ more,
-                time,
-            }))
+            let [segment, offset, payload_len, length_xor, time] = [0, 1, 2, 3, 4].map(|column| columns[column][index]);
+            let message_len = payload_len ^ length_xor;
+            Ok(Some(RecordLocation { kind, segment, offset: u64::from(offset) * 8, payload_len, message_len, time }))
         };
-        let standings = kinds.iter().enumerate().map(standing).collect::<Result<_, _>>()?;
-        Ok(Self { digests, slots: standings })
+        let slots = kinds.iter().enumerate().map(slot).collect::<Result<_, _>>()?;
+        Ok(Self { digests, slots })
     }
 
-    /// What the block says of a digest, if anything.
+    /// Returns the slot of `digest`, or `None` if the block has no entry for it.
     pub fn find(&self, digest: &Digest) -> Option<Slot> {
-        let wanted = digest.prefix_u64();
-        let guess = self.interpolate(wanted);
-        let before = self.digests[..guess].iter().rev().take_while(|its| its.prefix_u64() >= wanted).count();
-        let from = &self.digests[guess - before..];
-        let behind = from.iter().take_while(|its| its.prefix_u64() < wanted).count();
-        let mut alike = from[behind..].iter().take_while(|its| its.prefix_u64() == wanted);
-        let at = alike.position(|its| its == digest)?;
-        Some(self.slots[self.digests.len() - from.len() + behind + at])
+        let prefix = digest.prefix_u64();
+        let guess = self.interpolate(prefix);
+        let back = self.digests[..guess].iter().rev().take_while(|other| other.prefix_u64() >= prefix).count();
+        let start = guess - back;
+        let forward = self.digests[start..].iter().take_while(|other| other.prefix_u64() < prefix).count();
+        let first = start + forward;
+        let mut equal_prefixes = self.digests[first..].iter().take_while(|other| other.prefix_u64() == prefix);
+        let index = equal_prefixes.position(|other| other == digest)?;
+        Some(self.slots[first + index])
     }
 
-    /// About where a digest with these leading bytes would stand. Digests are spread evenly, so it is a few places off at
-    /// most, unless somebody has chosen them.
-    fn interpolate(&self, wanted: u64) -> usize {
+    /// Estimates the index of a digest with this prefix. The estimate is off by a few entries at most, unless the
+    /// messages were chosen so that their digests are unevenly distributed.
+    fn interpolate(&self, prefix: u64) -> usize {
         let ends = self.digests.first().zip(self.digests.last());
         let (first, last) = ends.map_or((0, 0), |(first, last)| (first.prefix_u64(), last.prefix_u64()));
-        let (part, whole) = (wanted.clamp(first, last) - first, u128::from(last - first).max(1));
-        let place = u128::from(part) * self.digests.len() as u128 / whole;
-        usize::try_from(place).expect("not behind the end")
+        let (distance, range) = (prefix.clamp(first, last) - first, u128::from(last - first).max(1));
+        let index = u128::from(distance) * self.digests.len() as u128 / range;
+        usize::try_from(index).expect("the index is at most the number of entries")
     }
 
-    /// An entry by its place.
-    pub fn entry(&self, at: usize) -> Option<IndexEntry> {
-        self.digests.get(at).map(|digest| (*digest, self.slots[at]))
+    /// Returns the entry at `index`, if there is one.
+    pub fn entry(&self, index: usize) -> Option<IndexEntry> {
+        self.digests.get(index).map(|digest| (*digest, self.slots[index]))
     }
 
-    /// The place of the first entry from `digest` on.
+    /// Returns the index of the first entry whose digest is not less than `digest`.
     pub fn lower_bound(&self, digest: &Digest) -> usize {
-        self.digests.partition_point(|its| its < digest)
+        self.digests.partition_point(|other| other < digest)
     }
 
-    /// What it takes in memory, in bytes.
+    /// Returns the memory that the block occupies, in bytes.
     pub fn memory_size(&self) -> usize {
         self.digests.len() * (size_of::<Digest>() + size_of::<Slot>())
     }
@@ -130,23 +128,21 @@ mod tests {
 
     #[test]
     fn block_round_trips_and_truncated_or_foreign_bytes_are_an_error() {
-        let entry = |first, kind, stored, length| {
-            let position =
-                RecordLocation { kind, segment: 3, offset: 64, payload_len: stored, message_len: length, time: 9 };
-            (Digest::from_bytes([first; 32]), Some(position))
+        let entry = |first, kind, payload_len, message_len| {
+            let location = RecordLocation { kind, segment: 3, offset: 64, payload_len, message_len, time: 9 };
+            (Digest::from_bytes([first; 32]), Some(location))
         };
-        let nothing = (Digest::from_bytes([4; 32]), None);
         let entries = [
             entry(1, RecordKind::Message, 5, 5),
             entry(2, RecordKind::Compressed, 6, 50),
             entry(3, RecordKind::Tombstone, 0, 0),
-            nothing,
+            (Digest::from_bytes([4; 32]), None),
         ];
         let bytes = encode(&entries);
         let block = Block::decode(&bytes).unwrap();
-        assert_eq!((0..5).filter_map(|at| block.entry(at)).collect::<Vec<_>>(), entries);
-        for (digest, position) in entries {
-            assert_eq!(block.find(&digest), Some(position));
+        assert_eq!((0..5).filter_map(|index| block.entry(index)).collect::<Vec<_>>(), entries);
+        for (digest, slot) in entries {
+            assert_eq!(block.find(&digest), Some(slot));
         }
         assert_eq!(block.find(&Digest::from_bytes([5; 32])), None);
         assert_eq!([0, 2, 5].map(|first| block.lower_bound(&Digest::from_bytes([first; 32]))), [0, 1, 4]);

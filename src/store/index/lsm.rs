@@ -1,5 +1,5 @@
-//! The entries of the index: the young ones in memory, all others in runs. One thread after the other changes them; who
-//! reads waits for nobody, and finds every entry in one place or the other.
+//! The log-structured merge tree: a memtable and sorted runs. There is one writer at a time. Readers do not wait for a
+//! flush or a merge, and find every entry in the memtable or in a run.
 
 mod flush;
 
@@ -20,88 +20,88 @@ use super::totals::{Totals, TotalsDelta};
 use crate::digest::{Digest, Prefix};
 use crate::store::log::{LogPosition, RecordLocation};
 
-/// Young entries beyond which a flush is due.
+/// Number of memtable entries at which a flush is due.
 const MEMTABLE_ENTRIES: usize = 1 << 18;
-/// The same in bytes of the log, which would be read again after a crash.
+/// Bytes of messages since the last flush at which a flush is due. A replay after a crash reads them again.
 const MEMTABLE_LOG_BYTES: u64 = 1 << 28;
-/// Young entries that are looked up or inserted at a time, while others wait.
+/// Maximum number of memtable entries that are looked up or inserted per acquisition of the lock.
 const LOCK_BATCH: usize = 1 << 10;
 
-/// Where each digest's last record stands, and what that is in all.
+/// A map from digests to slots, with the totals of all entries.
 pub struct LsmTree {
     dir: PathBuf,
     pages: PageStore,
     state: RwLock<LsmState>,
-    /// Whoever has it writes.
+    /// Held by the current writer.
     writer_state: Mutex<WriterState>,
 }
 
 struct WriterState {
-    /// As it was flushed last.
+    /// Encoded manifest of the last flush.
     manifest: Vec<u8>,
-    /// How many entries are to be merged before the next flush.
+    /// Number of entries that should be merged before the next flush.
     merge_debt: usize,
 }
 
 struct LsmState {
     memtable: BTreeMap<Digest, Slot>,
     runs: Arc<RunSet>,
-    /// Of all entries, and of those in runs.
+    /// Totals of all entries.
     totals: Totals,
+    /// Totals of the entries in runs.
     flushed_totals: Totals,
-    /// Nothing is inserted any more, so nothing is to be read.
+    /// Set when the tree must not be read or changed any more.
     is_closed: bool,
 }
 
 impl LsmTree {
-    /// Opens the table in `dir`, or makes one there, with `cache` bytes for blocks.
+    /// Opens the tree in `dir`, or creates it. `cache` is the size of the block cache in bytes.
     pub fn open(dir: &Path, cache: u64) -> Result<Self, IndexError> {
-        let (tree, root) = SledStore::open(dir)?;
+        let (store, manifest) = SledStore::open(dir)?;
         let check = || {
-            let found = root.as_deref().map(manifest::decode).transpose()?;
-            SledGuard::new(dir).after_open(found.as_ref().map(|(mark, ..)| mark))?;
-            Ok(found.unwrap_or((Totals::EMPTY, 0, RunSet::default())))
+            let decoded = manifest.as_deref().map(manifest::decode).transpose()?;
+            SledGuard::new(dir).after_open(decoded.as_ref().map(|(totals, ..)| totals))?;
+            Ok(decoded.unwrap_or((Totals::EMPTY, 0, RunSet::default())))
         };
-        let (flushed, stamp, runs) = check().inspect_err(|_: &IndexError| tree.leak())?;
-        let pages = PageStore::new(tree, runs.pages(), stamp.wrapping_add(1), cache);
-        let (mark, runs) = (flushed.clone(), Arc::new(runs));
-        let layers =
-            LsmState { memtable: BTreeMap::new(), runs, totals: mark, flushed_totals: flushed, is_closed: false };
-        let writing = Mutex::new(WriterState { manifest: root.unwrap_or_default(), merge_debt: 0 });
-        Ok(Self { dir: dir.to_owned(), pages, state: RwLock::new(layers), writer_state: writing })
+        let (flushed_totals, generation, runs) = check().inspect_err(|_: &IndexError| store.leak())?;
+        let pages = PageStore::new(store, runs.pages(), generation.wrapping_add(1), cache);
+        let (totals, runs) = (flushed_totals.clone(), Arc::new(runs));
+        let state = LsmState { memtable: BTreeMap::new(), runs, totals, flushed_totals, is_closed: false };
+        let writer_state = Mutex::new(WriterState { manifest: manifest.unwrap_or_default(), merge_debt: 0 });
+        Ok(Self { dir: dir.to_owned(), pages, state: RwLock::new(state), writer_state })
     }
 
-    /// Where a digest's last record stands, be it a message or a removal.
+    /// Returns the slot of `digest`. Its location may be that of a tombstone.
     pub fn get(&self, digest: &Digest) -> Result<Slot, IndexError> {
-        let layers = self.active_state()?;
-        if let Some(position) = layers.memtable.get(digest) {
-            return Ok(*position);
+        let state = self.active_state()?;
+        if let Some(slot) = state.memtable.get(digest) {
+            return Ok(*slot);
         }
-        let runs = layers.runs.clone();
-        drop(layers);
+        let runs = state.runs.clone();
+        drop(state);
         self.with_retry(&runs, |runs| {
             for run in runs.list.iter().rev() {
-                if let Some(found) = run.find(digest, &self.pages)? {
-                    return Ok(found);
+                if let Some(slot) = run.find(digest, &self.pages)? {
+                    return Ok(slot);
                 }
             }
             Ok(None)
         })
     }
 
-    /// The same of many in their order, which makes it cheap.
+    /// Returns the slots of sorted digests. A batch is cheaper than single lookups.
     pub fn get_all(&self, digests: &[Digest]) -> Result<Vec<Slot>, IndexError> {
-        let mut young = Vec::with_capacity(digests.len());
-        for part in digests.chunks(LOCK_BATCH) {
-            let layers = self.active_state()?;
-            young.extend(part.iter().map(|digest| layers.memtable.get(digest).copied()));
+        let mut found = Vec::with_capacity(digests.len());
+        for batch in digests.chunks(LOCK_BATCH) {
+            let state = self.active_state()?;
+            found.extend(batch.iter().map(|digest| state.memtable.get(digest).copied()));
         }
-        // Taken last: what was young until then may be in a run by now.
+        // The runs are taken last: they contain the entries that a flush has meanwhile removed from the memtable.
         let runs = self.active_state()?.runs.clone();
-        self.find_all(&runs, digests, young)
+        self.find_all(&runs, digests, found)
     }
 
-    /// Looks for those in the runs that are not found yet.
+    /// Looks up in `runs` the digests whose elements of `found` are `None`.
     fn find_all(
         &self,
         runs: &Arc<RunSet>,
@@ -117,155 +117,155 @@ impl LsmTree {
         Ok(found.into_iter().map(Option::flatten).collect())
     }
 
-    /// Sets entries, or takes them out, in the order of their digests; then the table is complete up to `end`. The later
-    /// of two of a digest counts.
+    /// Inserts entries that are sorted by digest; of several entries of a digest, the last one counts. Afterwards the
+    /// tree is complete up to `end`. Fails if the tree is closed.
     pub fn insert(&self, entries: &[IndexEntry], end: LogPosition) -> Result<(), IndexError> {
-        let _writing = self.writer_state();
-        let mut change = TotalsDelta::default();
-        for part in entries.chunks(LOCK_BATCH) {
-            let mut layers = self.state.write().expect(LOCK_POISONED);
-            let before = part.iter().map(|(digest, position)| layers.memtable.insert(*digest, *position));
-            let before: Vec<_> = before.collect();
-            let runs = layers.runs.clone();
-            drop(layers);
-            let digests: Vec<_> = part.iter().map(|(digest, _)| *digest).collect();
-            for ((_, position), before) in part.iter().zip(self.find_all(&runs, &digests, before)?) {
-                change.replace(before, *position);
+        let _writer = self.writer_state();
+        let mut delta = TotalsDelta::default();
+        for batch in entries.chunks(LOCK_BATCH) {
+            let mut state = self.state.write().expect(LOCK_POISONED);
+            let replaced = batch.iter().map(|(digest, slot)| state.memtable.insert(*digest, *slot));
+            let replaced: Vec<_> = replaced.collect();
+            let runs = state.runs.clone();
+            drop(state);
+            let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
+            for ((_, slot), before) in batch.iter().zip(self.find_all(&runs, &digests, replaced)?) {
+                delta.replace(before, *slot);
             }
         }
-        let mut layers = self.state.write().expect(LOCK_POISONED);
-        if layers.is_closed {
+        let mut state = self.state.write().expect(LOCK_POISONED);
+        if state.is_closed {
             return Err(IndexError::retired());
         }
-        change.apply(&mut layers.totals);
-        layers.totals.position = end;
+        delta.apply(&mut state.totals);
+        state.totals.position = end;
         Ok(())
     }
 
-    /// Forgets that anything was needed of segments that are gone.
-    pub fn clear_segment_totals(&self, gone: &[u32]) {
-        let _writing = self.writer_state();
-        let mut layers = self.state.write().expect(LOCK_POISONED);
-        layers.totals.live_bytes.retain(|number, _| !gone.contains(number));
+    /// Removes deleted segments from the totals.
+    pub fn clear_segment_totals(&self, deleted: &[u32]) {
+        let _writer = self.writer_state();
+        let mut state = self.state.write().expect(LOCK_POISONED);
+        state.totals.live_bytes.retain(|number, _| !deleted.contains(number));
     }
 
-    /// At most `limit` messages of a range, in order.
+    /// Returns at most `limit` messages of a range, sorted by digest.
     pub fn range(
         &self,
         from: Bound<Digest>,
         to: Digest,
         limit: usize,
     ) -> Result<Vec<(Digest, RecordLocation)>, IndexError> {
-        let is_message = |(digest, position): IndexEntry| Some((digest, position.filter(RecordLocation::is_message)?));
-        let layers = self.active_state()?;
-        let mut young = Vec::new();
-        let mut left = limit;
-        for (digest, position) in layers.memtable.range((from, Bound::Included(to))) {
-            if left == 0 {
+        let message = |(digest, slot): IndexEntry| Some((digest, slot.filter(RecordLocation::is_message)?));
+        let state = self.active_state()?;
+        let mut memtable = Vec::new();
+        let mut remaining = limit;
+        for (digest, slot) in state.memtable.range((from, Bound::Included(to))) {
+            if remaining == 0 {
                 break;
             }
-            young.push((*digest, *position));
-            left -= usize::from(is_message((*digest, *position)).is_some());
+            memtable.push((*digest, *slot));
+            remaining -= usize::from(message((*digest, *slot)).is_some());
         }
-        let runs = layers.runs.clone();
-        drop(layers);
+        let runs = state.runs.clone();
+        drop(state);
         self.with_retry(&runs, |runs| {
             let first = match from {
                 Bound::Included(digest) | Bound::Excluded(digest) => digest,
                 Bound::Unbounded => *Prefix::ALL.range().start(),
             };
-            let mut found = Vec::new();
-            for entry in self.iter_merged(&young, &runs.list, first) {
+            let mut messages = Vec::new();
+            for entry in self.iter_merged(&memtable, &runs.list, first) {
                 let entry = entry?;
-                if entry.0 > to || found.len() == limit {
+                if entry.0 > to || messages.len() == limit {
                     break;
                 }
-                found.extend(is_message(entry).filter(|_| from != Bound::Excluded(entry.0)));
+                messages.extend(message(entry).filter(|_| from != Bound::Excluded(entry.0)));
             }
-            Ok(found)
+            Ok(messages)
         })
     }
 
-    /// All entries, removals included, that point into one of these segments.
+    /// Returns all entries, tombstones included, whose records are in one of `segments`.
     pub fn entries_in_segments(&self, segments: &[u32]) -> Result<Vec<(Digest, RecordLocation)>, IndexError> {
-        let layers = self.active_state()?;
-        let young: Vec<_> = layers.memtable.iter().map(|(digest, position)| (*digest, *position)).collect();
-        let runs = layers.runs.clone();
-        drop(layers);
+        let state = self.active_state()?;
+        let memtable: Vec<_> = state.memtable.iter().map(|(digest, slot)| (*digest, *slot)).collect();
+        let runs = state.runs.clone();
+        drop(state);
         self.with_retry(&runs, |runs| {
-            let all = self.iter_merged(&young, &runs.list, *Prefix::ALL.range().start());
-            let there = all.map(|entry| entry.map(|(digest, position)| Some((digest, position?))));
-            let wanted = there.filter_map(Result::transpose);
-            let in_segments = |entry: &Result<(_, RecordLocation), _>| {
-                entry.as_ref().map_or(true, |(_, position)| segments.contains(&position.segment))
+            let all = self.iter_merged(&memtable, &runs.list, *Prefix::ALL.range().start());
+            let records = all.map(|entry| entry.map(|(digest, slot)| Some((digest, slot?))));
+            let records = records.filter_map(Result::transpose);
+            let in_segments = |record: &Result<(_, RecordLocation), _>| {
+                record.as_ref().map_or(true, |(_, location)| segments.contains(&location.segment))
             };
-            wanted.filter(in_segments).collect()
+            records.filter(in_segments).collect()
         })
     }
 
-    /// What the entries are in all.
+    /// Returns the totals of all entries.
     pub fn totals(&self) -> Totals {
         self.state().totals.clone()
     }
 
-    /// What of that is durable.
+    /// Returns the totals of the durable entries.
     pub fn flushed_totals(&self) -> Totals {
         self.state().flushed_totals.clone()
     }
 
-    /// Whether all of it is.
+    /// Returns whether all entries are durable.
     pub fn is_flushed(&self) -> bool {
-        let layers = self.state();
-        layers.totals == layers.flushed_totals
+        let state = self.state();
+        state.totals == state.flushed_totals
     }
 
-    /// Whether so much is not durable that it should be.
     fn needs_flush(&self) -> bool {
-        let LsmState { memtable: young, totals: mark, flushed_totals: flushed, .. } = &*self.state();
-        young.len() >= MEMTABLE_ENTRIES || mark.bytes.saturating_sub(flushed.bytes) >= MEMTABLE_LOG_BYTES
+        let LsmState { memtable, totals, flushed_totals, .. } = &*self.state();
+        memtable.len() >= MEMTABLE_ENTRIES || totals.bytes.saturating_sub(flushed_totals.bytes) >= MEMTABLE_LOG_BYTES
     }
 
-    /// Entries from `first` on, in order.
-    fn iter_merged<'a>(&'a self, young: &'a [IndexEntry], runs: &'a [SortedRun], first: Digest) -> MergeIter<'a> {
-        let young: Box<dyn Iterator<Item = _>> = Box::new(young.iter().copied().map(Ok));
+    /// Merges the entries of a memtable and of runs, from `first` on.
+    fn iter_merged<'a>(&'a self, memtable: &'a [IndexEntry], runs: &'a [SortedRun], first: Digest) -> MergeIter<'a> {
+        let memtable: Box<dyn Iterator<Item = _>> = Box::new(memtable.iter().copied().map(Ok));
         let runs =
             runs.iter().rev().map(|run| Box::new(run.entries(first, &self.pages)) as Box<dyn Iterator<Item = _>>);
-        MergeIter::new(std::iter::once(young).chain(runs))
+        MergeIter::new(std::iter::once(memtable).chain(runs))
     }
 
-    /// Reads in `runs`; or, should pages of them have been given up meanwhile, in those that there are now.
+    /// Calls `read` with `runs`. If one of their pages has been replaced meanwhile, calls it again with the current
+    /// runs.
     fn with_retry<T>(
         &self,
         runs: &Arc<RunSet>,
-        mut ask: impl FnMut(&RunSet) -> Result<T, IndexError>,
+        mut read: impl FnMut(&RunSet) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
         let mut runs = Cow::Borrowed(runs);
         loop {
-            match ask(&runs) {
-                Err(why) if why.is_page_replaced => {
-                    let now = self.state().runs.clone();
-                    if Arc::ptr_eq(&now, &runs) {
-                        return Err(why);
+            match read(&runs) {
+                Err(error) if error.is_page_replaced => {
+                    let current = self.state().runs.clone();
+                    if Arc::ptr_eq(&current, &runs) {
+                        return Err(error);
                     }
-                    runs = Cow::Owned(now);
+                    runs = Cow::Owned(current);
                 }
-                answer => return answer,
+                result => return result,
             }
         }
     }
 
-    /// Gives up the table for another in its place, once nobody is in it; answers with what it had come to. What is
-    /// inserted at the same time counts for that, or is an error.
+    /// Closes the tree, waits until no thread uses sled, and returns the final totals. A concurrent insert is either
+    /// complete and counted in them, or it fails.
     pub fn close(&self) -> Totals {
-        let mut layers = self.state.write().expect(LOCK_POISONED);
-        layers.is_closed = true;
-        let mark = layers.totals.clone();
-        drop(layers);
+        let mut state = self.state.write().expect(LOCK_POISONED);
+        state.is_closed = true;
+        let totals = state.totals.clone();
+        drop(state);
         self.pages.store.close();
-        mark
+        totals
     }
 
-    /// Gives up the table without touching its files again.
+    /// Gives the tree up without touching its files again. See [`SledStore::leak`].
     pub fn leak(&self) {
         self.pages.store.leak();
     }
@@ -274,10 +274,10 @@ impl LsmTree {
         self.writer_state.lock().expect(LOCK_POISONED)
     }
 
-    /// The layers, unless what they have is not kept up any more.
+    /// Returns the state, or an error if the tree is closed.
     fn active_state(&self) -> Result<RwLockReadGuard<'_, LsmState>, IndexError> {
-        let layers = self.state();
-        if layers.is_closed { Err(IndexError::retired()) } else { Ok(layers) }
+        let state = self.state();
+        if state.is_closed { Err(IndexError::retired()) } else { Ok(state) }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, LsmState> {
@@ -285,7 +285,7 @@ impl LsmTree {
     }
 }
 
-const LOCK_POISONED: &str = "nobody panics while holding this";
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";
 
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,21 @@
-//! Several sources of entries as one: in the order of digests, and of one digest only what the newest says.
+//! Merges sorted sources of entries into one sorted sequence. If several sources have an entry of a digest, only the
+//! entry of the newest source is returned.
 
 use super::block::IndexEntry;
 use super::sled_store::IndexError;
 
-/// Entries in order, or why there are no more.
+/// A sorted sequence of entries that may end with an error.
 type Source<'a> = Box<dyn Iterator<Item = Result<IndexEntry, IndexError>> + 'a>;
 
-/// The entries of all sources.
+/// The merged entries. Ends after the first error.
 pub struct MergeIter<'a> {
-    /// Newest first, each with its next entry.
+    /// The sources, newest first, each with its next entry.
     sources: Vec<(Option<IndexEntry>, Source<'a>)>,
     error: Option<IndexError>,
 }
 
 impl<'a> MergeIter<'a> {
-    /// Of sources that are in order, the newest first.
+    /// Merges sorted sources, which are passed newest first.
     pub fn new(sources: impl Iterator<Item = Source<'a>>) -> Self {
         let mut merged = Self { sources: Vec::new(), error: None };
         for mut source in sources {
@@ -27,8 +28,8 @@ impl<'a> MergeIter<'a> {
     fn advance(&mut self, source: &mut Source<'a>) -> Option<IndexEntry> {
         match source.next()? {
             Ok(entry) => Some(entry),
-            Err(damaged) => {
-                self.error = Some(damaged);
+            Err(error) => {
+                self.error = Some(error);
                 None
             }
         }
@@ -39,21 +40,21 @@ impl Iterator for MergeIter<'_> {
     type Item = Result<IndexEntry, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(damaged) = self.error.take() {
+        if let Some(error) = self.error.take() {
             self.sources.clear();
-            return Some(Err(damaged));
+            return Some(Err(error));
         }
-        let nexts = self.sources.iter().filter_map(|(next, _)| next.as_ref());
-        // Of equal ones the first, thus of the newest source.
-        let least = *nexts.min_by_key(|(digest, _)| digest)?;
+        let next_entries = self.sources.iter().filter_map(|(next, _)| next.as_ref());
+        // `min_by_key` returns the first of several equal elements, which is that of the newest source.
+        let smallest = *next_entries.min_by_key(|(digest, _)| digest)?;
         let mut sources = std::mem::take(&mut self.sources);
         for (next, source) in &mut sources {
-            if next.as_ref().is_some_and(|(digest, _)| *digest == least.0) {
+            if next.as_ref().is_some_and(|(digest, _)| *digest == smallest.0) {
                 *next = self.advance(source);
             }
         }
         self.sources = sources;
-        Some(Ok(least))
+        Some(Ok(smallest))
     }
 }
 
@@ -63,10 +64,11 @@ mod tests {
     use crate::digest::Digest;
     use crate::store::log::{RecordKind, RecordLocation};
 
+    /// Returns an entry without a location if `offset` is 0.
     fn entry(first: u8, offset: u64) -> IndexEntry {
-        let position =
+        let location =
             RecordLocation { kind: RecordKind::Message, segment: 1, offset, payload_len: 0, message_len: 0, time: 0 };
-        (Digest::from_bytes([first; 32]), (offset > 0).then_some(position))
+        (Digest::from_bytes([first; 32]), (offset > 0).then_some(location))
     }
 
     #[test]
@@ -79,7 +81,7 @@ mod tests {
         assert_eq!(all, [entry(1, 8), entry(2, 0), entry(4, 32), entry(5, 40)]);
         let [newest, older] = sources();
         let broken: Source = Box::new(older.take(2).chain([Err(IndexError::new("broken"))]));
-        let read: Vec<_> = MergeIter::new([newest, broken].into_iter()).collect();
-        assert_eq!(read.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+        let results: Vec<_> = MergeIter::new([newest, broken].into_iter()).collect();
+        assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
     }
 }

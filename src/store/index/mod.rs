@@ -1,5 +1,5 @@
-//! The index finds a digest in the log. It is expendable: short, damaged or gone, it is made anew from the log,
-//! and nobody who asks it notices more than a pause.
+//! The index finds a digest in the log. It is expendable: an index that is missing, outdated or damaged is brought up to
+//! date or rebuilt from the log. Callers that need it wait meanwhile.
 
 mod block;
 mod bloom;
@@ -36,85 +36,81 @@ use crate::digest::Digest;
 use crate::message_store::{Error, ListQuery};
 use crate::store::{EventSink, StoreEvent};
 
-/// After this long without a commit the table is flushed.
+/// Time without a commit after which the memtable is flushed.
 const IDLE_FLUSH_DELAY: Duration = Duration::from_secs(2);
-/// So many messages, in so many bytes of the log, are left for the next process to replay: that is cheaper than a flush.
+/// Maximum number of entries that are left for the next process to replay, which is cheaper than a flush.
 const DEFER_ENTRIES: usize = 256;
+/// Maximum number of log bytes that are left for the next process to replay.
 const DEFER_BYTES: u64 = 1 << 18;
 
-/// Where each digest's message stands in the log.
+/// A map from each digest to the location of its last record.
 pub struct Index {
     opener: IndexOpener,
     write_buffer: WriteBuffer,
     lsm: RwLock<Arc<LsmTree>>,
-    /// How many there are with those in the overlay.
+    /// Number of messages, including those in the write buffer.
     message_count: Mutex<u64>,
-    /// How far the log goes that the table should have, and has not since it could not be made anew.
+    /// End of the log that the tree should have reached, if entries are missing because a rebuild failed.
     unapplied_end: Mutex<Option<LogPosition>>,
 }
 
 impl Index {
-    /// Opens the index in `dir` and brings it up to date with the log; answers with how the log ends, too.
-    pub fn open(dir: &Path, cache: u64, log: Arc<Log>, notes: EventSink) -> Result<(Self, LogEnd), Error> {
-        let place = IndexOpener { dir: dir.to_owned(), cache, log, events: notes };
-        let RecoveredIndex { lsm: table, message_count: messages, deferred: left, log_end: tail } = place.open()?;
-        place.drop_missing_segments(&table)?;
-        let overlay = WriteBuffer::default();
-        if !left.is_empty() {
-            overlay.add(left.into_iter(), tail.position());
+    /// Opens the index in `dir` and brings it up to date with the log. Also returns the end of the log. `cache` is the
+    /// size of the block cache in bytes.
+    pub fn open(dir: &Path, cache: u64, log: Arc<Log>, events: EventSink) -> Result<(Self, LogEnd), Error> {
+        let opener = IndexOpener { dir: dir.to_owned(), cache, log, events };
+        let RecoveredIndex { lsm, message_count, deferred, log_end } = opener.open()?;
+        opener.drop_missing_segments(&lsm)?;
+        let write_buffer = WriteBuffer::default();
+        if !deferred.is_empty() {
+            write_buffer.add(deferred.into_iter(), log_end.position());
         }
-        let (table, messages) = (RwLock::new(Arc::new(table)), Mutex::new(messages));
-        Ok((
-            Self {
-                opener: place,
-                write_buffer: overlay,
-                lsm: table,
-                message_count: messages,
-                unapplied_end: Mutex::default(),
-            },
-            tail,
-        ))
+        let (lsm, message_count) = (RwLock::new(Arc::new(lsm)), Mutex::new(message_count));
+        Ok((Self { opener, write_buffer, lsm, message_count, unapplied_end: Mutex::default() }, log_end))
     }
 
-    /// Where a message stands.
+    /// Returns the location of a message.
     pub fn get(&self, digest: &Digest) -> Result<Option<RecordLocation>, Error> {
         Ok(self.find(digest)?.filter(RecordLocation::is_message))
     }
 
-    /// Where messages stand. In their order they are found sooner than one by one.
+    /// Returns the locations of messages. A batch is cheaper than single lookups, because it is looked up in the order
+    /// of the digests.
     pub fn get_all(&self, digests: &[Digest]) -> Result<Vec<Option<RecordLocation>>, Error> {
         let mut found = self.write_buffer.get_all(digests);
-        let mut wanted: Vec<_> = (0..digests.len()).filter(|at| found[*at].is_none()).collect();
-        wanted.sort_unstable_by_key(|at| digests[*at]);
-        let sorted: Vec<_> = wanted.iter().map(|at| digests[*at]).collect();
-        for (at, standing) in wanted.into_iter().zip(self.with_lsm(|table| table.get_all(&sorted))?) {
-            found[at] = Some(standing);
+        let mut missing: Vec<_> = (0..digests.len()).filter(|index| found[*index].is_none()).collect();
+        missing.sort_unstable_by_key(|index| digests[*index]);
+        let sorted: Vec<_> = missing.iter().map(|index| digests[*index]).collect();
+        for (index, slot) in missing.into_iter().zip(self.with_lsm(|lsm| lsm.get_all(&sorted))?) {
+            found[index] = Some(slot);
         }
-        Ok(found.into_iter().map(|standing| standing.flatten().filter(RecordLocation::is_message)).collect())
+        Ok(found.into_iter().map(|slot| slot.flatten().filter(RecordLocation::is_message)).collect())
     }
 
-    /// Where a digest's last record stands, be it a message or a removal.
+    /// Returns the location of a digest's last record, which may be a tombstone.
     pub fn find(&self, digest: &Digest) -> Result<Option<RecordLocation>, Error> {
         match self.write_buffer.get(digest) {
-            Some(position) => Ok(position),
-            None => self.with_lsm(|table| table.get(digest)),
+            Some(slot) => Ok(slot),
+            None => self.with_lsm(|lsm| lsm.get(digest)),
         }
     }
 
-    /// The same, if it was committed lately; for the thread that commits.
+    /// Returns the slot of a digest if it is still in the write buffer. Never waits for the tree, so that a committer
+    /// may call it.
     pub fn find_recent(&self, digest: &Digest) -> Option<Slot> {
         self.write_buffer.get(digest)
     }
 
-    /// Makes committed records findable, or takes digests out; the log now ends at `end`, with so many messages more.
-    pub fn add(&self, entries: impl Iterator<Item = IndexEntry>, end: LogPosition, more: i64) {
-        let mut messages = self.message_count.lock().expect(LOCK_POISONED);
-        *messages = messages.saturating_add_signed(more);
-        drop(messages);
+    /// Adds committed entries, after which the log ends at `end` and the number of messages has changed by
+    /// `message_delta`. Blocks while the write buffer is full.
+    pub fn add(&self, entries: impl Iterator<Item = IndexEntry>, end: LogPosition, message_delta: i64) {
+        let mut message_count = self.message_count.lock().expect(LOCK_POISONED);
+        *message_count = message_count.saturating_add_signed(message_delta);
+        drop(message_count);
         self.write_buffer.add(entries, end);
     }
 
-    /// A page of what is stored.
+    /// Returns a page of the stored messages, sorted by digest. Blocks until the write buffer is drained.
     pub fn list_page(&self, page: &ListQuery) -> Result<Vec<(Digest, RecordLocation)>, Error> {
         self.write_buffer.wait_drained();
         let (first, last) = page.prefix.range().into_inner();
@@ -125,55 +121,55 @@ impl Index {
         if page.after.is_some_and(|after| after >= last) {
             return Ok(Vec::new());
         }
-        self.with_lsm(|table| table.range(from, last, page.limit))
+        self.with_lsm(|lsm| lsm.range(from, last, page.limit))
     }
 
-    /// What there is in all.
+    /// Returns the totals of all entries. Blocks until the write buffer is drained.
     pub fn wait_totals(&self) -> Totals {
         self.write_buffer.wait_drained();
         self.cached_totals()
     }
 
-    /// The same without what was committed lately.
+    /// Returns the totals of the entries that are not in the write buffer.
     pub fn cached_totals(&self) -> Totals {
         self.lsm().totals()
     }
 
-    /// Sees to it that after a crash, nothing of a segment is needed to bring the index up to date. Nothing must be
-    /// appended to it any more.
+    /// Flushes the index past `segment`, so that recovery does not need to replay it. The segment must be sealed.
     pub fn checkpoint_past(&self, segment: u32) -> Result<(), Error> {
         if self.lsm().flushed_totals().position.segment > segment {
             return Ok(());
         }
-        let reached = self.wait_totals().position;
-        let flushed = self.with_lsm(|table| table.flush().map(|()| table.flushed_totals()))?;
-        match flushed.position >= reached {
+        let required = self.wait_totals().position;
+        let flushed = self.with_lsm(|lsm| lsm.flush().map(|()| lsm.flushed_totals()))?;
+        match flushed.position >= required {
             true => Ok(()),
             false => Err(Error::NoSpace(self.opener.dir.clone())),
         }
     }
 
-    /// Makes the index anew from the log.
+    /// Rebuilds the index from the log, because it does not match the log.
     pub fn rebuild(&self) -> Result<(), Error> {
         self.write_buffer.wait_drained();
-        self.replace_lsm(&self.lsm(), &IndexError::new("it does not fit it")).map(drop)
+        self.replace_lsm(&self.lsm(), &IndexError::new("the index does not match the log")).map(drop)
     }
 
-    /// The bytes that the index has on disk.
+    /// Returns the disk usage of the index in bytes.
     pub fn disk_usage(&self) -> io::Result<u64> {
         dir_disk_usage(&self.opener.dir)
     }
 
-    /// Moves what is committed into the table, until [`Index::close`]; for a thread of its own.
+    /// Drains the write buffer into the tree, and flushes and merges the tree, until [`Index::close`]. Runs in the
+    /// index thread.
     pub fn run(&self) {
         loop {
             match self.write_buffer.next_work(IDLE_FLUSH_DELAY) {
                 Work::Insert(entries, end) => {
-                    let mut sorted: Vec<_> = entries.iter().map(|(digest, position)| (*digest, *position)).collect();
+                    let mut sorted: Vec<_> = entries.iter().map(|(digest, slot)| (*digest, *slot)).collect();
                     sorted.sort_unstable_by_key(|(digest, _)| *digest);
                     self.insert(&sorted, end);
                     self.write_buffer.finish_drain();
-                    // Who closes does not wait for what can be done later.
+                    // Closing must not wait for work that can be done later.
                     if !self.write_buffer.is_closed() {
                         self.write(LsmTree::maintain);
                     }
@@ -184,16 +180,18 @@ impl Index {
         }
     }
 
-    /// Ends [`Index::run`] once it has moved everything, or at once if it is but little. Nothing is added any more.
+    /// Ends [`Index::run`] after the write buffer is drained, or at once if its entries can be deferred. Nothing must
+    /// be added any more.
     pub fn close(&self) {
         self.write_buffer.close(self.can_defer_flush());
     }
 
-    /// Whether the table, as it was flushed, will do for the next process.
+    /// Returns whether the last flush is enough for the next process, which replays the entries after it. Updates the
+    /// checkpoint then.
     fn can_defer_flush(&self) -> bool {
-        let (table, end) = (self.lsm(), self.opener.log.durable_end());
-        let LogPosition { segment, offset } = table.flushed_totals().position;
-        table.is_flushed()
+        let (lsm, end) = (self.lsm(), self.opener.log.durable_end());
+        let LogPosition { segment, offset } = lsm.flushed_totals().position;
+        lsm.is_flushed()
             && self.write_buffer.is_small()
             && self.unapplied_end().is_none()
             && end.segment == segment
@@ -201,50 +199,53 @@ impl Index {
             && SledGuard::new(&self.opener.dir).update_checkpoint(end, *self.message_count.lock().expect(LOCK_POISONED))
     }
 
-    /// Inserts entries; a table that fails is made anew, however long that takes.
+    /// Inserts entries into the tree. A damaged tree is rebuilt first, which may take long.
     fn insert(&self, entries: &[IndexEntry], end: LogPosition) {
-        if let Err(error) = self.with_lsm(|table| table.insert(entries, end)) {
-            // The overlay's entries are in the log: who makes the table anew finds them there.
+        if let Err(error) = self.with_lsm(|lsm| lsm.insert(entries, end)) {
+            // The entries are in the log, so the next rebuild finds them.
             *self.unapplied_end() = Some(end);
-            (self.opener.events)(StoreEvent::Message(format!("the index cannot be kept: {error}")));
+            let text = format!("cannot update the index: {error}; the next access rebuilds it");
+            (self.opener.events)(StoreEvent::Message(text));
         }
     }
 
-    /// Makes the table durable, if there is room for that.
+    /// Makes all entries of the tree durable, unless the disk is too full.
     fn flush(&self) {
         self.write(LsmTree::flush);
     }
 
-    /// Has the table written. One that cannot be is made anew; and if that fails, who asks next is told.
+    /// Writes the tree. A failed tree is rebuilt; if the rebuild fails, the next caller that needs the tree gets the
+    /// error.
     fn write(&self, write: impl Fn(&LsmTree) -> Result<(), IndexError>) {
         let _ = self.with_lsm(write);
     }
 
-    /// Asks the table; one that is damaged is made anew first.
-    fn with_lsm<T>(&self, ask: impl Fn(&LsmTree) -> Result<T, IndexError>) -> Result<T, Error> {
-        let mut failures = 0;
-        while failures < 2 {
-            let table = self.lsm();
-            match ask(&table) {
-                Ok(answer) => return Ok(answer),
-                Err(why) => failures += usize::from(self.replace_lsm(&table, &why)?),
+    /// Calls `operation` with the tree. If it fails, the tree is rebuilt and `operation` is called again.
+    fn with_lsm<T>(&self, operation: impl Fn(&LsmTree) -> Result<T, IndexError>) -> Result<T, Error> {
+        let mut rebuilds = 0;
+        while rebuilds < 2 {
+            let lsm = self.lsm();
+            match operation(&lsm) {
+                Ok(output) => return Ok(output),
+                Err(error) => rebuilds += usize::from(self.replace_lsm(&lsm, &error)?),
             }
         }
-        Err(Error::Unusable(format!("the index in {} fails again and again", self.opener.dir.display())))
+        let dir = self.opener.dir.display();
+        Err(Error::Unusable(format!("cannot use the index in {dir}: it failed again after a rebuild; check the disk")))
     }
 
-    /// Makes the table anew, unless another has done so; says which.
-    fn replace_lsm(&self, damaged: &Arc<LsmTree>, why: &IndexError) -> Result<bool, Error> {
-        let mut table = self.lsm.write().expect(LOCK_POISONED);
-        if !Arc::ptr_eq(&table, damaged) {
+    /// Rebuilds the tree, unless another thread has already replaced `damaged`. Returns whether this call rebuilt it.
+    fn replace_lsm(&self, damaged: &Arc<LsmTree>, cause: &IndexError) -> Result<bool, Error> {
+        let mut lsm = self.lsm.write().expect(LOCK_POISONED);
+        if !Arc::ptr_eq(&lsm, damaged) {
             return Ok(false);
         }
         let mut before = damaged.close();
         before.position = before.position.max(self.unapplied_end().unwrap_or(LogPosition::START));
-        let made = self.opener.rebuild(why, Some(&before))?;
-        *table = Arc::new(made.lsm);
-        let mut messages = self.message_count.lock().expect(LOCK_POISONED);
-        *messages = (made.message_count + *messages).saturating_sub(before.messages);
+        let rebuilt = self.opener.rebuild(cause, Some(&before))?;
+        *lsm = Arc::new(rebuilt.lsm);
+        let mut message_count = self.message_count.lock().expect(LOCK_POISONED);
+        *message_count = (rebuilt.message_count + *message_count).saturating_sub(before.messages);
         Ok(true)
     }
 
@@ -258,33 +259,32 @@ impl Index {
 }
 
 impl Drop for Index {
-    /// sled flushes when it is dropped, and does not come back from a disk that fails: so it is left alone if the last
-    /// flush did not happen.
+    /// Leaks sled if the last flush was not executed: dropping sled flushes, which never returns on a failing disk.
     fn drop(&mut self) {
-        let table = self.lsm();
-        if !table.is_flushed() {
-            table.leak();
+        let lsm = self.lsm();
+        if !lsm.is_flushed() {
+            lsm.leak();
         }
     }
 }
 
-/// The bytes on disk of all files below `dir`; those that go meanwhile are none.
+/// Returns the disk usage of all files below `dir` in bytes. Files that disappear meanwhile do not count.
 fn dir_disk_usage(dir: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
-    let mut sum = 0;
+    let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        sum += match entry.metadata() {
-            Ok(data) if data.is_dir() => dir_disk_usage(&entry.path())?,
-            Ok(data) => data.blocks() * 512,
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => dir_disk_usage(&entry.path())?,
+            Ok(metadata) => metadata.blocks() * 512,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
     }
-    Ok(sum)
+    Ok(bytes)
 }
 
-const LOCK_POISONED: &str = "nobody panics while holding this";
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";
 
 #[cfg(test)]
 mod tests;

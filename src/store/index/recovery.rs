@@ -1,5 +1,5 @@
-//! Opens the table in its directory and brings it up to date with the log; makes it anew where it is of no use, and
-//! says what the log has lost since.
+//! Opens the index and brings it up to date with the log. Rebuilds an index that cannot be used, and reports messages
+//! that the log has lost since the last checkpoint.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,186 +15,190 @@ use crate::message_store::Error;
 use crate::store::log::{Log, LogEnd};
 use crate::store::{EventSink, StoreEvent};
 
-/// Where the index is, and what it is made from.
+/// Everything that opening or rebuilding the index needs.
 pub struct IndexOpener {
     pub dir: PathBuf,
+    /// Size of the block cache in bytes.
     pub cache: u64,
     pub log: Arc<Log>,
     pub events: EventSink,
 }
 
-/// An index that is open.
+/// An index that is up to date with the log.
 pub struct RecoveredIndex {
     pub lsm: LsmTree,
-    /// How many messages there are, with those that the table was spared.
+    /// Number of messages, including the deferred entries.
     pub message_count: u64,
-    /// What the table was spared.
+    /// Entries that were read from the log and not inserted into the tree.
     pub deferred: Vec<IndexEntry>,
-    /// How the log ends.
     pub log_end: LogEnd,
 }
 
 impl IndexOpener {
-    /// The table, brought up to date with the log but for a little.
+    /// Opens the index and replays the log. An index that cannot be used is rebuilt.
     pub fn open(&self) -> Result<RecoveredIndex, Error> {
-        let table = match self.open_lsm() {
-            Ok(table) => table,
-            Err(why) if why.is_disk_full => return Err(Error::NoSpace(self.dir.clone())),
-            Err(why) => return self.rebuild(&why, None),
+        let lsm = match self.open_lsm() {
+            Ok(lsm) => lsm,
+            Err(error) if error.is_disk_full => return Err(Error::NoSpace(self.dir.clone())),
+            Err(error) => return self.rebuild(&error, None),
         };
-        let (guard, flushed) = (SledGuard::new(&self.dir), table.totals());
+        let (guard, flushed) = (SledGuard::new(&self.dir), lsm.totals());
         if !self.log.contains(flushed.position).map_err(log_read_error)? {
-            if guard.checkpoint().is_none_or(|sealed| sealed.position < flushed.position) {
-                // A kill may have come between the flush and its seal.
+            if guard.checkpoint().is_none_or(|checkpoint| checkpoint.position < flushed.position) {
+                // The process may have been killed between the flush and the checkpoint.
                 guard.after_flush(&flushed);
             }
-            table.leak();
-            return self.rebuild(&IndexError::new("it knows more than the log"), None);
+            lsm.leak();
+            return self.rebuild(&IndexError::new("the index is ahead of the log"), None);
         }
-        let there = self.log.segment_ids();
-        let is_whole =
-            guard.previous_checkpoint().is_none() && flushed.live_bytes.keys().all(|number| there.contains(number));
-        let may_leave = is_whole && guard.checkpoint().is_some();
-        let replayed = replay(&table, None, may_leave, &self.log, &self.events);
-        match replayed.and_then(|replayed| Ok((self.totals_after_replay(&table, &replayed)?, replayed))) {
-            Ok((reached, ReplayOutcome { deferred: left, log_end: tail })) => {
-                self.report_losses(None, &reached);
-                Ok(RecoveredIndex { lsm: table, message_count: reached.messages, deferred: left, log_end: tail })
+        let segments = self.log.segment_ids();
+        let is_complete =
+            guard.previous_checkpoint().is_none() && flushed.live_bytes.keys().all(|number| segments.contains(number));
+        let allow_defer = is_complete && guard.checkpoint().is_some();
+        let outcome = replay(&lsm, None, allow_defer, &self.log, &self.events);
+        match outcome.and_then(|outcome| Ok((self.totals_after_replay(&lsm, &outcome)?, outcome))) {
+            Ok((totals, ReplayOutcome { deferred, log_end })) => {
+                self.report_losses(None, &totals);
+                Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
             }
-            Err(ReplayError::Index(why)) => {
-                table.leak();
-                self.rebuild(&why, None)
+            Err(ReplayError::Index(error)) => {
+                lsm.leak();
+                self.rebuild(&error, None)
             }
-            Err(ReplayError::Log(why)) => {
-                table.leak();
-                Err(log_read_error(why))
+            Err(ReplayError::Log(error)) => {
+                lsm.leak();
+                Err(log_read_error(error))
             }
         }
     }
 
-    /// What is known after a replay, with what the table was spared. Says what is lost of what the seal knows.
-    fn totals_after_replay(&self, table: &LsmTree, replayed: &ReplayOutcome) -> Result<Totals, IndexError> {
-        let (guard, end) = (SledGuard::new(&self.dir), replayed.log_end.position());
-        let mut reached = Totals { position: end, ..table.totals() };
+    /// Returns the totals after a replay, including the deferred entries. Reports messages that the checkpoint counts
+    /// and the log has lost.
+    fn totals_after_replay(&self, lsm: &LsmTree, outcome: &ReplayOutcome) -> Result<Totals, IndexError> {
+        let (guard, end) = (SledGuard::new(&self.dir), outcome.log_end.position());
+        let mut totals = Totals { position: end, ..lsm.totals() };
         match guard.checkpoint() {
-            Some(sealed) if sealed.position == end => reached.messages = sealed.messages,
-            sealed => {
-                let mut change = TotalsDelta::default();
-                for (digest, position) in &replayed.deferred {
-                    change.replace(table.get(digest)?, *position);
+            Some(checkpoint) if checkpoint.position == end => totals.messages = checkpoint.messages,
+            checkpoint => {
+                let mut delta = TotalsDelta::default();
+                for (digest, slot) in &outcome.deferred {
+                    delta.replace(lsm.get(digest)?, *slot);
                 }
-                change.apply(&mut reached);
-                if let Some(sealed) = sealed.filter(|sealed| sealed.position > end) {
-                    self.report_lost(&sealed, &reached);
-                    guard.update_checkpoint(end, reached.messages);
+                delta.apply(&mut totals);
+                if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.position > end) {
+                    self.report_lost_messages(&checkpoint, &totals);
+                    guard.update_checkpoint(end, totals.messages);
                 }
             }
         }
-        Ok(reached)
+        Ok(totals)
     }
 
-    /// Compares what was known before the table was made anew, also if that was interrupted and only now is done. It is
-    /// known better from who had the table than from its last flush.
-    fn report_losses(&self, before: Option<&Totals>, reached: &Totals) {
+    /// Reports what the log has lost since `before`, the final totals of the index that was replaced, or else since the
+    /// previous checkpoint. Then discards the previous checkpoint, which outlives an interrupted rebuild until here.
+    fn report_losses(&self, before: Option<&Totals>, totals: &Totals) {
         let guard = SledGuard::new(&self.dir);
-        if let Some(known) = before.cloned().or_else(|| guard.previous_checkpoint()) {
-            self.compare_with_previous(&known, reached);
+        if let Some(previous) = before.cloned().or_else(|| guard.previous_checkpoint()) {
+            self.compare_with_previous(&previous, totals);
             guard.discard_previous();
         }
     }
 
-    /// Says what the log no longer has of what was known to stand there.
-    fn compare_with_previous(&self, known: &Totals, reached: &Totals) {
-        if known.position == reached.position && known.messages <= reached.messages {
-            // Segments that are gone were compacted.
+    /// Reports messages and segments that were in the log and are not any more.
+    fn compare_with_previous(&self, previous: &Totals, totals: &Totals) {
+        if previous.position == totals.position && previous.messages <= totals.messages {
+            // No message is lost, so compaction has deleted the missing segments.
             return;
         }
-        self.report_lost(known, reached);
-        let there = self.log.segment_ids();
-        for number in known.live_bytes.keys().filter(|number| !there.contains(number)) {
-            (self.events)(StoreEvent::Message(format!(
-                "{number:08}.log is missing in the log, and what stood there with it"
-            )));
+        self.report_lost_messages(previous, totals);
+        let segments = self.log.segment_ids();
+        for number in previous.live_bytes.keys().filter(|number| !segments.contains(number)) {
+            let text = format!("missing log segment: {number:08}.log; its messages are lost");
+            (self.events)(StoreEvent::Message(text));
         }
     }
 
-    /// Says how many messages there are less.
-    fn report_lost(&self, known: &Totals, reached: &Totals) {
-        let lost = known.messages.saturating_sub(reached.messages);
-        if reached.position < known.position && lost > 0 {
-            (self.events)(StoreEvent::Message(format!("{lost} messages that were stored are gone from the log")));
+    /// Reports the number of lost messages if the log ends earlier than it did.
+    fn report_lost_messages(&self, previous: &Totals, totals: &Totals) {
+        let lost = previous.messages.saturating_sub(totals.messages);
+        if totals.position < previous.position && lost > 0 {
+            let text = format!("data loss: {lost} of {} stored messages missing from the log", previous.messages);
+            (self.events)(StoreEvent::Message(text));
         }
     }
 
-    /// Says what is lost with segments that are gone. A removal in one of them has nothing left to remove.
-    pub fn drop_missing_segments(&self, table: &LsmTree) -> Result<(), Error> {
-        let (there, mark) = (self.log.segment_ids(), table.totals());
-        let gone: Vec<_> = mark.live_bytes.keys().copied().filter(|number| !there.contains(number)).collect();
-        if gone.is_empty() {
+    /// Reports messages in segments that are missing. Drops their tombstones from the index: a tombstone in a missing
+    /// segment has nothing left to remove.
+    pub fn drop_missing_segments(&self, lsm: &LsmTree) -> Result<(), Error> {
+        let (segments, totals) = (self.log.segment_ids(), lsm.totals());
+        let missing: Vec<_> = totals.live_bytes.keys().copied().filter(|number| !segments.contains(number)).collect();
+        if missing.is_empty() {
             return Ok(());
         }
-        let failed = |why: IndexError| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(why));
-        let entries = table.entries_in_segments(&gone).map_err(failed)?;
-        let removals = entries.iter().filter(|(_, position)| !position.is_message());
-        let removals: Vec<_> = removals.map(|(digest, _)| (*digest, None)).collect();
-        table.insert(&removals, mark.position).map_err(failed)?;
-        let lost = entries.len() - removals.len();
+        let failed =
+            |error: IndexError| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(error));
+        let entries = lsm.entries_in_segments(&missing).map_err(failed)?;
+        let tombstones = entries.iter().filter(|(_, location)| !location.is_message());
+        let tombstones: Vec<_> = tombstones.map(|(digest, _)| (*digest, None)).collect();
+        lsm.insert(&tombstones, totals.position).map_err(failed)?;
+        let lost = entries.len() - tombstones.len();
         if lost == 0 {
-            table.clear_segment_totals(&gone);
+            lsm.clear_segment_totals(&missing);
         } else {
-            let names: Vec<_> = gone.iter().map(|number| format!("{number:08}.log")).collect();
-            let names = names.join(", ");
-            (self.events)(StoreEvent::Message(format!("{names} is missing in the log, and {lost} messages with it")));
+            let names: Vec<_> = missing.iter().map(|number| format!("{number:08}.log")).collect();
+            let text = format!("missing log segment: {}; number of lost messages: {lost}", names.join(", "));
+            (self.events)(StoreEvent::Message(text));
         }
         Ok(())
     }
 
-    /// Opens the table, on a full disk with what was put by for that.
+    /// Opens the tree. If the disk is full, releases the reserved space and tries again.
     fn open_lsm(&self) -> Result<LsmTree, IndexError> {
         match LsmTree::open(&self.dir, self.cache) {
-            Err(why) if why.is_disk_full && SledGuard::new(&self.dir).release_reserve() => {
+            Err(error) if error.is_disk_full && SledGuard::new(&self.dir).release_reserve() => {
                 LsmTree::open(&self.dir, self.cache)
             }
-            opened => opened,
+            result => result,
         }
     }
 
-    /// Makes the table anew from the log, as far as it was `before` or all of it, with the old one moved aside.
-    pub fn rebuild(&self, why: &IndexError, before: Option<&Totals>) -> Result<RecoveredIndex, Error> {
-        let until = before.map(|mark| mark.position);
-        (self.events)(StoreEvent::Message(format!("the index is made anew from the log: {why}")));
-        let failed = |error| Error::io(format!("cannot make {} anew", self.dir.display()), error);
-        let aside = self.dir.with_extension("damaged");
-        remove_dir(&aside).map_err(failed)?;
-        match std::fs::rename(&self.dir, &aside) {
+    /// Moves the index aside and fills a new one from the log: up to the position in `before`, the final totals of
+    /// the replaced index, or from the whole log without them. `cause` is reported.
+    pub fn rebuild(&self, cause: &IndexError, before: Option<&Totals>) -> Result<RecoveredIndex, Error> {
+        let until = before.map(|totals| totals.position);
+        (self.events)(StoreEvent::Message(format!("rebuilding the index from the log: {cause}")));
+        let failed = |error| Error::io(format!("cannot rebuild the index in {}", self.dir.display()), error);
+        let damaged = self.dir.with_extension("damaged");
+        remove_dir(&damaged).map_err(failed)?;
+        match std::fs::rename(&self.dir, &damaged) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
         SledGuard::new(&self.dir).retire_checkpoint();
-        let made = self.open_lsm().map_err(ReplayError::Index);
-        let made = made.and_then(|table| match replay(&table, until, false, &self.log, &self.events) {
-            Ok(replayed) => Ok((replayed, table)),
-            Err(stopped) => {
-                table.leak();
-                Err(stopped)
+        let opened = self.open_lsm().map_err(ReplayError::Index);
+        let rebuilt = opened.and_then(|lsm| match replay(&lsm, until, false, &self.log, &self.events) {
+            Ok(outcome) => Ok((outcome, lsm)),
+            Err(error) => {
+                lsm.leak();
+                Err(error)
             }
         });
-        match made {
-            Ok((ReplayOutcome { deferred: left, log_end: tail }, table)) => {
-                remove_dir(&aside).map_err(failed)?;
-                let mark = table.totals();
-                self.report_losses(before, &mark);
-                Ok(RecoveredIndex { lsm: table, message_count: mark.messages, deferred: left, log_end: tail })
+        match rebuilt {
+            Ok((ReplayOutcome { deferred, log_end }, lsm)) => {
+                remove_dir(&damaged).map_err(failed)?;
+                let totals = lsm.totals();
+                self.report_losses(before, &totals);
+                Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
             }
-            Err(ReplayError::Index(why)) if why.is_disk_full => Err(Error::NoSpace(self.dir.clone())),
-            Err(ReplayError::Index(why)) => Err(failed(io::Error::other(why))),
-            Err(ReplayError::Log(why)) => Err(log_read_error(why)),
+            Err(ReplayError::Index(error)) if error.is_disk_full => Err(Error::NoSpace(self.dir.clone())),
+            Err(ReplayError::Index(error)) => Err(failed(io::Error::other(error))),
+            Err(ReplayError::Log(error)) => Err(log_read_error(error)),
         }
     }
 }
 
-fn log_read_error(why: io::Error) -> Error {
-    Error::io("cannot read the log", why)
+fn log_read_error(error: io::Error) -> Error {
+    Error::io("cannot read the log", error)
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {

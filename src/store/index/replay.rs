@@ -1,4 +1,5 @@
-//! Brings a table up to date with the log, from its mark on; says what is damaged on the way.
+//! Replays the log into the LSM tree, from the position in its totals on, and reports damage that it meets. Every
+//! replayed record is durable afterwards.
 
 use std::io;
 
@@ -10,16 +11,16 @@ use crate::digest::Digest;
 use crate::store::log::{Log, LogEnd, LogPosition, RecordLocation, ScanItem};
 use crate::store::{EventSink, StoreEvent};
 
-/// Entries that are inserted at a time.
+/// Number of entries that are inserted together.
 const INSERT_BATCH: usize = 1 << 14;
-/// A shorter replay is over before anybody looks at a progress bar, in bytes.
+/// Length of a replay in bytes up to which no progress is reported.
 const MIN_PROGRESS_BYTES: u64 = 64 << 20;
 
-/// Why a replay ended early.
+/// Error that ended a replay.
 pub enum ReplayError {
-    /// The log cannot be read.
+    /// Error of reading or syncing the log.
     Log(io::Error),
-    /// The table cannot be read or written.
+    /// Error of reading or writing the index.
     Index(IndexError),
 }
 
@@ -30,70 +31,73 @@ impl From<io::Error> for ReplayError {
 }
 
 impl From<IndexError> for ReplayError {
-    fn from(damaged: IndexError) -> Self {
-        Self::Index(damaged)
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
     }
 }
 
-/// What a replay found.
+/// Result of a replay.
 pub struct ReplayOutcome {
-    /// So little that the table was spared it; then its mark is as it was.
+    /// Entries that were not inserted because there are few of them. The position in the totals is then unchanged.
     pub deferred: Vec<IndexEntry>,
-    /// How the log ends.
     pub log_end: LogEnd,
 }
 
-/// Inserts what stands in the log between the table's mark and `until`, or its end; unless it is little and `allow_defer`
-/// is set.
+/// Inserts the records between the position in the tree's totals and `until` (`None`: the end of the log). With
+/// `allow_defer`, a few messages are returned instead of being inserted.
 pub fn replay(
-    table: &LsmTree,
+    lsm: &LsmTree,
     until: Option<LogPosition>,
     allow_defer: bool,
     log: &Log,
-    notes: &EventSink,
+    events: &EventSink,
 ) -> Result<ReplayOutcome, ReplayError> {
-    let from = table.totals().position;
-    let mut replay = Replayer { lsm: table, batch: Vec::new(), inserted: false };
+    let from = lsm.totals().position;
+    let mut replayer = Replayer { lsm, batch: Vec::new(), inserted: false };
     let total = log.bytes_after(from)?;
     let mut done = 0;
-    let tail = log.replay(from, |segment, found| {
-        let offset = match found {
-            ScanItem::Valid(_, position) | ScanItem::Corrupt(_, position) => position.offset,
+    let log_end = log.replay(from, |segment, item| {
+        let offset = match item {
+            ScanItem::Valid(_, location) | ScanItem::Corrupt(_, location) => location.offset,
             ScanItem::Gap(offset, _) => offset,
         };
         if until.is_some_and(|until| LogPosition { segment, offset } >= until) {
             return Ok(());
         }
-        match found {
-            ScanItem::Valid(header, position) => {
-                replay.add(header.digest, position)?;
-                done += position.record_len();
+        match item {
+            ScanItem::Valid(header, location) => {
+                replayer.add(header.digest, location)?;
+                done += location.record_len();
             }
-            ScanItem::Corrupt(header, position) => {
-                notes(StoreEvent::Message(format!("{} is corrupt in the log (segment {segment}, offset {offset})", header.digest)));
-                replay.add_if_absent(header.digest, position)?;
+            ScanItem::Corrupt(header, location) => {
+                let digest = header.digest;
+                events(StoreEvent::Message(format!(
+                    "{digest} is corrupt in the log (segment {segment}, offset {offset})"
+                )));
+                replayer.add_if_absent(digest, location)?;
             }
             ScanItem::Gap(offset, length) => {
-                notes(StoreEvent::Message(format!(
-                    "{length} bytes of the log are damaged (segment {segment}, offset {offset}); what stood there is lost"
+                events(StoreEvent::Message(format!(
+                    "{length} bytes of the log are damaged (segment {segment}, offset {offset}); any messages in them are lost"
                 )));
             }
         }
-        if total > MIN_PROGRESS_BYTES && replay.batch.is_empty() {
-            notes(StoreEvent::ReplayProgress { done, total });
+        if total > MIN_PROGRESS_BYTES && replayer.batch.is_empty() {
+            events(StoreEvent::ReplayProgress { done, total });
         }
         Ok::<_, ReplayError>(())
     })?;
-    let is_left = allow_defer && !replay.inserted && is_deferrable(replay.batch.iter().map(|(_, position)| position));
-    if !is_left {
-        replay.insert(until.unwrap_or(tail.position()))?;
+    let slots = replayer.batch.iter().map(|(_, slot)| slot);
+    let is_deferred = allow_defer && !replayer.inserted && is_deferrable(slots);
+    if !is_deferred {
+        replayer.insert(until.unwrap_or(log_end.position()))?;
     }
-    // What was found is known from now on, and a put of what is known is acknowledged as it is.
+    // A put of an indexed message is acknowledged without a write, so its record must be durable from now on.
     log.sync_from(from)?;
     if total > MIN_PROGRESS_BYTES {
-        notes(StoreEvent::ReplayProgress { done: total, total });
+        events(StoreEvent::ReplayProgress { done: total, total });
     }
-    Ok(ReplayOutcome { deferred: replay.batch, log_end: tail })
+    Ok(ReplayOutcome { deferred: replayer.batch, log_end })
 }
 
 struct Replayer<'a> {
@@ -103,25 +107,26 @@ struct Replayer<'a> {
 }
 
 impl Replayer<'_> {
-    fn add(&mut self, digest: Digest, position: RecordLocation) -> Result<(), IndexError> {
-        self.batch.push((digest, Some(position)));
+    fn add(&mut self, digest: Digest, location: RecordLocation) -> Result<(), IndexError> {
+        self.batch.push((digest, Some(location)));
         if self.batch.len() < INSERT_BATCH {
             return Ok(());
         }
-        self.insert(position.end())?;
+        self.insert(location.end())?;
         self.lsm.maintain()
     }
 
-    /// What is corrupt must be known, so that asking for it says so; but a whole copy is better.
-    fn add_if_absent(&mut self, digest: Digest, position: RecordLocation) -> Result<(), IndexError> {
-        self.insert(position.log_position())?;
-        let known = self.lsm.get(&digest)?;
-        if known.is_some_and(|known| known.is_message()) { Ok(()) } else { self.add(digest, position) }
+    /// Adds a corrupt record unless the index has a message for its digest. With the entry, a `get` reports the
+    /// damage instead of an absent message.
+    fn add_if_absent(&mut self, digest: Digest, location: RecordLocation) -> Result<(), IndexError> {
+        self.insert(location.log_position())?;
+        let slot = self.lsm.get(&digest)?;
+        if slot.is_some_and(|existing| existing.is_message()) { Ok(()) } else { self.add(digest, location) }
     }
 
-    /// Inserts what was gathered; now the table is complete up to `end`.
+    /// Inserts the batch. Afterwards the tree is complete up to `end`.
     fn insert(&mut self, end: LogPosition) -> Result<(), IndexError> {
-        // A digest may stand in the log twice: the later record counts.
+        // The sort is stable, so the last record of a digest stays the last one.
         self.batch.sort_by_key(|(digest, _)| *digest);
         self.lsm.insert(&self.batch, end)?;
         self.batch.clear();

@@ -1,5 +1,6 @@
-//! Keeps sled from what it does not survive: files that are missing, batches that were lost, an open that never
-//! comes back. Each would be a hang or a wrong answer; here it becomes [`IndexError`], and the tree is made anew.
+//! Detects states of sled that would end in a hang or a wrong answer: missing files, lost batches, and an open that
+//! does not return. Each becomes an [`IndexError`], after which the index is rebuilt. The checkpoint, a file beside the
+//! index, records the state of the last flush. See docs/design.md, "The sled guard".
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,13 +13,13 @@ use super::totals::Totals;
 use crate::fs;
 use crate::store::log::LogPosition;
 
-/// After so many attempts to open the tree that did not come back, no other is made.
+/// Number of attempts to open sled that did not return, after which it is not opened.
 const MAX_OPEN_ATTEMPTS: u64 = 2;
 
-/// Room on the disk that is kept for opening the tree, which writes.
+/// Disk space in bytes that is reserved for opening sled, which writes files.
 const RESERVED_BYTES: u64 = 2 << 20;
 
-/// Watches over the tree in one directory, from files beside it.
+/// The guard of the sled database in one directory. Its files are beside that directory.
 pub struct SledGuard {
     dir: PathBuf,
     metadata: PathBuf,
@@ -28,17 +29,18 @@ pub struct SledGuard {
     reserved: PathBuf,
 }
 
-/// How the tree was left by its last flush.
+/// The state of the index after its last flush.
 #[derive(Serialize, Deserialize)]
 struct Checkpoint {
     totals: Totals,
-    /// How far the log went beyond that when the store was closed, and how many messages there were then.
+    /// End of the log when the checkpoint was written. It is after `totals.position` if entries were deferred.
     end: LogPosition,
+    /// Number of messages up to `end`.
     messages: u64,
     logs: Vec<SledLogChecksum>,
 }
 
-/// What a log of sled's began with then. It may have grown since.
+/// The content of one of sled's metadata logs. The file may have grown since.
 #[derive(Serialize, Deserialize)]
 struct SledLogChecksum {
     number: u64,
@@ -47,14 +49,14 @@ struct SledLogChecksum {
 }
 
 impl Checkpoint {
-    /// What was known. Of the segments, only what the tree knew.
+    /// Returns the totals up to `end`. Only the position and the number of messages include deferred entries.
     fn into_totals(self) -> Totals {
         Totals { position: self.end, messages: self.messages, ..self.totals }
     }
 }
 
 impl SledGuard {
-    /// For the tree in `dir`.
+    /// Creates the guard of the sled database in `dir`. Does not touch any file.
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -66,13 +68,14 @@ impl SledGuard {
         }
     }
 
-    /// Before the tree is opened: is everything there that sled counts on?
+    /// Fails if sled must not be opened, because its files are incomplete or earlier attempts did not return. Counts
+    /// the attempt that follows.
     pub fn before_open(&self) -> Result<(), IndexError> {
-        if self.open_attempts.metadata().is_ok_and(|data| data.len() >= MAX_OPEN_ATTEMPTS) {
-            return Err(IndexError::new("the last attempts to open it did not come back"));
+        if self.open_attempts.metadata().is_ok_and(|metadata| metadata.len() >= MAX_OPEN_ATTEMPTS) {
+            return Err(IndexError::new(format!("the last {MAX_OPEN_ATTEMPTS} attempts to open sled did not return")));
         }
         self.check_files().map_err(|error| IndexError::from(&error))?;
-        // Only a hint for the next process: if it cannot be left, nothing is lost.
+        // Errors are ignored: the count is only a hint for the next process.
         let _ = File::options()
             .create(true)
             .append(true)
@@ -81,58 +84,64 @@ impl SledGuard {
         Ok(())
     }
 
-    /// After the tree was opened anew by who had it open.
+    /// Resets the number of attempts after sled has been opened.
     pub fn after_reopen(&self) {
         let _ = std::fs::remove_file(&self.open_attempts);
     }
 
-    /// After the tree was opened and answered with its sentinel: is it as new as it was before?
-    pub fn after_open(&self, mark: Option<&Totals>) -> Result<(), IndexError> {
+    /// Fails if the manifest, whose totals are `totals`, is older than the checkpoint. Called after sled has been
+    /// opened and the manifest read.
+    pub fn after_open(&self, totals: Option<&Totals>) -> Result<(), IndexError> {
         self.after_reopen();
         match self.read_checkpoint() {
-            Some(seal) if mark.is_none_or(|mark| mark.position < seal.totals.position) => {
-                Err(IndexError::new("it is shorter than it was"))
+            Some(checkpoint) if totals.is_none_or(|totals| totals.position < checkpoint.totals.position) => {
+                Err(IndexError::new("the manifest of the index is missing or older than the checkpoint"))
             }
             _ => {
-                // Now, since a disk that is full before the first flush would not let the tree be opened again.
+                // Not only after a flush: if the disk fills up before the first one, the index could not be reopened.
                 self.reserve_space();
                 Ok(())
             }
         }
     }
 
-    /// After the tree was flushed with this sentinel. The seal need not survive a power cut: without it less is seen.
-    pub fn after_flush(&self, mark: &Totals) {
+    /// Writes the checkpoint of a flush. It is not synced: without it less damage is detected, but nothing is lost.
+    pub fn after_flush(&self, totals: &Totals) {
         let logs = self.sled_files().unwrap_or_default().1.into_iter().filter_map(|number| {
             let bytes = std::fs::read(self.sled_log_path(number)).ok()?;
             Some(SledLogChecksum { number, length: bytes.len(), crc32: crc32fast::hash(&bytes) })
         });
-        let seal =
-            Checkpoint { totals: mark.clone(), end: mark.position, messages: mark.messages, logs: logs.collect() };
+        let checkpoint = Checkpoint {
+            totals: totals.clone(),
+            end: totals.position,
+            messages: totals.messages,
+            logs: logs.collect(),
+        };
         if self.read_checkpoint().is_none() {
-            // sled does not sync all that it writes when it makes a tree; without this a power cut costs a rebuild.
+            // sled does not sync everything when it creates a database; without this, a power cut costs a rebuild.
             let _ = fs::sync_tree(&self.dir).and_then(|()| fs::sync_dir(fs::parent_dir(&self.dir)));
         }
         self.reserve_space();
-        self.write_checkpoint(&seal);
+        self.write_checkpoint(&checkpoint);
     }
 
-    /// After the log grew by a little that the tree was spared; false if there is no seal to say so.
+    /// Updates the checkpoint after the log has grown by entries that are not flushed. Returns `false` if there is no
+    /// checkpoint.
     pub fn update_checkpoint(&self, end: LogPosition, messages: u64) -> bool {
-        let Some(seal) = self.read_checkpoint() else { return false };
-        if seal.end != end {
-            self.write_checkpoint(&Checkpoint { end, messages, ..seal });
+        let Some(checkpoint) = self.read_checkpoint() else { return false };
+        if checkpoint.end != end {
+            self.write_checkpoint(&Checkpoint { end, messages, ..checkpoint });
         }
         true
     }
 
-    fn write_checkpoint(&self, seal: &Checkpoint) {
-        let seal = serde_json::to_string(seal).expect("it is plain data");
-        let _ = std::fs::write(&self.checkpoint, format!("{:08x} {seal}", crc32fast::hash(seal.as_bytes())));
+    fn write_checkpoint(&self, checkpoint: &Checkpoint) {
+        let json = serde_json::to_string(checkpoint).expect("a checkpoint is serializable");
+        let _ = std::fs::write(&self.checkpoint, format!("{:08x} {json}", crc32fast::hash(json.as_bytes())));
     }
 
-    /// Before the tree is made anew: from now on its seal is no more than what was known, and says so until that is
-    /// [settled](SledGuard::discard_previous), however often the making is interrupted.
+    /// Makes the checkpoint the previous one, before a rebuild. It stays until [`SledGuard::discard_previous`], even
+    /// if rebuilds are interrupted. The checkpoint of an interrupted rebuild is deleted.
     pub fn retire_checkpoint(&self) {
         let _ = std::fs::remove_file(&self.open_attempts);
         if self.previous_checkpoint().is_some() {
@@ -142,33 +151,33 @@ impl SledGuard {
         }
     }
 
-    /// What was known when the store was last closed.
+    /// Returns the totals of the checkpoint, if there is one.
     pub fn checkpoint(&self) -> Option<Totals> {
         self.read_checkpoint().map(Checkpoint::into_totals)
     }
 
-    /// The same of a tree that had to be made anew, if it was not settled.
+    /// Returns the totals of the previous checkpoint, if there is one.
     pub fn previous_checkpoint(&self) -> Option<Totals> {
         read_checkpoint_file(&self.previous).map(Checkpoint::into_totals)
     }
 
-    /// What is gone of what was known has been said.
+    /// Deletes the previous checkpoint, after losses were reported.
     pub fn discard_previous(&self) {
         let _ = std::fs::remove_file(&self.previous);
     }
 
-    /// Gives the reserve back to the disk; false if it is spent already.
+    /// Releases the reserved disk space. Returns `false` if none was reserved.
     pub fn release_reserve(&self) -> bool {
         std::fs::remove_file(&self.reserved).is_ok()
     }
 
-    /// Puts a new reserve by, where there is room.
+    /// Reserves disk space if none is reserved and there is enough.
     fn reserve_space(&self) {
         if !self.reserved.exists() {
             let allocate =
                 |file| Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, RESERVED_BYTES)?);
-            let kept = File::create(&self.reserved).and_then(allocate);
-            if kept.is_err() {
+            let allocated = File::create(&self.reserved).and_then(allocate);
+            if allocated.is_err() {
                 self.release_reserve();
             }
         }
@@ -178,33 +187,34 @@ impl SledGuard {
         read_checkpoint_file(&self.checkpoint)
     }
 
-    /// sled keeps where its leaves are in a snapshot and the logs that follow it, and takes what is left of them for
-    /// the whole.
+    /// Compares sled's metadata with the checkpoint. sled finds its leaves through a snapshot and the logs after it,
+    /// and would accept any remainder of them as complete.
     fn check_files(&self) -> io::Result<()> {
         let (snapshot, logs) = match self.sled_files() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             files => files?,
         };
         let Some(snapshot) = snapshot else {
-            return if logs.is_empty() { Ok(()) } else { Err(io::Error::other("its snapshot is missing")) };
+            return if logs.is_empty() { Ok(()) } else { Err(io::Error::other("sled's snapshot is missing")) };
         };
-        for log in self.read_checkpoint().into_iter().flat_map(|seal| seal.logs).filter(|log| log.number > snapshot) {
+        let checksums = self.read_checkpoint().into_iter().flat_map(|checkpoint| checkpoint.logs);
+        for log in checksums.filter(|log| log.number > snapshot) {
             let bytes = std::fs::read(self.sled_log_path(log.number)).unwrap_or_default();
             if bytes.get(..log.length).is_none_or(|bytes| crc32fast::hash(bytes) != log.crc32) {
-                return Err(io::Error::other("its log is not as it was left"));
+                return Err(io::Error::other("a metadata log of sled does not match the checkpoint"));
             }
         }
         Ok(())
     }
 
-    /// The number of sled's snapshot, and those of its logs.
+    /// Returns the number of sled's newest snapshot, and the numbers of its metadata logs.
     fn sled_files(&self) -> io::Result<(Option<u64>, Vec<u64>)> {
         let (mut snapshot, mut logs) = (None, Vec::new());
         for entry in std::fs::read_dir(&self.metadata)? {
             let name = entry?.file_name();
-            let numbered = |prefix: &str| u64::from_str_radix(name.to_str()?.strip_prefix(prefix)?, 16).ok();
-            snapshot = snapshot.max(numbered("snapshot_"));
-            logs.extend(numbered("log_"));
+            let number = |prefix: &str| u64::from_str_radix(name.to_str()?.strip_prefix(prefix)?, 16).ok();
+            snapshot = snapshot.max(number("snapshot_"));
+            logs.extend(number("log_"));
         }
         Ok((snapshot, logs))
     }
@@ -214,10 +224,10 @@ impl SledGuard {
     }
 }
 
-/// `None` if there is no seal, or one that a kill cut short.
+/// Reads a checkpoint. Returns `None` if the file is missing, or incomplete because its writer was killed.
 fn read_checkpoint_file(path: &Path) -> Option<Checkpoint> {
     let text = std::fs::read_to_string(path).ok()?;
-    let (crc32, seal) = text.split_once(' ')?;
-    let is_whole = u32::from_str_radix(crc32, 16).ok()? == crc32fast::hash(seal.as_bytes());
-    if is_whole { serde_json::from_str(seal).ok() } else { None }
+    let (crc32, json) = text.split_once(' ')?;
+    let is_intact = u32::from_str_radix(crc32, 16).ok()? == crc32fast::hash(json.as_bytes());
+    if is_intact { serde_json::from_str(json).ok() } else { None }
 }

@@ -1,5 +1,5 @@
-//! Runs: entries in the order of their digests, written once, in groups of blocks. A newer run counts before an older
-//! one. While runs are merged, what has moved on stands in the merged one and is passed over in the others.
+//! Sorted runs: entries sorted by digest, written once, in partitions of blocks. A newer run takes precedence over an
+//! older one. During a merge, the entries merged so far are in the output run and are skipped in the input runs.
 
 use std::iter::Peekable;
 use std::sync::{Arc, OnceLock};
@@ -10,42 +10,42 @@ use super::page_store::{PageId, PageStore};
 use super::sled_store::IndexError;
 use crate::digest::Digest;
 
-/// Entries that share a filter.
+/// Maximum number of entries in a partition.
 const PARTITION_ENTRIES: usize = 10 * BLOCK_ENTRIES;
 
-/// A run, or what is left of it.
+/// A sorted run, or the part of it that an active merge has not moved yet.
 #[derive(Debug, Clone, Default)]
 pub struct SortedRun {
     partitions: Vec<Arc<Partition>>,
-    /// The leading bytes of the first digest of each group, close together to be searched.
+    /// Prefix of the first digest of each partition, in one piece of memory for the search.
     fence_keys: Vec<u64>,
-    /// Digests whose leading bytes are below this have moved on to another run.
+    /// Entries with smaller prefixes were merged into another run.
     pub lower_bound: u64,
-    /// How many entries it had when it was written.
+    /// Number of entries that were written to the run.
     pub entry_count: usize,
 }
 
-/// Blocks with a filter for all of them.
+/// Blocks that share one Bloom filter.
 #[derive(Debug)]
 pub struct Partition {
-    /// Of each block, the leading bytes of its first digest, and where it stands. There is one at least.
+    /// Prefix of the first digest, and page, of each block; never empty.
     pub blocks: Vec<(u64, PageId)>,
     pub filter_page: PageId,
     loaded_filter: OnceLock<BloomFilter>,
 }
 
 impl Partition {
-    /// A group that was written before.
-    pub fn new(blocks: Vec<(u64, PageId)>, filter: PageId) -> Self {
-        Self { blocks, filter_page: filter, loaded_filter: OnceLock::new() }
+    /// Creates a partition from pages that were written before. Its filter is loaded on first use.
+    pub fn new(blocks: Vec<(u64, PageId)>, filter_page: PageId) -> Self {
+        Self { blocks, filter_page, loaded_filter: OnceLock::new() }
     }
 
     fn write(entries: &[IndexEntry], pages: &PageStore) -> Result<Self, IndexError> {
         let filter = BloomFilter::build(entries);
-        let write = |part: &[IndexEntry]| Ok((part[0].0.prefix_u64(), pages.write(block::encode(part))?));
+        let write = |block: &[IndexEntry]| Ok((block[0].0.prefix_u64(), pages.write(block::encode(block))?));
         let blocks = entries.chunks(BLOCK_ENTRIES).map(write).collect::<Result<_, IndexError>>()?;
-        let page = pages.write(filter.encode())?;
-        Ok(Self { blocks, filter_page: page, loaded_filter: OnceLock::from(filter) })
+        let filter_page = pages.write(filter.encode())?;
+        Ok(Self { blocks, filter_page, loaded_filter: OnceLock::from(filter) })
     }
 
     fn filter(&self, pages: &PageStore) -> Result<&BloomFilter, IndexError> {
@@ -56,20 +56,20 @@ impl Partition {
         Ok(self.loaded_filter.get_or_init(|| filter))
     }
 
-    /// The places of those, in order and none below its first, that may stand in it, or in one before it that ends
-    /// alike.
+    /// Returns the indices of the digests that may be found. `digests` must be sorted, with no prefix below the fence
+    /// key. Digests with the prefix of the fence key are always included: they may be in the partition before.
     fn candidates(&self, digests: &[Digest], pages: &PageStore) -> Result<impl Iterator<Item = usize>, IndexError> {
-        let alike = digests.partition_point(|digest| digest.prefix_u64() == self.fence_key());
-        let likely = self.filter(pages)?.may_contain_batch(&digests[alike..]);
-        Ok((0..alike).chain(likely.into_iter().map(move |place| alike + place)))
+        let equal_prefixes = digests.partition_point(|digest| digest.prefix_u64() == self.fence_key());
+        let others = self.filter(pages)?.may_contain_batch(&digests[equal_prefixes..]);
+        Ok((0..equal_prefixes).chain(others.into_iter().map(move |index| equal_prefixes + index)))
     }
 
-    /// The leading bytes of its first digest.
+    /// Returns the prefix of the first digest.
     pub fn fence_key(&self) -> u64 {
         self.blocks[0].0
     }
 
-    /// All its pages.
+    /// Iterates over all pages of the partition.
     pub fn pages(&self) -> impl Iterator<Item = PageId> {
         self.blocks.iter().map(|(_, page)| *page).chain([self.filter_page])
     }
@@ -79,23 +79,24 @@ impl Partition {
             return Ok(None);
         }
         let end = self.blocks.partition_point(|(first, _)| *first <= digest.prefix_u64());
-        search_equal_prefixes(end, |at| self.blocks[at].0, digest, |at| pages.find(self.blocks[at].1, digest))
+        let find_in_block = |index: usize| pages.find(self.blocks[index].1, digest);
+        search_equal_prefixes(end, |index| self.blocks[index].0, digest, find_in_block)
     }
 }
 
-/// Asks those of the first `end` parts that may hold a digest, by their places: nearly always one, the last, which does
-/// not begin behind it. But parts may begin and end with the same bytes.
+/// Searches the blocks or partitions before `end` for `digest`, from the last one back. This is nearly always one,
+/// but a digest may also be in an earlier one if the later ones start with its prefix.
 fn search_equal_prefixes<T>(
     end: usize,
-    first: impl Fn(usize) -> u64,
+    first_prefix: impl Fn(usize) -> u64,
     digest: &Digest,
     find: impl Fn(usize) -> Result<Option<T>, IndexError>,
 ) -> Result<Option<T>, IndexError> {
-    for at in (0..end).rev() {
-        if let Some(found) = find(at)? {
+    for index in (0..end).rev() {
+        if let Some(found) = find(index)? {
             return Ok(Some(found));
         }
-        if first(at) < digest.prefix_u64() {
+        if first_prefix(index) < digest.prefix_u64() {
             break;
         }
     }
@@ -103,19 +104,19 @@ fn search_equal_prefixes<T>(
 }
 
 impl SortedRun {
-    /// A run that was written before.
-    pub fn new(groups: Vec<Arc<Partition>>, from: u64, entries: usize) -> Self {
-        let firsts = groups.iter().map(|group| group.fence_key()).collect();
-        Self { partitions: groups, fence_keys: firsts, lower_bound: from, entry_count: entries }
+    /// Creates a run from partitions that were written before.
+    pub fn new(partitions: Vec<Arc<Partition>>, lower_bound: u64, entry_count: usize) -> Self {
+        let fence_keys = partitions.iter().map(|partition| partition.fence_key()).collect();
+        Self { partitions, fence_keys, lower_bound, entry_count }
     }
 
-    /// What the run says of a digest, if anything.
+    /// Returns the slot of `digest`, or `None` if the run has no entry for it.
     pub fn find(&self, digest: &Digest, pages: &PageStore) -> Result<Option<Slot>, IndexError> {
         let end = self.fence_keys.partition_point(|first| *first <= digest.prefix_u64());
         self.find_in_partitions(end, digest, pages)
     }
 
-    /// The same of many in their order, where nothing was found yet.
+    /// Looks up sorted digests and sets the elements of `found` that are `None` and have an entry in the run.
     pub fn find_all(
         &self,
         digests: &[Digest],
@@ -127,12 +128,12 @@ impl SortedRun {
             end = self.gallop(end, first.prefix_u64());
             let is_before_next =
                 |digest: &Digest| self.fence_keys.get(end).is_none_or(|next| digest.prefix_u64() < *next);
-            let these = start..start + digests[start..].partition_point(is_before_next);
-            start = these.end;
-            let Some(group) = end.checked_sub(1).map(|last| &self.partitions[last]) else { continue };
-            for place in group.candidates(&digests[these.clone()], pages)?.map(|place| these.start + place) {
-                if found[place].is_none() {
-                    found[place] = self.find_in_partitions(end, &digests[place], pages)?;
+            let group = start..start + digests[start..].partition_point(is_before_next);
+            start = group.end;
+            let Some(partition) = end.checked_sub(1).map(|last| &self.partitions[last]) else { continue };
+            for index in partition.candidates(&digests[group.clone()], pages)?.map(|index| group.start + index) {
+                if found[index].is_none() {
+                    found[index] = self.find_in_partitions(end, &digests[index], pages)?;
                 }
             }
         }
@@ -143,58 +144,61 @@ impl SortedRun {
         if digest.prefix_u64() < self.lower_bound {
             return Ok(None);
         }
-        search_equal_prefixes(end, |at| self.fence_keys[at], digest, |at| self.partitions[at].find(digest, pages))
+        let find_in_partition = |index: usize| self.partitions[index].find(digest, pages);
+        search_equal_prefixes(end, |index| self.fence_keys[index], digest, find_in_partition)
     }
 
-    /// How many groups do not begin behind `wanted`, if so many are known not to: nearly always it is not far.
-    fn gallop(&self, known: usize, wanted: u64) -> usize {
+    /// Returns the number of fence keys that are at most `prefix`, by exponential search from `known`, which must not
+    /// exceed the result. The digests of a batch are sorted, so the result is usually close to `known`.
+    fn gallop(&self, known: usize, prefix: u64) -> usize {
         let (mut end, mut step) = (known, 1);
-        while self.fence_keys.get(end + step - 1).is_some_and(|first| *first <= wanted) {
+        while self.fence_keys.get(end + step - 1).is_some_and(|first| *first <= prefix) {
             end += step;
             step *= 2;
         }
-        let rest = &self.fence_keys[end..self.fence_keys.len().min(end + step - 1)];
-        end + rest.partition_point(|first| *first <= wanted)
+        let remaining = &self.fence_keys[end..self.fence_keys.len().min(end + step - 1)];
+        end + remaining.partition_point(|first| *first <= prefix)
     }
 
-    /// Its groups, in order.
+    /// Returns the partitions, sorted.
     pub fn partitions(&self) -> &[Arc<Partition>] {
         &self.partitions
     }
 
-    /// All its pages.
+    /// Iterates over all pages of the run.
     pub fn pages(&self) -> impl Iterator<Item = PageId> {
-        self.partitions.iter().flat_map(|group| group.pages())
+        self.partitions.iter().flat_map(|partition| partition.pages())
     }
 
-    /// Its entries from `digest` on. Blocks are read in passing.
+    /// Iterates over the entries from `digest` on. The blocks are not inserted into the block cache.
     pub fn entries<'a>(
         &'a self,
         digest: Digest,
         pages: &'a PageStore,
     ) -> impl Iterator<Item = Result<IndexEntry, IndexError>> + 'a {
-        let (from, start) = (self.lower_bound, digest.prefix_u64().max(self.lower_bound));
-        // The one before the first that begins at the start, or behind it, may reach beyond the start.
-        let group = self.fence_keys.partition_point(|first| *first < start).saturating_sub(1);
-        let blocks =
-            |group: &Arc<Partition>| group.blocks.partition_point(|(first, _)| *first < start).saturating_sub(1);
-        let passed = self.partitions.get(group).map_or(0, blocks);
-        let blocks =
-            self.partitions[group.min(self.partitions.len())..].iter().flat_map(|group| &group.blocks).skip(passed);
+        let (lower_bound, start) = (self.lower_bound, digest.prefix_u64().max(self.lower_bound));
+        // The last partition that begins before `start` may reach beyond it. The same is true of blocks.
+        let first_partition = self.fence_keys.partition_point(|first| *first < start).saturating_sub(1);
+        let first_block = |partition: &Arc<Partition>| {
+            partition.blocks.partition_point(|(first, _)| *first < start).saturating_sub(1)
+        };
+        let skipped = self.partitions.get(first_partition).map_or(0, first_block);
+        let partitions = &self.partitions[first_partition.min(self.partitions.len())..];
+        let blocks = partitions.iter().flat_map(|partition| &partition.blocks).skip(skipped);
         blocks.flat_map(move |(_, page)| -> Box<dyn Iterator<Item = _> + 'a> {
             match pages.block(*page) {
                 Ok(block) => {
                     let first = block.lower_bound(&digest);
-                    let entries = (first..).map_while(move |at| block.entry(at));
-                    Box::new(entries.filter(move |(digest, _)| digest.prefix_u64() >= from).map(Ok))
+                    let entries = (first..).map_while(move |index| block.entry(index));
+                    Box::new(entries.filter(move |(digest, _)| digest.prefix_u64() >= lower_bound).map(Ok))
                 }
-                Err(damaged) => Box::new(std::iter::once(Err(damaged))),
+                Err(error) => Box::new(std::iter::once(Err(error))),
             }
         })
     }
 
-    /// Appends entries, which go on where it ends, as groups. Stops after `limit` if there are more; answers with the
-    /// leading bytes of the next one then.
+    /// Appends sorted entries that follow the last entry of the run. Stops after at least `limit` entries if more
+    /// follow, and then returns the prefix of the next entry. Entries with equal prefixes are not separated.
     pub fn extend(
         &mut self,
         entries: &mut Peekable<impl Iterator<Item = Result<IndexEntry, IndexError>>>,
@@ -203,13 +207,13 @@ impl SortedRun {
     ) -> Result<Option<u64>, IndexError> {
         let mut written = 0;
         loop {
-            let group = entries.take(PARTITION_ENTRIES).collect::<Result<Vec<_>, _>>()?;
-            let Some((last, _)) = group.last() else { return Ok(None) };
-            let written_group = Partition::write(&group, pages)?;
-            self.fence_keys.push(written_group.fence_key());
-            self.partitions.push(Arc::new(written_group));
-            self.entry_count += group.len();
-            written += group.len();
+            let batch = entries.take(PARTITION_ENTRIES).collect::<Result<Vec<_>, _>>()?;
+            let Some((last, _)) = batch.last() else { return Ok(None) };
+            let partition = Partition::write(&batch, pages)?;
+            self.fence_keys.push(partition.fence_key());
+            self.partitions.push(Arc::new(partition));
+            self.entry_count += batch.len();
+            written += batch.len();
             if let Some(Ok((next, _))) = entries.peek()
                 && written >= limit
                 && next.prefix_u64() != last.prefix_u64()
@@ -219,11 +223,11 @@ impl SortedRun {
         }
     }
 
-    /// Entries below `from` have moved on: answers with the pages that are not needed any more.
-    pub fn truncate_front(&mut self, from: u64) -> Vec<PageId> {
-        self.lower_bound = from;
-        let passed = self.fence_keys.partition_point(|first| *first < from).saturating_sub(1);
-        self.fence_keys.drain(..passed);
-        self.partitions.drain(..passed).flat_map(|group| group.pages().collect::<Vec<_>>()).collect()
+    /// Raises the lower bound to `lower_bound`, removes the partitions below it, and returns their pages.
+    pub fn truncate_front(&mut self, lower_bound: u64) -> Vec<PageId> {
+        self.lower_bound = lower_bound;
+        let merged = self.fence_keys.partition_point(|first| *first < lower_bound).saturating_sub(1);
+        self.fence_keys.drain(..merged);
+        self.partitions.drain(..merged).flat_map(|partition| partition.pages().collect::<Vec<_>>()).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The index as a whole, with what goes on in it at the same time.
+//! Tests of the whole index, with concurrent operations.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::store::log::{RecordKind, SegmentWriter};
 
-/// An index over a log that is written here.
+/// An index over a log to which the test appends records.
 struct IndexFixture {
     dir: TempDir,
     index: Index,
@@ -18,168 +18,169 @@ struct IndexFixture {
 
 impl IndexFixture {
     fn new() -> Self {
-        let (dir, said) = (tempfile::tempdir().unwrap(), Arc::default());
+        let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("log")).unwrap();
         let log = Arc::new(Log::open(&dir.path().join("log"), [7; 16], 1 << 12).unwrap());
-        let heard: Arc<Mutex<Vec<_>>> = Arc::clone(&said);
-        let notes: EventSink = Arc::new(move |note| {
-            if let StoreEvent::Message(text) = note {
-                heard.lock().unwrap().push(text);
+        let reported: Arc<Mutex<Vec<_>>> = Arc::default();
+        let sink = Arc::clone(&reported);
+        let events: EventSink = Arc::new(move |event| {
+            if let StoreEvent::Message(text) = event {
+                sink.lock().unwrap().push(text);
             }
         });
-        let (index, tail) = Index::open(&dir.path().join("index"), 1 << 20, Arc::clone(&log), notes).unwrap();
-        let appender = SegmentWriter::new(log, &tail).unwrap();
-        Self { dir, index, writer: appender, reported: said }
+        let (index, log_end) = Index::open(&dir.path().join("index"), 1 << 20, Arc::clone(&log), events).unwrap();
+        let writer = SegmentWriter::new(log, &log_end).unwrap();
+        Self { dir, index, writer, reported }
     }
 
-    /// Appends a message.
-    fn append_message(appender: &mut SegmentWriter, message: &[u8]) -> (IndexEntry, LogPosition) {
+    fn append_message(writer: &mut SegmentWriter, message: &[u8]) -> (IndexEntry, LogPosition) {
         let digest = Digest::compute(message);
-        ((digest, Some(appender.append_one(RecordKind::Message, digest, message))), appender.end())
+        ((digest, Some(writer.append_one(RecordKind::Message, digest, message))), writer.end())
     }
 
-    /// Appends a removal.
-    fn append_tombstone(appender: &mut SegmentWriter, digest: Digest) -> (IndexEntry, LogPosition) {
-        ((digest, Some(appender.append_one(RecordKind::Tombstone, digest, &[]))), appender.end())
+    fn append_tombstone(writer: &mut SegmentWriter, digest: Digest) -> (IndexEntry, LogPosition) {
+        ((digest, Some(writer.append_one(RecordKind::Tombstone, digest, &[]))), writer.end())
     }
 
-    /// What was said but for the reason that `rebuild` gives.
+    /// Returns the reported messages, except those of [`Index::rebuild`].
     fn reported_messages(&self) -> Vec<String> {
-        let said = self.reported.lock().unwrap();
-        said.iter().filter(|text| !text.ends_with("it does not fit it")).cloned().collect()
+        let reported = self.reported.lock().unwrap();
+        reported.iter().filter(|text| !text.ends_with("the index does not match the log")).cloned().collect()
     }
 }
 
-/// One thread puts messages, while others make the index anew, flush and measure it.
+/// One thread puts messages, while others rebuild, flush and measure the index.
 #[test]
 fn rebuilding_during_puts_keeps_every_message_and_leaks_no_files() {
     const MESSAGES: u32 = 3000;
-    let mut scene = IndexFixture::new();
-    let (index, log, appender) = (&scene.index, &scene.index.opener.log, &mut scene.writer);
-    let (is_over, failed) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-    let again_and_again = |act: fn(&Index) -> Result<(), String>| {
-        while !is_over.load(Ordering::Relaxed) {
-            failed.lock().unwrap().extend(act(index).err());
+    let mut fixture = IndexFixture::new();
+    let (index, log, writer) = (&fixture.index, &fixture.index.opener.log, &mut fixture.writer);
+    let (done, failures) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let repeat_until_done = |operation: fn(&Index) -> Result<(), String>| {
+        while !done.load(Ordering::Relaxed) {
+            failures.lock().unwrap().extend(operation(index).err());
         }
     };
     thread::scope(|scope| {
-        let filled = scope.spawn(|| index.run());
-        scope.spawn(|| again_and_again(|index| index.rebuild().map_err(|error| error.to_string())));
-        scope.spawn(|| again_and_again(|index| index.disk_usage().map(drop).map_err(|error| error.to_string())));
-        let flushed = scope.spawn(|| {
-            again_and_again(|index| {
+        let index_thread = scope.spawn(|| index.run());
+        scope.spawn(|| repeat_until_done(|index| index.rebuild().map_err(|error| error.to_string())));
+        scope.spawn(|| repeat_until_done(|index| index.disk_usage().map(drop).map_err(|error| error.to_string())));
+        let flush_thread = scope.spawn(|| {
+            repeat_until_done(|index| {
                 index.flush();
                 Ok(())
             });
         });
         for number in 0..MESSAGES {
-            let (entry, end) = IndexFixture::append_message(appender, &number.to_le_bytes());
+            let (entry, end) = IndexFixture::append_message(writer, &number.to_le_bytes());
             index.add([entry].into_iter(), end, 1);
             log.set_durable_end(end);
         }
-        is_over.store(true, Ordering::Relaxed);
-        flushed.join().unwrap();
+        done.store(true, Ordering::Relaxed);
+        flush_thread.join().unwrap();
         index.write_buffer.wait_drained();
         index.close();
-        filled.join().unwrap();
+        index_thread.join().unwrap();
     });
-    assert_eq!(failed.into_inner().unwrap(), Vec::<String>::new());
+    assert_eq!(failures.into_inner().unwrap(), Vec::<String>::new());
     assert!((0..MESSAGES).all(|number| index.get(&Digest::compute(&number.to_le_bytes())).unwrap().is_some()));
     assert_eq!(index.cached_totals().messages, u64::from(MESSAGES));
     assert_eq!(*index.message_count.lock().unwrap(), u64::from(MESSAGES));
-    assert_eq!(scene.reported_messages(), Vec::<String>::new());
-    assert!(!scene.reported.lock().unwrap().is_empty(), "it was made anew");
-    let IndexFixture { dir, index, .. } = scene;
+    assert_eq!(fixture.reported_messages(), Vec::<String>::new());
+    assert!(!fixture.reported.lock().unwrap().is_empty(), "the index was never rebuilt");
+    let IndexFixture { dir, index, .. } = fixture;
     drop(index);
-    let open = std::fs::read_dir("/proc/self/fd").unwrap();
-    let open = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    let left: Vec<_> = open.filter(|path| path.starts_with(dir.path())).collect();
-    assert!(!left.iter().any(|path| path.to_string_lossy().contains("index")), "{left:?}");
+    let open_files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open_files = open_files.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let leaked: Vec<_> = open_files.filter(|path| path.starts_with(dir.path())).collect();
+    assert!(!leaked.iter().any(|path| path.to_string_lossy().contains("index")), "{leaked:?}");
 }
 
 #[test]
 fn a_lookup_succeeds_however_often_the_index_is_rebuilt_concurrently() {
-    let scene = IndexFixture::new();
-    let asked = Mutex::new(0);
-    let answer = scene.index.with_lsm(|_| {
-        let mut asked = asked.lock().unwrap();
-        *asked += 1;
-        if *asked > 5 {
-            return Ok(*asked);
+    let fixture = IndexFixture::new();
+    let calls = Mutex::new(0);
+    let result = fixture.index.with_lsm(|_| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        if *calls > 5 {
+            return Ok(*calls);
         }
-        scene.index.rebuild().unwrap();
+        fixture.index.rebuild().unwrap();
         Err(IndexError::retired())
     });
-    assert_eq!(answer.unwrap(), 6);
-    assert!(scene.index.with_lsm(|_| Err::<(), _>(IndexError::new("it fails"))).is_err());
+    assert_eq!(result.unwrap(), 6);
+    assert!(fixture.index.with_lsm(|_| Err::<(), _>(IndexError::new("every call fails"))).is_err());
 }
 
 #[test]
 fn a_lost_segment_is_reported_missing_but_a_compacted_one_is_not() {
-    let mut scene = IndexFixture::new();
-    let (index, log) = (&scene.index, &scene.index.opener.log);
-    // With the segment goes the removal, too, which has nothing left to remove: but the index learns that only later.
-    let (removal, end) = IndexFixture::append_tombstone(&mut scene.writer, Digest::compute(b"removed"));
-    index.insert(&[removal], end);
+    let mut fixture = IndexFixture::new();
+    let (index, log) = (&fixture.index, &fixture.index.opener.log);
+    // The first segment also has a tombstone, to which the index points until the rebuild.
+    let (tombstone, end) = IndexFixture::append_tombstone(&mut fixture.writer, Digest::compute(b"removed"));
+    index.insert(&[tombstone], end);
     for message in [[1; 3000], [2; 3000]] {
-        let (entry, end) = IndexFixture::append_message(&mut scene.writer, &message);
+        let (entry, end) = IndexFixture::append_message(&mut fixture.writer, &message);
         log.set_durable_end(end);
         index.insert(&[entry], end);
         index.flush();
     }
-    let (moved, end) = IndexFixture::append_message(&mut scene.writer, &[1; 3000]);
+    let (relocated, end) = IndexFixture::append_message(&mut fixture.writer, &[1; 3000]);
     log.set_durable_end(end);
-    index.insert(&[moved], end);
+    index.insert(&[relocated], end);
     log.delete_segment(1).unwrap();
     index.rebuild().unwrap();
-    assert_eq!((index.cached_totals().messages, scene.reported_messages()), (2, Vec::new()));
+    assert_eq!((index.cached_totals().messages, fixture.reported_messages()), (2, Vec::new()));
     log.delete_segment(2).unwrap();
     index.rebuild().unwrap();
-    let said = "00000002.log is missing in the log, and what stood there with it";
-    assert_eq!((index.cached_totals().messages, scene.reported_messages()), (1, vec![said.to_owned()]));
+    let expected = "missing log segment: 00000002.log; its messages are lost";
+    assert_eq!((index.cached_totals().messages, fixture.reported_messages()), (1, vec![expected.to_owned()]));
 }
 
 #[test]
 fn a_batch_lookup_returns_locations_in_request_order() {
-    let mut scene = IndexFixture::new();
-    let index = &scene.index;
-    let mut asked = vec![Digest::compute(b"absent")];
+    let mut fixture = IndexFixture::new();
+    let index = &fixture.index;
+    let mut digests = vec![Digest::compute(b"absent")];
     for number in 0..9_u8 {
-        let (entry, end) = IndexFixture::append_message(&mut scene.writer, &[number]);
+        let (entry, end) = IndexFixture::append_message(&mut fixture.writer, &[number]);
         match number % 3 {
             0 => index.add([entry].into_iter(), end, 1),
             _ => index.insert(&[entry], end),
         }
-        asked.push(entry.0);
+        digests.push(entry.0);
         if number == 4 {
             index.flush();
         }
     }
-    let (removal, end) = IndexFixture::append_tombstone(&mut scene.writer, asked[2]);
-    index.insert(&[removal], end);
-    asked.push(asked[1]);
-    let one_by_one: Vec<_> = asked.iter().map(|digest| index.get(digest).unwrap()).collect();
-    assert_eq!(one_by_one.iter().filter(|found| found.is_none()).count(), 2);
-    assert_eq!(index.get_all(&asked).unwrap(), one_by_one);
+    let (tombstone, end) = IndexFixture::append_tombstone(&mut fixture.writer, digests[2]);
+    index.insert(&[tombstone], end);
+    digests.push(digests[1]);
+    let one_by_one: Vec<_> = digests.iter().map(|digest| index.get(digest).unwrap()).collect();
+    assert_eq!(one_by_one.iter().filter(|location| location.is_none()).count(), 2);
+    assert_eq!(index.get_all(&digests).unwrap(), one_by_one);
 }
 
 #[test]
 fn entries_added_while_a_rebuild_fails_are_found_after_it_succeeds() {
-    let mut scene = IndexFixture::new();
-    let (index, log) = (&scene.index, &scene.index.opener.log);
-    let in_the_way = scene.dir.path().join("index.damaged");
-    std::fs::write(&in_the_way, "no directory").unwrap();
+    let mut fixture = IndexFixture::new();
+    let (index, log) = (&fixture.index, &fixture.index.opener.log);
+    // A file in place of a directory lets the rebuild fail.
+    let obstacle = fixture.dir.path().join("index.damaged");
+    std::fs::write(&obstacle, "not a directory").unwrap();
     assert!(index.rebuild().is_err());
-    let ((digest, position), end) = IndexFixture::append_message(&mut scene.writer, b"foo");
+    let ((digest, slot), end) = IndexFixture::append_message(&mut fixture.writer, b"foo");
     log.set_durable_end(end);
-    index.insert(&[(digest, position)], end);
-    assert!(scene.reported_messages()[1].starts_with("the index cannot be kept"), "{:?}", scene.reported_messages());
-    // To say that it is absent would be wrong.
+    index.insert(&[(digest, slot)], end);
+    let reported = fixture.reported_messages();
+    assert!(reported[1].starts_with("cannot update the index"), "{reported:?}");
+    // The message is stored, so a lookup must fail instead of reporting it absent.
     assert!(index.get(&digest).is_err() && index.get_all(&[digest]).is_err());
-    std::fs::remove_file(&in_the_way).unwrap();
-    assert_eq!(index.get(&digest).unwrap(), position);
+    std::fs::remove_file(&obstacle).unwrap();
+    assert_eq!(index.get(&digest).unwrap(), slot);
     assert_eq!(index.cached_totals().messages, 1);
-    // How many messages there are with those to come is not known well enough to be sealed.
+    // The number of messages is too uncertain for a checkpoint without a flush.
     index.flush();
     assert!(!index.can_defer_flush());
 }

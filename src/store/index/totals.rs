@@ -1,37 +1,38 @@
-//! The sentinel: how far into the log the index is complete, and what it counts up to there.
+//! Totals: the position in the log up to which the index is complete, and counts of its entries.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::block::Slot;
 use crate::store::log::{LogPosition, RecordLocation};
 
-/// The index is complete up to a point of the log, with these totals.
+/// Counts of the entries of an index, and the position in the log up to which it is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// All that stands in the log before this is in the index.
+    /// Position in the log: all records before it are in the index.
     pub position: LogPosition,
-    /// How many messages.
+    /// Number of messages.
     pub messages: u64,
-    /// The sum of their lengths.
+    /// Sum of the message lengths in bytes.
     pub bytes: u64,
-    /// When the newest was stored, in seconds since 1970; 0 for none.
+    /// Time at which the newest message was stored, in seconds since 1970; 0 if there is none.
     pub newest_time: u32,
-    /// How many bytes of each segment are needed: records that the index points to. A segment with none is not there.
+    /// Bytes of live records, to which the index points, by segment number. Segments without live bytes are absent.
     pub live_bytes: BTreeMap<u32, u64>,
 }
 
-/// What stands before the segments.
+/// Length in bytes of the encoded totals without the segments.
 const FIXED_LEN: usize = 36;
-/// A segment and its bytes.
+/// Length in bytes of an encoded segment number with its live bytes.
 const SEGMENT_ENTRY_LEN: usize = 12;
 
 impl Totals {
-    /// Of an empty index.
+    /// Totals of an empty index.
     pub const EMPTY: Self =
         Self { position: LogPosition::START, messages: 0, bytes: 0, newest_time: 0, live_bytes: BTreeMap::new() };
 
-    /// As it is stored.
+    /// Encodes the totals for the manifest.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED_LEN + SEGMENT_ENTRY_LEN * self.live_bytes.len());
         for number in [self.position.offset, self.messages, self.bytes] {
@@ -48,20 +49,20 @@ impl Totals {
         bytes
     }
 
-    /// Reads what [`Totals::encode`] wrote.
+    /// Decodes totals that [`Totals::encode`] encoded. Returns `None` if they are invalid.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (fixed, each) = bytes.split_at_checked(FIXED_LEN)?;
-        let [offset, messages, stored] = [0, 8, 16].map(|at| read_u64(fixed, at));
-        let [segment, newest, count] = [24, 28, 32].map(|at| read_u32(fixed, at));
-        let live: BTreeMap<_, _> =
-            each.chunks_exact(SEGMENT_ENTRY_LEN).map(|one| (read_u32(one, 0), read_u64(one, 4))).collect();
-        let is_whole = each.len() % SEGMENT_ENTRY_LEN == 0 && u32::try_from(live.len()) == Ok(count);
-        let point = LogPosition { segment, offset };
-        is_whole.then_some(Self { position: point, messages, bytes: stored, newest_time: newest, live_bytes: live })
+        let (fixed, segments) = bytes.split_at_checked(FIXED_LEN)?;
+        let [offset, messages, bytes] = [0, 8, 16].map(|offset| read_u64(fixed, offset));
+        let [segment, newest_time, count] = [24, 28, 32].map(|offset| read_u32(fixed, offset));
+        let entries = segments.chunks_exact(SEGMENT_ENTRY_LEN);
+        let live_bytes: BTreeMap<_, _> = entries.map(|entry| (read_u32(entry, 0), read_u64(entry, 4))).collect();
+        let is_valid = segments.len() % SEGMENT_ENTRY_LEN == 0 && u32::try_from(live_bytes.len()) == Ok(count);
+        let position = LogPosition { segment, offset };
+        is_valid.then_some(Self { position, messages, bytes, newest_time, live_bytes })
     }
 }
 
-/// What entries change in all.
+/// Change of the totals by a batch of entries.
 #[derive(Debug, Default)]
 pub struct TotalsDelta {
     messages: i64,
@@ -71,42 +72,42 @@ pub struct TotalsDelta {
 }
 
 impl TotalsDelta {
-    /// Counts that a digest's last record stood at one place and now stands at another.
-    pub fn replace(&mut self, before: Option<RecordLocation>, after: Option<RecordLocation>) {
-        for (position, sign) in [(before, -1), (after, 1)] {
-            let Some(position) = position else { continue };
-            *self.live_bytes.entry(position.segment).or_default() +=
-                sign * i64::try_from(position.record_len()).unwrap_or(0);
-            if position.is_message() {
+    /// Counts the replacement of a digest's slot `before` by `after`.
+    pub fn replace(&mut self, before: Slot, after: Slot) {
+        for (slot, sign) in [(before, -1), (after, 1)] {
+            let Some(location) = slot else { continue };
+            *self.live_bytes.entry(location.segment).or_default() +=
+                sign * i64::try_from(location.record_len()).unwrap_or(0);
+            if location.is_message() {
                 self.messages += sign;
-                self.bytes += sign * i64::from(position.message_len);
+                self.bytes += sign * i64::from(location.message_len);
             }
         }
         self.newest_time =
             after.filter(RecordLocation::is_message).map_or(self.newest_time, |after| self.newest_time.max(after.time));
     }
 
-    /// Makes the change in the totals.
-    pub fn apply(self, mark: &mut Totals) {
-        mark.messages = mark.messages.saturating_add_signed(self.messages);
-        mark.bytes = mark.bytes.saturating_add_signed(self.bytes);
-        mark.newest_time = mark.newest_time.max(self.newest_time);
-        for (segment, size) in self.live_bytes {
-            let live = mark.live_bytes.entry(segment).or_default();
-            *live = live.saturating_add_signed(size);
+    /// Applies the change to `totals`.
+    pub fn apply(self, totals: &mut Totals) {
+        totals.messages = totals.messages.saturating_add_signed(self.messages);
+        totals.bytes = totals.bytes.saturating_add_signed(self.bytes);
+        totals.newest_time = totals.newest_time.max(self.newest_time);
+        for (segment, change) in self.live_bytes {
+            let live = totals.live_bytes.entry(segment).or_default();
+            *live = live.saturating_add_signed(change);
         }
-        mark.live_bytes.retain(|_, live| *live > 0);
+        totals.live_bytes.retain(|_, live| *live > 0);
     }
 }
 
-/// The number of 32 bits at a place.
-pub fn read_u32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+/// Reads a little-endian number at `offset`. Panics if there are too few bytes.
+pub fn read_u32(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
 }
 
-/// The number of 64 bits at a place.
-pub fn read_u64(bytes: &[u8], at: usize) -> u64 {
-    u64::from(read_u32(bytes, at)) | u64::from(read_u32(bytes, at + 4)) << 32
+/// Reads a little-endian number at `offset`. Panics if there are too few bytes.
+pub fn read_u64(bytes: &[u8], offset: usize) -> u64 {
+    u64::from(read_u32(bytes, offset)) | u64::from(read_u32(bytes, offset + 4)) << 32
 }
 
 #[cfg(test)]
@@ -115,11 +116,11 @@ mod tests {
 
     #[test]
     fn totals_round_trip_and_truncated_bytes_decode_to_none() {
-        let point = LogPosition { segment: 7, offset: 1 << 40 };
-        let live = BTreeMap::from([(1, 5), (7, 1 << 33)]);
-        let mark = Totals { position: point, messages: 3, bytes: 1 << 50, newest_time: 9, live_bytes: live };
-        let bytes = mark.encode();
-        assert_eq!(Totals::decode(&bytes), Some(mark));
+        let position = LogPosition { segment: 7, offset: 1 << 40 };
+        let live_bytes = BTreeMap::from([(1, 5), (7, 1 << 33)]);
+        let totals = Totals { position, messages: 3, bytes: 1 << 50, newest_time: 9, live_bytes };
+        let bytes = totals.encode();
+        assert_eq!(Totals::decode(&bytes), Some(totals));
         assert_eq!(Totals::decode(&Totals::EMPTY.encode()), Some(Totals::EMPTY));
         for end in 0..bytes.len() {
             assert_eq!(Totals::decode(&bytes[..end]), None, "{end}");

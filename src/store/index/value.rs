@@ -1,17 +1,18 @@
-//! The form of a value in the tree: compressed, if that makes it less, and of a length that does sled no harm.
+//! The encoding of sled values: compressed if that makes a value smaller, and padded so that no leaf gets the length
+//! that sled corrupts.
 
 use super::sled_store::IndexError;
 use crate::store::log;
 
-/// How hard values are compressed, as a level of zstd. They are mostly digests, which do not shrink, however long that
-/// is tried; below 0, it looks for what is repeated and for nothing else.
+/// zstd level for values. Values are mostly digests, which do not shrink at any level. A negative level only replaces
+/// repeated sequences, which is fast.
 const VALUE_COMPRESSION_LEVEL: i32 = -3;
-/// Values are multiples of this, with less than 249 bytes beside them in a leaf. sled spoils a leaf of 65,529 bytes,
-/// which is a multiple and 249: its last byte and its length share a place in the file.
+/// Alignment of values in bytes. sled corrupts a leaf of 65,529 bytes, because the leaf's last byte and its length
+/// overlap in the file. 65,529 is a multiple of 256 plus 249, and a leaf has fewer than 249 bytes beside its values.
 const VALUE_ALIGN: usize = 1 << 8;
 
-/// Bytes as a value: as they are or compressed, zeros, then how many there are before those, and whether they are
-/// compressed. Nothing stays nothing.
+/// Encodes `bytes` as a value: the content, zeros, the length of the content, and a byte that is 1 if the content is
+/// compressed. Empty input gives an empty value.
 pub fn pack(bytes: &[u8]) -> Vec<u8> {
     if bytes.is_empty() {
         return Vec::new();
@@ -19,27 +20,27 @@ pub fn pack(bytes: &[u8]) -> Vec<u8> {
     let compressed = log::compress(bytes, VALUE_COMPRESSION_LEVEL);
     let is_compressed = compressed.is_some();
     let mut value = compressed.unwrap_or_else(|| bytes.to_vec());
-    let length = u32::try_from(value.len()).expect("a page is short");
-    let end = [length.to_le_bytes().as_slice(), &[u8::from(is_compressed)]].concat();
-    value.resize((value.len() + end.len()).next_multiple_of(VALUE_ALIGN) - end.len(), 0);
-    value.extend(end);
+    let length = u32::try_from(value.len()).expect("a page is shorter than 4 GiB");
+    let trailer = [length.to_le_bytes().as_slice(), &[u8::from(is_compressed)]].concat();
+    value.resize((value.len() + trailer.len()).next_multiple_of(VALUE_ALIGN) - trailer.len(), 0);
+    value.extend(trailer);
     value
 }
 
-/// The bytes of what [`pack`] made.
+/// Decodes a value that [`pack`] encoded.
 pub fn unpack(value: &[u8]) -> Result<Vec<u8>, IndexError> {
     if value.is_empty() {
         return Ok(Vec::new());
     }
-    let unpacked = || {
-        let (rest, [length @ .., is_compressed]) = value.split_last_chunk::<5>()?;
-        let bytes = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-        if *is_compressed == 0 { Some(bytes.to_vec()) } else { log::decompress(bytes) }
+    let decode = || {
+        let (padded, [length @ .., is_compressed]) = value.split_last_chunk::<5>()?;
+        let content = padded.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        if *is_compressed == 0 { Some(content.to_vec()) } else { log::decompress(content) }
     };
-    unpacked().ok_or_else(|| IndexError::new("it holds a value of another form"))
+    decode().ok_or_else(|| IndexError::new("invalid encoding of a value"))
 }
 
-/// Bytes that do not shrink.
+/// Returns pseudorandom bytes, which do not compress.
 #[cfg(test)]
 pub fn incompressible_bytes(length: usize, mut seed: u64) -> Vec<u8> {
     let mut next = || {

@@ -1,5 +1,5 @@
-//! What is durable in the log but not yet in the table, so that the table is never waited for by a commit.
-//! A digest is findable here from before its put is acknowledged until the table has it.
+//! The write buffer: entries that are committed in the log and not yet in the LSM tree, so that no commit waits for the
+//! tree. An entry can be found here from before its change is acknowledged until the tree has it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
@@ -10,25 +10,25 @@ use super::block::{IndexEntry, Slot};
 use crate::digest::Digest;
 use crate::store::log::LogPosition;
 
-/// Entries beyond which commits wait for the table to catch up.
+/// Number of entries above which commits wait until the buffer is drained.
 const BACKPRESSURE_LIMIT: usize = 1 << 16;
-/// Entries that the table takes at a time, unless somebody waits for it: the more, the closer together they go.
+/// Number of entries at which the buffer is drained, unless a caller waits for it. Larger batches write fewer pages.
 const DRAIN_BATCH: usize = 1 << 14;
 
-/// Entries on their way into the table; `None` takes a digest out of it.
+/// Entries of the buffer. A slot that is `None` removes the digest from the index.
 pub type EntryMap = Arc<HashMap<Digest, Slot>>;
 
-/// What the thread behind the table has to do next.
+/// Next task of the index thread.
 pub enum Work {
-    /// These go into the table; then it is complete up to this point.
+    /// Insert the entries into the tree, which is then complete up to the position.
     Insert(EntryMap, LogPosition),
-    /// Nothing for a while.
+    /// Nothing was added for the idle time, and the buffer is empty.
     Idle,
-    /// Nothing any more.
+    /// The buffer is closed and empty.
     Closed,
 }
 
-/// Two maps: one that commits fill, one that moves into the table.
+/// Two maps: the active one receives committed entries, the draining one is being inserted into the tree.
 #[derive(Default)]
 pub struct WriteBuffer {
     maps: RwLock<Maps>,
@@ -50,30 +50,35 @@ impl Maps {
 
 #[derive(Default)]
 struct State {
+    /// Number of entries in the active map.
     pending: usize,
-    /// How many times something was added: in all, up to what is moving, and up to what the table has.
+    /// Number of calls of `add`.
     added_seq: u64,
+    /// Value of `added_seq` when the current drain began.
     draining_seq: u64,
+    /// Value of `added_seq` up to which the tree has all entries.
     drained_seq: u64,
+    /// End of the log after the last call of `add`.
     end: Option<LogPosition>,
-    /// Whether somebody waits for the table to have it all.
+    /// Set while a caller waits for the buffer to be drained.
     drain_requested: bool,
     closed: bool,
 }
 
 impl WriteBuffer {
-    /// What the table will have under a digest, if that is on its way.
+    /// Returns the slot of `digest`, or `None` if the buffer has no entry for it.
     pub fn get(&self, digest: &Digest) -> Option<Slot> {
         self.maps.read().expect(LOCK_POISONED).get(digest)
     }
 
-    /// The same of many.
+    /// Returns the slots of all digests, as [`WriteBuffer::get`] does.
     pub fn get_all(&self, digests: &[Digest]) -> Vec<Option<Slot>> {
         let maps = self.maps.read().expect(LOCK_POISONED);
         digests.iter().map(|digest| maps.get(digest)).collect()
     }
 
-    /// Adds what was committed; the log now ends at `end`. Waits while there is too much on the way.
+    /// Adds committed entries, after which the log ends at `end`. Blocks while there are more than [`BACKPRESSURE_LIMIT`]
+    /// entries.
     pub fn add(&self, entries: impl Iterator<Item = IndexEntry>, end: LogPosition) {
         let mut state = self.state();
         {
@@ -89,11 +94,12 @@ impl WriteBuffer {
         }
     }
 
-    /// What is to be done, waiting up to `idle` for enough of it.
+    /// Returns the next task. Blocks for up to `idle` until a drain is due. After [`Work::Insert`], the caller must call
+    /// [`WriteBuffer::finish_drain`].
     pub fn next_work(&self, idle: Duration) -> Work {
         let state = self.state();
-        let nothing = |state: &mut State| state.pending < DRAIN_BATCH && !state.drain_requested && !state.closed;
-        let (mut state, _) = self.changed.wait_timeout_while(state, idle, nothing).expect(LOCK_POISONED);
+        let is_idle = |state: &mut State| state.pending < DRAIN_BATCH && !state.drain_requested && !state.closed;
+        let (mut state, _) = self.changed.wait_timeout_while(state, idle, is_idle).expect(LOCK_POISONED);
         if state.pending == 0 {
             return if state.closed { Work::Closed } else { Work::Idle };
         }
@@ -103,10 +109,10 @@ impl WriteBuffer {
         state.drain_requested = false;
         state.draining_seq = state.added_seq;
         self.changed.notify_all();
-        Work::Insert(maps.draining.clone(), state.end.expect("set with the first entry"))
+        Work::Insert(maps.draining.clone(), state.end.expect("`add` sets the end"))
     }
 
-    /// The tree has what was taken.
+    /// Removes the drained entries, which the tree has now.
     pub fn finish_drain(&self) {
         let mut state = self.state();
         self.maps.write().expect(LOCK_POISONED).draining = EntryMap::default();
@@ -114,7 +120,7 @@ impl WriteBuffer {
         self.changed.notify_all();
     }
 
-    /// Waits until the table has all that was added before this call.
+    /// Blocks until the tree has all entries that were added before this call.
     pub fn wait_drained(&self) {
         let mut state = self.state();
         let target = state.added_seq;
@@ -123,18 +129,19 @@ impl WriteBuffer {
         drop(self.changed.wait_while(state, |state| state.drained_seq < target).expect(LOCK_POISONED));
     }
 
-    /// Whether what waits for the table is [small](is_deferrable).
+    /// Returns whether the active entries are [deferrable](is_deferrable).
     pub fn is_small(&self) -> bool {
         let maps = self.maps.read().expect(LOCK_POISONED);
         is_deferrable(maps.active.values())
     }
 
-    /// Whether [`WriteBuffer::close`] was called.
+    /// Returns whether [`WriteBuffer::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.state().closed
     }
 
-    /// Nothing more is added; [`WriteBuffer::next_work`] says so once all is taken, or at once if the table is to have no more.
+    /// Closes the buffer, to which nothing must be added any more. With `discard`, the entries are not drained: the next
+    /// process replays them from the log.
     pub fn close(&self, discard: bool) {
         let mut state = self.state();
         state.closed = true;
@@ -149,9 +156,10 @@ impl WriteBuffer {
     }
 }
 
-/// Whether entries can be left to the next process: few, and messages. What was removed is to give its space back soon.
-pub fn is_deferrable<'a>(mut positions: impl ExactSizeIterator<Item = &'a Slot>) -> bool {
-    positions.len() <= DEFER_ENTRIES && positions.all(|position| position.is_some_and(|position| position.is_message()))
+/// Returns whether the next process can replay the entries: there are few, and all are messages. Removals are inserted,
+/// so that compaction can give their space back soon.
+pub fn is_deferrable<'a>(mut slots: impl ExactSizeIterator<Item = &'a Slot>) -> bool {
+    slots.len() <= DEFER_ENTRIES && slots.all(|slot| slot.is_some_and(|location| location.is_message()))
 }
 
-const LOCK_POISONED: &str = "nobody panics while holding this";
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";

@@ -1,5 +1,5 @@
-//! Young entries become a run when they are flushed. Runs of about the same size are merged, a step at a time, so that
-//! there are not many and each entry is written again but seldom: a log-structured merge tree (O'Neil et al., 1996).
+//! Flushes and merges. A flush writes the memtable as a sorted run. Runs of similar size are merged step by step, so
+//! that there are few runs and each entry is rewritten rarely (O'Neil et al., "The log-structured merge-tree", 1996).
 
 use std::sync::Arc;
 
@@ -12,165 +12,167 @@ use crate::store::index::sled_store::IndexError;
 use crate::store::index::sorted_run::SortedRun;
 use crate::store::index::totals::Totals;
 
-/// Entries that are merged between two flushes of the tree.
+/// Minimum number of entries that a merge step merges, unless the merge completes earlier.
 const MERGE_STEP: usize = 1 << 16;
-/// So many runs of about the same size are merged. With fewer, each entry is written more often; with more, more runs
-/// are looked into.
+/// Number of runs of one tier that are merged into one. A smaller number means that each entry is rewritten more often,
+/// a larger number that a lookup searches more runs.
 const FAN_IN: usize = 5;
-/// Runs below this are of about the same size.
+/// Upper limit of the smallest tier, in entries per run. The limit of each further tier is four times as large.
 const TIER_BASE: usize = 1 << 16;
-/// What an entry may take on disk.
+/// Upper estimate of an entry's size on disk in bytes.
 const ENTRY_DISK_ESTIMATE: u64 = 64;
-/// So much room is left on the disk by a flush: sled does not survive a full one.
+/// Bytes of disk space that a flush must leave free, because sled does not survive a full disk.
 const MIN_FREE_SPACE: u64 = 16 << 20;
 
 impl LsmTree {
-    /// Makes all entries durable, where there is room for them, and does a step of the merging that comes of it.
+    /// Makes all entries durable, then executes one merge step. Flushes nothing if the disk is too full.
     pub fn flush(&self) -> Result<(), IndexError> {
-        let mut writing = self.writer_state();
+        let mut writer = self.writer_state();
         if self.is_flushed() {
             return Ok(());
         }
-        let Some(written) = self.flush_memtable(&mut writing.manifest)? else { return Ok(()) };
-        // Enough to be done before as many runs have come again, of every size.
-        writing.merge_debt = written * (1 + self.state().runs.list.len() / 2);
-        self.merge_step(&mut writing)
+        let Some(flushed) = self.flush_memtable(&mut writer.manifest)? else { return Ok(()) };
+        // Enough for the merges of all tiers to be complete before their next runs are.
+        writer.merge_debt = flushed * (1 + self.state().runs.list.len() / 2);
+        self.merge_step(&mut writer)
     }
 
-    /// To be called after something was inserted: flushes what is due, or does another step of the merging if that is
-    /// owed. So it goes on beside what is inserted, and nobody has to wait for all of it.
+    /// Flushes if a flush is due; otherwise executes one merge step if there is merge debt. Called after inserts, so
+    /// that no insert waits for a whole merge.
     pub fn maintain(&self) -> Result<(), IndexError> {
         if self.needs_flush() {
             return self.flush();
         }
-        let mut writing = self.writer_state();
-        if writing.merge_debt > 0 { self.merge_step(&mut writing) } else { Ok(()) }
+        let mut writer = self.writer_state();
+        if writer.merge_debt > 0 { self.merge_step(&mut writer) } else { Ok(()) }
     }
 
-    pub(super) fn merge_step(&self, writing: &mut WriterState) -> Result<(), IndexError> {
-        let merged = self.merge(&mut writing.manifest)?;
-        writing.merge_debt = merged.map_or(0, |merged| writing.merge_debt.saturating_sub(merged));
+    pub(super) fn merge_step(&self, writer: &mut WriterState) -> Result<(), IndexError> {
+        let merged = self.merge(&mut writer.manifest)?;
+        writer.merge_debt = merged.map_or(0, |merged| writer.merge_debt.saturating_sub(merged));
         if self.has_disk_space(0)? {
             if self.pages.reclaim()? {
-                let layers = self.state();
-                writing.manifest = manifest::encode(&layers.flushed_totals, self.pages.generation(), &layers.runs);
-                self.pages.store.flush(&writing.manifest, &layers.flushed_totals)?;
+                let state = self.state();
+                writer.manifest = manifest::encode(&state.flushed_totals, self.pages.generation(), &state.runs);
+                self.pages.store.flush(&writer.manifest, &state.flushed_totals)?;
             }
-            self.pages.store.reopen_to_free_memory(&writing.manifest)?;
+            self.pages.store.reopen_to_free_memory(&writer.manifest)?;
         }
         Ok(())
     }
 
-    /// Makes a run of the young entries, with those of small runs before them; answers with how many they were. `None`
-    /// if there is no room.
-    fn flush_memtable(&self, root: &mut Vec<u8>) -> Result<Option<usize>, IndexError> {
-        let layers = self.state();
-        let mark = layers.totals.clone();
-        let mut runs = RunSet::clone(&layers.runs);
-        let small = runs.list.split_off(first_small_run(&runs, layers.memtable.len()));
-        let entries = layers.memtable.len() + small.iter().map(|run| run.entry_count).sum::<usize>();
-        if !self.has_disk_space(entries)? {
+    /// Writes the memtable and the small runs before it as one run. Returns the number of memtable entries, or `None`
+    /// if the disk is too full.
+    fn flush_memtable(&self, manifest: &mut Vec<u8>) -> Result<Option<usize>, IndexError> {
+        let state = self.state();
+        let totals = state.totals.clone();
+        let mut runs = RunSet::clone(&state.runs);
+        let small_runs = runs.list.split_off(first_small_run(&runs, state.memtable.len()));
+        let entry_count = state.memtable.len() + small_runs.iter().map(|run| run.entry_count).sum::<usize>();
+        if !self.has_disk_space(entry_count)? {
             return Ok(None);
         }
-        let young: Vec<_> = layers.memtable.iter().map(|(digest, position)| (*digest, *position)).collect();
-        drop(layers);
+        let memtable: Vec<_> = state.memtable.iter().map(|(digest, slot)| (*digest, *slot)).collect();
+        drop(state);
         let mut run = SortedRun::default();
-        self.write_entries(&mut run, &young, &small, runs.list.is_empty(), usize::MAX)?;
+        self.write_entries(&mut run, &memtable, &small_runs, runs.list.is_empty(), usize::MAX)?;
         runs.list.extend((run.entry_count > 0).then_some(run));
-        self.commit_manifest(root, runs, mark, small.iter().flat_map(SortedRun::pages))?;
-        let old = std::mem::take(&mut self.state.write().expect(LOCK_POISONED).memtable);
-        debug_assert_eq!(old.len(), young.len(), "nobody else inserts");
-        Ok(Some(young.len()))
+        self.commit_manifest(manifest, runs, totals, small_runs.iter().flat_map(SortedRun::pages))?;
+        let flushed = std::mem::take(&mut self.state.write().expect(LOCK_POISONED).memtable);
+        debug_assert_eq!(flushed.len(), memtable.len(), "only the writer inserts");
+        Ok(Some(memtable.len()))
     }
 
-    /// Goes on merging runs for a step; answers with how many entries that were. `None` if nothing is to be merged, or
-    /// there is no room.
-    fn merge(&self, root: &mut Vec<u8>) -> Result<Option<usize>, IndexError> {
-        let layers = self.state();
-        let (mut runs, mark) = (RunSet::clone(&layers.runs), layers.flushed_totals.clone());
-        drop(layers);
-        let Some((written, moving)) = runs.active_merge.or_else(|| pick_merge(&mut runs)) else { return Ok(None) };
+    /// Continues the active merge, or starts one, by one step. Returns the number of merged entries, or `None` if
+    /// there is nothing to merge or the disk is too full.
+    fn merge(&self, manifest: &mut Vec<u8>) -> Result<Option<usize>, IndexError> {
+        let state = self.state();
+        let (mut runs, totals) = (RunSet::clone(&state.runs), state.flushed_totals.clone());
+        drop(state);
+        let Some((output, input_count)) = runs.active_merge.or_else(|| pick_merge(&mut runs)) else { return Ok(None) };
         if !self.has_disk_space(MERGE_STEP)? {
             return Ok(None);
         }
-        let moving = written + 1..=written + moving;
-        let mut run = std::mem::take(&mut runs.list[written]);
+        let inputs = output + 1..=output + input_count;
+        let mut run = std::mem::take(&mut runs.list[output]);
         let before = run.entry_count;
-        let reached = self.write_entries(&mut run, &[], &runs.list[moving.clone()], written == 0, MERGE_STEP)?;
+        let next = self.write_entries(&mut run, &[], &runs.list[inputs.clone()], output == 0, MERGE_STEP)?;
         let merged = run.entry_count - before;
-        runs.list[written] = run;
-        let given_up: Vec<_> = if let Some(from) = reached {
-            runs.list[moving].iter_mut().flat_map(|run| run.truncate_front(from)).collect()
+        runs.list[output] = run;
+        let freed: Vec<_> = if let Some(next) = next {
+            runs.list[inputs].iter_mut().flat_map(|run| run.truncate_front(next)).collect()
         } else {
             runs.active_merge = None;
-            let moved = runs.list[moving.clone()].iter().flat_map(SortedRun::pages).collect();
-            runs.list.drain(moving);
+            let pages = runs.list[inputs.clone()].iter().flat_map(SortedRun::pages).collect();
+            runs.list.drain(inputs);
             runs.list.retain(|run| run.entry_count > 0);
-            moved
+            pages
         };
-        self.commit_manifest(root, runs, mark, given_up.into_iter())?;
+        self.commit_manifest(manifest, runs, totals, freed.into_iter())?;
         Ok(Some(merged))
     }
 
-    /// Writes young entries and those of `runs` to the end of `run`. What only hides older entries is left out if there
-    /// are none.
+    /// Appends the merged entries of a memtable and of `runs` to `run`, as [`SortedRun::extend`] does. If `run` is the
+    /// oldest, entries without a location are dropped, because there is nothing that they hide.
     fn write_entries(
         &self,
         run: &mut SortedRun,
-        young: &[IndexEntry],
+        memtable: &[IndexEntry],
         runs: &[SortedRun],
         is_oldest: bool,
         limit: usize,
     ) -> Result<Option<u64>, IndexError> {
-        let entries = self.iter_merged(young, runs, *Prefix::ALL.range().start());
+        let entries = self.iter_merged(memtable, runs, *Prefix::ALL.range().start());
         let is_needed = |entry: &Result<IndexEntry, _>| !is_oldest || !matches!(entry, Ok((_, None)));
         run.extend(&mut entries.filter(is_needed).peekable(), limit, &self.pages)
     }
 
-    /// Makes durable what was written, and only then lets it be found, and forgets what it replaces.
+    /// Flushes the written pages with a new manifest. Only then makes `runs` visible and frees the replaced pages.
     fn commit_manifest(
         &self,
-        root: &mut Vec<u8>,
+        manifest: &mut Vec<u8>,
         runs: RunSet,
-        mark: Totals,
-        given_up: impl Iterator<Item = PageId>,
+        totals: Totals,
+        replaced: impl Iterator<Item = PageId>,
     ) -> Result<(), IndexError> {
-        *root = manifest::encode(&mark, self.pages.generation(), &runs);
-        self.pages.store.flush(root, &mark)?;
-        let mut layers = self.state.write().expect(LOCK_POISONED);
-        layers.runs = Arc::new(runs);
-        layers.flushed_totals = mark;
-        drop(layers);
-        self.pages.free(given_up);
+        *manifest = manifest::encode(&totals, self.pages.generation(), &runs);
+        self.pages.store.flush(manifest, &totals)?;
+        let mut state = self.state.write().expect(LOCK_POISONED);
+        state.runs = Arc::new(runs);
+        state.flushed_totals = totals;
+        drop(state);
+        self.pages.free(replaced);
         Ok(())
     }
 
-    /// Whether writing so many entries would leave room on the disk.
-    fn has_disk_space(&self, entries: usize) -> Result<bool, IndexError> {
+    /// Returns whether [`MIN_FREE_SPACE`] stays free when `entry_count` entries are written.
+    fn has_disk_space(&self, entry_count: usize) -> Result<bool, IndexError> {
         let stat = rustix::fs::statvfs(&self.dir).map_err(|error| IndexError::from(&error.into()))?;
-        Ok(stat.f_bavail * stat.f_frsize >= entries as u64 * ENTRY_DISK_ESTIMATE + MIN_FREE_SPACE)
+        Ok(stat.f_bavail * stat.f_frsize >= entry_count as u64 * ENTRY_DISK_ESTIMATE + MIN_FREE_SPACE)
     }
 }
 
-/// From which run on they are so small, beside so many young entries, that they are best written again with those.
-fn first_small_run(runs: &RunSet, young: usize) -> usize {
-    let in_use = runs.active_merge.map_or(0, |(written, moving)| written + moving + 1);
-    let (mut first, mut entries) = (runs.list.len(), young);
-    while first > in_use && runs.list[first - 1].entry_count <= MERGE_STEP.min(entries * 4) {
+/// Returns the index of the first run that is rewritten together with a memtable of this length. Runs from this index
+/// on are small in comparison and not part of an active merge.
+fn first_small_run(runs: &RunSet, memtable_len: usize) -> usize {
+    let merging_end = runs.active_merge.map_or(0, |(output, input_count)| output + input_count + 1);
+    let (mut first, mut entry_count) = (runs.list.len(), memtable_len);
+    while first > merging_end && runs.list[first - 1].entry_count <= MERGE_STEP.min(entry_count * 4) {
         first -= 1;
-        entries += runs.list[first].entry_count;
+        entry_count += runs.list[first].entry_count;
     }
     first
 }
 
-/// Decides which runs are merged: the newest below one of the sizes that grow by four, once many come near to it.
+/// Starts a merge of the newest runs if there is a tier with [`FAN_IN`] runs, the smallest such tier first. Inserts an
+/// empty output run before the input runs, and returns its index and their number.
 fn pick_merge(runs: &mut RunSet) -> Option<(usize, usize)> {
     let largest = runs.list.iter().map(|run| run.entry_count).max()?;
-    let sizes = std::iter::successors(Some(TIER_BASE), |size| Some(size * 4)).take_while(|size| size / 4 <= largest);
-    for size in sizes {
-        let first = runs.list.iter().rposition(|run| run.entry_count >= size).map_or(0, |last| last + 1);
-        let near = runs.list[first..].iter().filter(|run| run.entry_count >= size / 4);
-        if near.count() >= FAN_IN {
+    let limits = std::iter::successors(Some(TIER_BASE), |limit| Some(limit * 4));
+    for limit in limits.take_while(|limit| limit / 4 <= largest) {
+        let first = runs.list.iter().rposition(|run| run.entry_count >= limit).map_or(0, |last| last + 1);
+        let in_tier = runs.list[first..].iter().filter(|run| run.entry_count >= limit / 4);
+        if in_tier.count() >= FAN_IN {
             runs.active_merge = Some((first, runs.list.len() - first));
             runs.list.insert(first, SortedRun::default());
             return runs.active_merge;
