@@ -1,5 +1,6 @@
-//! A near store in front of a far one. What is put is acknowledged by the far one; what is got is kept near, and a message
-//! never changes, so what is near is never stale. Only a removal that somebody else asks the far one for is not seen here.
+//! A local store as a cache of a remote store. A put is acknowledged by the remote store, and messages that pass are
+//! cached locally. A message never changes, so a cached message is never stale. A message that another client removes
+//! from the remote store stays in the cache.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,51 +8,53 @@ use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 use crate::store::{EventSink, StoreEvent};
 
-/// How much is fetched ahead at a time, in bytes.
+/// Bytes of messages after which a prefetch stops.
 const PREFETCH_BYTES: usize = 8 << 20;
 
-/// Messages of `far`, kept in `near` as they pass.
+/// A [`MessageStore`] that serves messages of `remote` and caches them in `local`.
 pub struct CachingProxy {
     local: Arc<dyn MessageStore>,
     remote: Arc<dyn MessageStore>,
-    /// Counts the removals: what was under way from `far` while one was carried out is not kept.
+    /// Number of removals. A message that was requested from `remote` before a removal is not cached after it.
     generation: RwLock<u64>,
     events: EventSink,
 }
 
 impl CachingProxy {
-    /// What cannot be kept near is told to `notes`, and served all the same.
-    pub fn new(near: Arc<dyn MessageStore>, far: Arc<dyn MessageStore>, notes: EventSink) -> Self {
-        Self { local: near, remote: far, generation: RwLock::default(), events: notes }
+    /// Creates a cache. A message that cannot be cached is served all the same, and the error is sent to `events`.
+    pub fn new(local: Arc<dyn MessageStore>, remote: Arc<dyn MessageStore>, events: EventSink) -> Self {
+        Self { local, remote, generation: RwLock::default(), events }
     }
 
     fn generation(&self) -> u64 {
         *self.generation.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what came from `far`, unless something was removed since `then`.
-    fn cache_locally(&self, batch: Vec<Vec<u8>>, then: u64) {
-        let now = self.generation.read().unwrap_or_else(PoisonError::into_inner);
-        if *now != then || batch.is_empty() {
+    /// Caches messages of the remote store, unless something was removed since `generation`.
+    fn cache_locally(&self, batch: Vec<Vec<u8>>, generation: u64) {
+        let current = self.generation.read().unwrap_or_else(PoisonError::into_inner);
+        if *current != generation || batch.is_empty() {
             return;
         }
-        if let Err(why) = self.local.put(batch) {
-            (self.events)(StoreEvent::Message(format!("what came from the upstream is not kept: {why}")));
+        if let Err(error) = self.local.put(batch) {
+            (self.events)(StoreEvent::Message(format!(
+                "cannot cache messages locally: {error}; the upstream server still has them"
+            )));
         }
     }
 
     fn fetch(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        let near = self.local.get_one(digest);
-        if let Ok(Some(message)) = near {
+        let cached = self.local.get_one(digest);
+        if let Ok(Some(message)) = cached {
             return Ok(Some(message));
         }
-        let then = self.generation();
-        match (self.remote.get_one(digest)?, near) {
+        let generation = self.generation();
+        match (self.remote.get_one(digest)?, cached) {
             (Some(message), _) => {
-                self.cache_locally(vec![message.clone()], then);
+                self.cache_locally(vec![message.clone()], generation);
                 Ok(Some(message))
             }
-            // It was here once, so that it is nowhere now is no plain absence.
+            // The message was stored once, so its loss is reported as damage and not as absence.
             (None, Err(corrupt @ Error::Corrupt(_))) => Err(corrupt),
             (None, _) => Ok(None),
         }
@@ -60,9 +63,9 @@ impl CachingProxy {
 
 impl MessageStore for CachingProxy {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
-        let then = self.generation();
+        let generation = self.generation();
         let receipts = self.remote.put(batch.clone())?;
-        self.cache_locally(batch, then);
+        self.cache_locally(batch, generation);
         Ok(receipts)
     }
 
@@ -71,25 +74,25 @@ impl MessageStore for CachingProxy {
     }
 
     fn prefetch(&self, digests: &[Digest]) {
-        let Ok(stored) = self.local.has(digests) else { return };
-        let missing: Vec<_> = digests.iter().zip(stored).filter(|(_, has)| !has).map(|(digest, _)| *digest).collect();
-        let then = self.generation();
-        let (mut batch, mut length) = (Vec::new(), 0);
+        let Ok(cached) = self.local.has(digests) else { return };
+        let missing: Vec<_> = digests.iter().zip(cached).filter(|(_, has)| !has).map(|(digest, _)| *digest).collect();
+        let generation = self.generation();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         for message in self.remote.get(&missing) {
             match message {
                 Ok(Some(message)) => {
-                    length += message.len();
+                    bytes += message.len();
                     batch.push(message);
                 }
                 Ok(None) | Err(Error::Corrupt(_)) => {}
-                // Whoever gets the message is told.
+                // The `get` that follows meets the error again and reports it.
                 Err(_) => break,
             }
-            if length > PREFETCH_BYTES {
+            if bytes > PREFETCH_BYTES {
                 break;
             }
         }
-        self.cache_locally(batch, then);
+        self.cache_locally(batch, generation);
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
@@ -97,9 +100,9 @@ impl MessageStore for CachingProxy {
         let missing: Vec<_> =
             digests.iter().zip(&stored).filter(|(_, has)| !**has).map(|(digest, _)| *digest).collect();
         if !missing.is_empty() {
-            let mut far = self.remote.has(&missing)?.into_iter();
+            let mut stored_remotely = self.remote.has(&missing)?.into_iter();
             for has in stored.iter_mut().filter(|has| !**has) {
-                *has = far.next().expect("an answer for each digest");
+                *has = stored_remotely.next().expect("one result for each digest");
             }
         }
         Ok(stored)
@@ -112,14 +115,14 @@ impl MessageStore for CachingProxy {
         }
     }
 
-    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
-        self.remote.list(page)
+    fn list(&self, query: &ListQuery) -> Result<Vec<Entry>, Error> {
+        self.remote.list(query)
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         let removed = self.remote.remove(digests)?;
-        let mut removals = self.generation.write().unwrap_or_else(PoisonError::into_inner);
-        *removals += 1;
+        let mut generation = self.generation.write().unwrap_or_else(PoisonError::into_inner);
+        *generation += 1;
         self.local.remove(digests)?;
         Ok(removed)
     }
@@ -143,54 +146,56 @@ impl MessageStore for CachingProxy {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::testing::MemoryStore;
 
-    fn caching_proxy(near: MemoryStore, far: MemoryStore) -> (CachingProxy, Arc<std::sync::Mutex<Vec<StoreEvent>>>) {
-        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let notes = said.clone();
-        let notes: EventSink = Arc::new(move |note| notes.lock().unwrap().push(note));
-        (CachingProxy::new(Arc::new(near), Arc::new(far), notes), said)
+    fn caching_proxy(local: MemoryStore, remote: MemoryStore) -> (CachingProxy, Arc<Mutex<Vec<StoreEvent>>>) {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let events = received.clone();
+        let events: EventSink = Arc::new(move |event| events.lock().unwrap().push(event));
+        (CachingProxy::new(Arc::new(local), Arc::new(remote), events), received)
     }
 
     fn no_space_error() -> Error {
-        Error::NoSpace("/near".into())
+        Error::NoSpace("/store".into())
     }
 
     #[test]
     fn a_message_fetched_across_a_removal_is_not_cached() {
-        let (messages, _) = caching_proxy(MemoryStore::default(), MemoryStore::default());
+        let (proxy, _) = caching_proxy(MemoryStore::default(), MemoryStore::default());
         let foo = Digest::compute(b"foo");
-        let then = messages.generation();
-        messages.remove(&[foo]).unwrap();
-        messages.cache_locally(vec![b"foo".to_vec()], then);
-        assert_eq!(messages.local.has(&[foo]).unwrap(), [false]);
-        messages.cache_locally(vec![b"foo".to_vec()], messages.generation());
-        assert_eq!(messages.local.has(&[foo]).unwrap(), [true]);
+        let generation = proxy.generation();
+        proxy.remove(&[foo]).unwrap();
+        proxy.cache_locally(vec![b"foo".to_vec()], generation);
+        assert_eq!(proxy.local.has(&[foo]).unwrap(), [false]);
+        proxy.cache_locally(vec![b"foo".to_vec()], proxy.generation());
+        assert_eq!(proxy.local.has(&[foo]).unwrap(), [true]);
     }
 
     #[test]
     fn a_failed_local_write_is_reported_and_the_message_is_served() {
-        let (messages, said) = caching_proxy(MemoryStore::failing(no_space_error()), MemoryStore::default());
-        let receipt = messages.put(vec![b"foo".to_vec()]).unwrap()[0];
-        assert_eq!(messages.get_one(receipt.digest).unwrap().unwrap(), b"foo");
-        assert_eq!(said.lock().unwrap().len(), 2);
-        assert!(messages.remove(&[receipt.digest]).is_err(), "nobody knows whether it is gone near");
+        let (proxy, events) = caching_proxy(MemoryStore::failing(no_space_error()), MemoryStore::default());
+        let receipt = proxy.put(vec![b"foo".to_vec()]).unwrap()[0];
+        assert_eq!(proxy.get_one(receipt.digest).unwrap().unwrap(), b"foo");
+        assert_eq!(events.lock().unwrap().len(), 2);
+        assert!(proxy.remove(&[receipt.digest]).is_err(), "the message may still be cached");
     }
 
     #[test]
     fn a_put_that_the_remote_rejects_is_neither_acknowledged_nor_cached() {
-        let (messages, _) = caching_proxy(MemoryStore::default(), MemoryStore::failing(no_space_error()));
-        assert!(messages.put(vec![b"foo".to_vec()]).is_err());
-        assert_eq!(messages.local.has(&[Digest::compute(b"foo")]).unwrap(), [false]);
-        assert!(messages.get_one(Digest::compute(b"foo")).is_err(), "nobody knows whether it is absent");
+        let (proxy, _) = caching_proxy(MemoryStore::default(), MemoryStore::failing(no_space_error()));
+        assert!(proxy.put(vec![b"foo".to_vec()]).is_err());
+        assert_eq!(proxy.local.has(&[Digest::compute(b"foo")]).unwrap(), [false]);
+        assert!(proxy.get_one(Digest::compute(b"foo")).is_err(), "the remote store may have the message");
     }
 
     #[test]
     fn a_corrupt_local_message_absent_from_the_remote_is_reported() {
-        let near = MemoryStore::default();
-        near.make_corrupt(b"foo");
-        let (messages, _) = caching_proxy(near, MemoryStore::default());
-        assert!(matches!(messages.get_one(Digest::compute(b"foo")), Err(Error::Corrupt(_))));
+        let local = MemoryStore::default();
+        local.make_corrupt(b"foo");
+        let (proxy, _) = caching_proxy(local, MemoryStore::default());
+        assert!(matches!(proxy.get_one(Digest::compute(b"foo")), Err(Error::Corrupt(_))));
     }
 }

@@ -1,4 +1,5 @@
-//! The store: hashes on the way in, re-hashes on the way out, over a [`Backend`] that only keeps bytes.
+//! The store layer. [`HashingStore`] hashes every message that is put, and again every message that is read, so that
+//! the [`Backend`] below it need not be trusted.
 
 pub mod caching;
 pub mod local;
@@ -14,26 +15,28 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 
-/// A plain map from digest to bytes.
+/// A map from digest to bytes.
 pub trait Backend: Send + Sync {
-    /// Stores messages under their digests, durably when this returns. Answers which are new, in order.
+    /// Stores messages under their digests and blocks until they are durable. Returns, for each message in order,
+    /// whether it was written.
     ///
-    /// A digest whose message is stored as it is given is known, and nothing is written for it; one whose stored
-    /// bytes are others is stored afresh.
+    /// A message that is already stored byte for byte is not written again. A corrupt copy is replaced.
     fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error>;
 
-    /// The bytes that are stored under the first of `digests`, as they are: under as many as are cheap to get together
-    /// and fit in memory, at least one. `digests` is not empty.
+    /// Returns the stored bytes of the first digests, without hashing them. `None` is an absent message.
+    ///
+    /// The result has at least one element, and as many as are cheap to read together and fit in memory. `digests` must
+    /// not be empty.
     fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error>;
 
-    /// Whether something is stored under each of the digests, in order.
+    /// Returns, for each digest in order, whether a message is stored under it.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
     /// See [`MessageStore::size`].
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error>;
 
     /// See [`MessageStore::list`].
-    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error>;
+    fn list(&self, query: &ListQuery) -> Result<Vec<Entry>, Error>;
 
     /// See [`MessageStore::remove`].
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
@@ -51,7 +54,7 @@ pub trait Backend: Send + Sync {
     fn health(&self) -> Result<(), Error>;
 }
 
-/// Messages over a backend that is not trusted with the truth.
+/// A [`MessageStore`] that hashes messages over an untrusted backend and limits their length.
 #[derive(Debug)]
 pub struct HashingStore<B> {
     backend: B,
@@ -59,12 +62,12 @@ pub struct HashingStore<B> {
 }
 
 impl<B: Backend> HashingStore<B> {
-    /// Takes messages of up to `max_message` bytes, 4 GiB at the most.
+    /// Creates a store that accepts messages of up to `max_message` bytes, capped at 4 GiB - 1.
     pub fn new(backend: B, max_message: u64) -> Self {
         Self { backend, max_message: max_message.min(u64::from(u32::MAX)) }
     }
 
-    /// The backend alone.
+    /// Returns the backend without the hashing layer.
     pub fn into_backend(self) -> B {
         self.backend
     }
@@ -72,8 +75,8 @@ impl<B: Backend> HashingStore<B> {
 
 impl<B: Backend> MessageStore for HashingStore<B> {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
-        if let Some(long) = batch.iter().find(|message| message.len() as u64 > self.max_message) {
-            return Err(Error::TooLarge { length: long.len() as u64, limit: self.max_message });
+        if let Some(oversized) = batch.iter().find(|message| message.len() as u64 > self.max_message) {
+            return Err(Error::TooLarge { length: oversized.len() as u64, limit: self.max_message });
         }
         let batch: Vec<_> = batch.into_iter().map(|message| (Digest::compute(&message), message)).collect();
         let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
@@ -82,12 +85,12 @@ impl<B: Backend> MessageStore for HashingStore<B> {
     }
 
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a> {
-        let mut ahead = Vec::new().into_iter();
-        Box::new(digests.iter().enumerate().map(move |(at, digest)| {
-            if ahead.len() == 0 {
-                ahead = self.backend.get(&digests[at..])?.into_iter();
+        let mut fetched = Vec::new().into_iter();
+        Box::new(digests.iter().enumerate().map(move |(index, digest)| {
+            if fetched.len() == 0 {
+                fetched = self.backend.get(&digests[index..])?.into_iter();
             }
-            match ahead.next().expect("a backend answers at least once") {
+            match fetched.next().expect("a backend returns at least one result") {
                 Some(bytes) if digest.matches(&bytes) => Ok(Some(bytes)),
                 Some(_) => Err(Error::Corrupt(*digest)),
                 None => Ok(None),
@@ -103,8 +106,8 @@ impl<B: Backend> MessageStore for HashingStore<B> {
         self.backend.size(&digest)
     }
 
-    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
-        self.backend.list(page)
+    fn list(&self, query: &ListQuery) -> Result<Vec<Entry>, Error> {
+        self.backend.list(query)
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
@@ -128,19 +131,19 @@ impl<B: Backend> MessageStore for HashingStore<B> {
     }
 }
 
-/// What a store has to say beside its answers.
+/// Event that a store reports to the user beside the results of its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreEvent {
-    /// A line for the user: what was found, and what was done about it.
+    /// Text line for the user about a problem that the store found or handled.
     Message(String),
-    /// The index is being made from the log: so many bytes of so many are read.
+    /// Progress of replaying the log into the index.
     ReplayProgress {
-        /// Bytes that are read.
+        /// Bytes read so far.
         done: u64,
-        /// Bytes in all.
+        /// Bytes to read in total.
         total: u64,
     },
 }
 
-/// Where notes go.
+/// Callback that receives store events. Any thread may call it.
 pub type EventSink = Arc<dyn Fn(StoreEvent) + Send + Sync>;

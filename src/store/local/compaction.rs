@@ -1,5 +1,6 @@
-//! Compaction gives space back: of a segment that is more than half dead, what is needed is appended again, then its
-//! file is removed. Nothing goes before what takes its place is durable; interrupted anywhere, it just begins again.
+//! Compaction: the live records of a segment are appended to the log again, then the segment file is deleted. A file is
+//! deleted only after the copies are durable, so an interrupted compaction can start again.
+//! See docs/design.md, "Removal and compaction".
 
 mod rewriter;
 
@@ -14,35 +15,35 @@ use crate::store::index::{Index, Totals};
 use crate::store::log::{Log, LogPosition, SEGMENT_HEADER_LEN};
 use rewriter::{CompactionError, compact};
 
-/// Less is not worth a compaction, in bytes, unless that is most of a segment.
+/// Minimum number of dead bytes in a segment that is compacted, unless half the segment size is less.
 const MIN_DEAD_BYTES: u64 = 1 << 20;
-/// After removing something, a store that is closed first finishes what is due, for so long.
+/// Maximum time for compactions while a store is closed in which something was removed.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
-/// How often to look even if nothing was removed: what is stored anew makes the old dead, too.
+/// Interval of checks without a removal. Messages that are stored again leave dead copies, too.
 const POLL_INTERVAL: Duration = Duration::from_secs(3600);
-/// After a failure, it is tried again so much later.
+/// Delay before a failed compaction is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// When to compact.
+/// Decides when a segment is compacted, and which.
 #[derive(Debug, Default)]
 pub struct Compactor {
     state: Mutex<State>,
     changed: Condvar,
-    /// One at a time.
+    /// Held during a compaction, so that one runs at a time.
     running: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Something was removed since the last look.
+    /// Something was removed since the last check.
     requested: bool,
-    /// Something was removed at all.
+    /// Something was removed since the store was opened.
     had_removal: bool,
     closed_at: Option<Instant>,
 }
 
 impl Compactor {
-    /// Something was removed.
+    /// Requests a check after a removal.
     pub fn request(&self) {
         let mut state = self.state();
         state.requested = true;
@@ -50,30 +51,32 @@ impl Compactor {
         self.changed.notify_all();
     }
 
-    /// Ends [`Compactor::run`].
+    /// Makes [`Compactor::run`] return. After a removal, due compactions continue for up to [`CLOSE_GRACE`].
     pub fn close(&self) {
         self.state().closed_at = Some(Instant::now());
         self.changed.notify_all();
     }
 
-    /// Compacts what is due, again and again; for a thread of its own.
-    pub fn run(&self, core: &Shared) {
+    /// Compacts segments until [`Compactor::close`] is called. Runs on a thread of its own.
+    pub fn run(&self, shared: &Shared) {
         let mut damaged = Vec::new();
-        let mut said = false;
+        let mut failure_reported = false;
         loop {
-            let pause = match self.compact_all(core, &mut damaged) {
+            let pause = match self.compact_all(shared, &mut damaged) {
                 Ok(()) => POLL_INTERVAL,
                 Err(error) => {
-                    if !said {
-                        (core.events)(StoreEvent::Message(format!("the log cannot be compacted now: {error}")));
+                    if !failure_reported {
+                        (shared.events)(StoreEvent::Message(format!(
+                            "compaction failed: {error}; it is retried every {} s",
+                            RETRY_INTERVAL.as_secs()
+                        )));
                     }
-                    said = true;
+                    failure_reported = true;
                     RETRY_INTERVAL
                 }
             };
-            let idle = |state: &mut State| !state.requested && state.closed_at.is_none();
-            let waited = self.changed.wait_timeout_while(self.state(), pause, idle);
-            let (mut state, _) = waited.expect(LOCK_POISONED);
+            let is_idle = |state: &mut State| !state.requested && state.closed_at.is_none();
+            let (mut state, _) = self.changed.wait_timeout_while(self.state(), pause, is_idle).expect(LOCK_POISONED);
             if state.closed_at.is_some() && !state.requested {
                 return;
             }
@@ -81,32 +84,35 @@ impl Compactor {
         }
     }
 
-    fn compact_all(&self, core: &Shared, damaged: &mut Vec<u32>) -> Result<(), Error> {
-        while let Some(number) = self.pick_segment(core, damaged)? {
-            let stop = || {
+    fn compact_all(&self, shared: &Shared, damaged: &mut Vec<u32>) -> Result<(), Error> {
+        while let Some(number) = self.pick_segment(shared, damaged)? {
+            let must_stop = || {
                 let state = self.state();
                 state.closed_at.is_some_and(|closed| !state.had_removal || closed.elapsed() > CLOSE_GRACE)
             };
-            match compact(core, number, false, &stop) {
+            match compact(shared, number, false, &must_stop) {
                 Ok(()) => {}
-                Err(CompactionError::Closed) => return Ok(()),
+                Err(CompactionError::Stopped) => return Ok(()),
                 Err(CompactionError::Failed(error)) => return Err(error),
                 Err(CompactionError::Damaged) => {
                     damaged.push(number);
-                    let text = format!("segment {number} is damaged and is not compacted; `verify --repair` mends it");
-                    (core.events)(StoreEvent::Message(text));
+                    (shared.events)(StoreEvent::Message(format!(
+                        "segment {number} was not compacted: it is damaged; run `sha-api verify --repair`"
+                    )));
                 }
             }
         }
         Ok(())
     }
 
-    /// The segment that is due. Where nothing was removed, the tree is not made to take what is new only to find none.
-    fn pick_segment(&self, core: &Shared, damaged: &[u32]) -> Result<Option<u32>, Error> {
-        if !self.state().had_removal && most_garbage(core, damaged, Index::cached_totals)?.is_none() {
+    /// Returns the segment to compact next.
+    fn pick_segment(&self, shared: &Shared, damaged: &[u32]) -> Result<Option<u32>, Error> {
+        // Without a removal there is rarely a segment to compact, and the index need not drain its write buffer for
+        // that.
+        if !self.state().had_removal && most_garbage(shared, damaged, Index::cached_totals)?.is_none() {
             return Ok(None);
         }
-        most_garbage(core, damaged, Index::wait_totals)
+        most_garbage(shared, damaged, Index::wait_totals)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,15 +120,15 @@ impl Compactor {
     }
 }
 
-/// Empties a segment whatever there is in it, and keeps what is no record in quarantine.
-pub fn evacuate(core: &Shared, number: u32) -> Result<(), Error> {
-    match compact(core, number, true, &|| false) {
+/// Compacts a segment regardless of its dead bytes, and copies its damaged bytes to quarantine.
+pub fn evacuate(shared: &Shared, number: u32) -> Result<(), Error> {
+    match compact(shared, number, true, &|| false) {
         Err(CompactionError::Failed(error)) => Err(error),
-        Ok(()) | Err(CompactionError::Closed | CompactionError::Damaged) => Ok(()),
+        Ok(()) | Err(CompactionError::Stopped | CompactionError::Damaged) => Ok(()),
     }
 }
 
-/// What there is in all, and how many bytes of the log nothing points to any more.
+/// Returns the totals of the index, and the number of dead bytes in the log: those that the index does not point to.
 pub fn garbage(log: &Log, index: &Index) -> io::Result<(Totals, u64)> {
     let (end, totals) = (log.durable_end(), index.wait_totals());
     let garbage = log
@@ -133,33 +139,33 @@ pub fn garbage(log: &Log, index: &Index) -> io::Result<(Totals, u64)> {
     Ok((totals, garbage?))
 }
 
-/// How many bytes of a segment are dead, and how many are not.
+/// Returns the number of dead bytes and of live bytes in a segment.
 ///
-/// `end`: where the log ended before the totals were taken; what is put meanwhile is not taken for dead.
+/// `end` is the end of the log before `totals` were read, so that a record that was appended meanwhile is not dead.
 fn segment_garbage(log: &Log, end: LogPosition, totals: &Totals, number: u32) -> io::Result<(u64, u64)> {
     let used = if number == end.segment { end.offset } else { log.segment_len(number)?.unwrap_or(0) };
     let live = totals.live_bytes.get(&number).copied().unwrap_or(0);
     Ok((used.saturating_sub(SEGMENT_HEADER_LEN).saturating_sub(live), live))
 }
 
-/// The segment that gives back most, if one is worth it.
-fn most_garbage(core: &Shared, damaged: &[u32], count: fn(&Index) -> Totals) -> Result<Option<u32>, Error> {
-    let (end, totals) = (core.log.durable_end(), count(&core.index));
-    let least = MIN_DEAD_BYTES.min(core.log.segment_size() / 2);
+/// Returns the segment with the most dead bytes among those that are worth a compaction.
+fn most_garbage(shared: &Shared, damaged: &[u32], read_totals: fn(&Index) -> Totals) -> Result<Option<u32>, Error> {
+    let (end, totals) = (shared.log.durable_end(), read_totals(&shared.index));
+    let min_garbage = MIN_DEAD_BYTES.min(shared.log.segment_size() / 2);
     let mut best = None;
-    // Behind the end, a group is being written that nothing points to yet.
-    let is_complete = |number: &u32| *number <= end.segment && !damaged.contains(number);
-    for number in core.log.segment_ids().into_iter().filter(is_complete) {
+    // A segment after the end contains a batch that is being written and is not in the index yet.
+    let is_candidate = |number: &u32| *number <= end.segment && !damaged.contains(number);
+    for number in shared.log.segment_ids().into_iter().filter(is_candidate) {
         let (garbage, live) =
-            segment_garbage(&core.log, end, &totals, number).map_err(|why| core.read_error(number, why))?;
-        if garbage >= least && garbage > live {
+            segment_garbage(&shared.log, end, &totals, number).map_err(|cause| shared.read_error(number, cause))?;
+        if garbage >= min_garbage && garbage > live {
             best = best.max(Some((garbage, number)));
         }
     }
     Ok(best.map(|(_, number)| number))
 }
 
-const LOCK_POISONED: &str = "nobody panics while holding this";
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";
 
 #[cfg(test)]
 mod tests {
@@ -170,43 +176,36 @@ mod tests {
     use crate::store::local::{CommitQueue, open_log_and_index};
     use crate::store::log::{RecordKind, RecordLocation, SegmentWriter};
 
-    fn append_to_log(appender: &mut SegmentWriter, message: &[u8]) -> (Digest, RecordLocation) {
+    fn append_to_log(writer: &mut SegmentWriter, message: &[u8]) -> (Digest, RecordLocation) {
         let digest = Digest::compute(message);
-        (digest, appender.append_one(RecordKind::Message, digest, message))
+        (digest, writer.append_one(RecordKind::Message, digest, message))
     }
 
     #[test]
     fn compaction_skips_a_segment_with_an_unindexed_batch() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, index, tail) = open_log_and_index(dir.path(), 1 << 12);
-        let mut appender = SegmentWriter::new(log.clone(), &tail).unwrap();
+        let (log, index, log_end) = open_log_and_index(dir.path(), 1 << 12);
+        let mut writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
         let path = dir.path().to_owned();
-        let unused = SegmentWriter::new(log.clone(), &tail).unwrap();
-        let commits = CommitQueue::new(path.clone(), log.clone(), unused);
-        let compactions = Compactor::default();
-        let core = Arc::new(Shared {
-            path,
-            log,
-            index,
-            commit_queue: commits,
-            compactor: compactions,
-            events: Arc::new(|_| ()),
-        });
-        let index = core.clone();
-        let index = std::thread::spawn(move || index.index.run());
-        let (known, position) = append_to_log(&mut appender, &[1; 3000]);
-        core.index.add([(known, Some(position))].into_iter(), appender.end(), 1);
-        core.log.set_durable_end(appender.end());
-        let (digest, position) = append_to_log(&mut appender, &[2; 3000]);
-        assert_eq!(position.segment, 2);
+        let unused_writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
+        let commit_queue = CommitQueue::new(path.clone(), log.clone(), unused_writer);
+        let compactor = Compactor::default();
+        let shared = Arc::new(Shared { path, log, index, commit_queue, compactor, events: Arc::new(|_| ()) });
+        let index_shared = shared.clone();
+        let index_thread = std::thread::spawn(move || index_shared.index.run());
+        let (digest, location) = append_to_log(&mut writer, &[1; 3000]);
+        shared.index.add([(digest, Some(location))].into_iter(), writer.end(), 1);
+        shared.log.set_durable_end(writer.end());
+        let (digest, location) = append_to_log(&mut writer, &[2; 3000]);
+        assert_eq!(location.segment, 2);
 
-        // It is durable, and nothing points to it yet: all of it seems to be dead.
-        assert_eq!(most_garbage(&core, &[], Index::wait_totals).unwrap(), None);
-        assert!(compact(&core, 2, false, &|| false).is_ok());
-        core.index.add([(digest, Some(position))].into_iter(), appender.end(), 1);
-        core.log.set_durable_end(appender.end());
-        assert_eq!(core.fetch(&digest).unwrap().unwrap().message.unwrap(), [2; 3000]);
-        core.index.close();
-        index.join().unwrap();
+        // Segment 2 is durable but not in the index yet, so all its bytes look dead.
+        assert_eq!(most_garbage(&shared, &[], Index::wait_totals).unwrap(), None);
+        assert!(compact(&shared, 2, false, &|| false).is_ok());
+        shared.index.add([(digest, Some(location))].into_iter(), writer.end(), 1);
+        shared.log.set_durable_end(writer.end());
+        assert_eq!(shared.fetch(&digest).unwrap().unwrap().message.unwrap(), [2; 3000]);
+        shared.index.close();
+        index_thread.join().unwrap();
     }
 }

@@ -1,7 +1,7 @@
-//! Group commit: what waits is appended together and synced once, before any of it is acknowledged. Everything that
-//! changes the store goes through here, one after the other, so that what is looked up here is how things stand.
-//! Who is the only one to change anything commits for itself, which spares it two changes of threads.
-//! A failed sync is final: what is on disk is not known then, so nothing is acknowledged any more.
+//! Group commit: pending changes are appended together and synced once before any of them is acknowledged. All changes
+//! to a store go through here, one batch after the other, so a lookup during a batch sees the final state.
+//! After a failed write or sync the content of the disk is unknown, and no further change is acknowledged.
+//! See docs/design.md, "Group commit".
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -12,34 +12,35 @@ use crate::message_store::Error;
 use crate::store::index::Index;
 use crate::store::log::{self, AppendError, Log, Record, RecordHeader, RecordKind, RecordLocation, SegmentWriter};
 
-/// Bytes after which a group takes nothing more, at the least and at the most. In between, it takes half of what there
-/// is: so one half is hashed while the other is synced. Less is hashed in no time, and better synced together.
+/// Bounds of the target size of a batch, in payload bytes. Between them the target is half of the pending bytes, so
+/// that one half is hashed while the other is synced.
 const BATCH_BYTES: std::ops::RangeInclusive<usize> = 1 << 18..=16 << 20;
 
-/// Changes that wait, and why there can be no more of them.
+/// Queue of changes that are not committed yet.
 #[derive(Debug)]
 pub struct CommitQueue {
-    /// The store, for errors to name.
+    /// Directory of the store, for error messages.
     dir: PathBuf,
     log: Arc<Log>,
-    /// Whoever has it commits.
+    /// Segment writer. The thread that holds this lock commits.
     writer: Mutex<SegmentWriter>,
     state: Mutex<QueueState>,
-    /// Where the thread that commits waits for changes.
+    /// Signalled when the first committer thread has work.
     first_wakeup: Condvar,
-    /// The same for the relief.
+    /// Signalled when the second committer thread has work.
     second_wakeup: Condvar,
+    /// Error after which nothing is committed any more.
     failure: OnceLock<Arc<str>>,
 }
 
 #[derive(Debug)]
 struct QueueState {
     batches: VecDeque<PendingBatch>,
-    /// Bytes after which a group takes nothing more now.
+    /// Payload bytes from which on a batch accepts no further change.
     target_bytes: usize,
-    /// Those of the last group, whose senders will come back.
+    /// Payload bytes of the last batch. Its callers are likely to come back with as many.
     last_bytes: usize,
-    /// Whether the last group had more than one change: then the next is better left to grow, too.
+    /// `true` if the last batch had several changes. The next change is then queued, so that others can join it.
     last_was_shared: bool,
     closed: bool,
 }
@@ -48,83 +49,82 @@ struct QueueState {
 #[derive(Debug, Default)]
 struct PendingBatch {
     changes: Vec<Change>,
-    /// What they may append, in bytes.
-    size: usize,
+    /// Payload bytes of the changes.
+    bytes: usize,
     result: Arc<BatchResult>,
 }
 
-/// What became of a group: the answer to each change. One for all who wait for it, so that one call wakes them.
+/// Results of the changes of a batch. All callers wait for one cell, so that one call wakes them.
 type BatchResult = OnceLock<Vec<ChangeResult>>;
 
-/// As [`Change`] says.
+/// Result of one change: the flags that [`Change`] documents.
 type ChangeResult = Result<Vec<bool>, Error>;
 
-/// A change that is asked for.
+/// Change of the store.
 #[derive(Debug)]
 pub enum Change {
-    /// Stores messages; answers which of them were not stored by a put beside this one.
+    /// Stores messages. Returns, for each, whether it was appended; another put may have stored it meanwhile.
     Put(Vec<NewMessage>),
-    /// Removes messages; answers which of them were stored.
+    /// Removes messages. Returns, for each, whether it was stored.
     Remove(Vec<Digest>),
-    /// Appends records again that stand elsewhere in the log; answers which of them were still needed.
+    /// Appends records of another segment again. Returns, for each, whether it was still live.
     Relocate(Vec<RelocatedRecord>),
-    /// Forgets removals that stood where nothing is any more.
+    /// Drops tombstones from the index. Returns, for each, whether the index still pointed to it.
     DropTombstones(Vec<(Digest, RecordLocation)>),
-    /// Appends nothing more to the last segment.
+    /// Starts a new segment. Returns no flags.
     RollSegment,
 }
 
-/// A message that was not found in the store, or not as it should be.
+/// Message that the store does not have, or has only as a corrupt copy.
 #[derive(Debug)]
 pub struct NewMessage {
-    /// Of the message.
+    /// Digest of the message.
     pub digest: Digest,
-    /// How it is stored.
+    /// Kind of the record to append.
     pub kind: RecordKind,
-    /// The bytes to store.
+    /// Stored bytes: the message, or its compressed form.
     pub payload: Vec<u8>,
-    /// Where a copy stands that is corrupt.
+    /// Location of the corrupt copy.
     pub corrupt_copy: Option<RecordLocation>,
 }
 
-/// A record that is to stand elsewhere.
+/// Record that compaction appends again.
 #[derive(Debug)]
 pub struct RelocatedRecord {
-    /// As it is.
+    /// Header of the record, unchanged.
     pub header: RecordHeader,
-    /// The bytes behind it, as they are.
+    /// Stored bytes of the record, unchanged.
     pub payload: Vec<u8>,
-    /// Where it stands now.
+    /// Current location of the record.
     pub location: RecordLocation,
 }
 
 impl Change {
-    /// How many bytes it may append.
-    fn size(&self) -> usize {
+    /// Returns the number of payload bytes that the change may append.
+    fn payload_len(&self) -> usize {
         match self {
-            Self::Put(batch) => batch.iter().map(|unknown| unknown.payload.len()).sum(),
-            Self::Relocate(batch) => batch.iter().map(|moved| moved.payload.len()).sum(),
+            Self::Put(messages) => messages.iter().map(|message| message.payload.len()).sum(),
+            Self::Relocate(records) => records.iter().map(|record| record.payload.len()).sum(),
             Self::Remove(_) | Self::DropTombstones(_) | Self::RollSegment => 0,
         }
     }
 }
 
 impl QueueState {
-    /// Whether the last group was a large one.
     fn last_was_large(&self) -> bool {
         self.last_bytes >= *BATCH_BYTES.start()
     }
 
-    /// Puts a change into the last group, or a new one if that is full; answers with the group's outcome, and the
-    /// change's place in it.
+    /// Adds a change to the newest batch, or to a new batch if that one is full. Returns the result cell of the batch
+    /// and the index of the change in it.
     fn enqueue(&mut self, change: Change) -> (Arc<BatchResult>, usize) {
-        if self.batches.back().is_none_or(|last| last.size >= self.target_bytes) {
+        if self.batches.back().is_none_or(|newest| newest.bytes >= self.target_bytes) {
             self.batches.push_back(PendingBatch::default());
         }
-        let group = self.batches.back_mut().expect("there is one now");
-        group.size += change.size();
-        group.changes.push(change);
-        (group.result.clone(), group.changes.len() - 1)
+        let batch = self.batches.back_mut().expect("the queue has a batch now");
+        batch.bytes += change.payload_len();
+        batch.changes.push(change);
+        (batch.result.clone(), batch.changes.len() - 1)
     }
 }
 
@@ -141,69 +141,71 @@ impl Default for QueueState {
 }
 
 impl CommitQueue {
-    /// None yet; they will be appended to the log of the store in `dir`.
-    pub fn new(dir: PathBuf, log: Arc<Log>, appender: SegmentWriter) -> Self {
-        let (appender, queue) = (Mutex::new(appender), Mutex::default());
+    /// Creates an empty queue for the store in `dir`.
+    pub fn new(dir: PathBuf, log: Arc<Log>, writer: SegmentWriter) -> Self {
         Self {
             dir,
             log,
-            writer: appender,
-            state: queue,
+            writer: Mutex::new(writer),
+            state: Mutex::default(),
             first_wakeup: Condvar::new(),
             second_wakeup: Condvar::new(),
             failure: OnceLock::new(),
         }
     }
 
-    /// Waits until the change is durable; answers as [`Change`] says.
+    /// Commits a change. Blocks until it is durable, and returns the flags that [`Change`] documents.
+    ///
+    /// A caller that is the only one commits on its own thread, which saves two thread switches.
     pub fn submit(&self, change: Change, index: &Index) -> ChangeResult {
         let mut queue = self.state();
         if !queue.last_was_shared
             && queue.batches.is_empty()
-            && let Ok(mut appender) = self.writer.try_lock()
+            && let Ok(mut writer) = self.writer.try_lock()
         {
             drop(queue);
-            return self.commit(&mut appender, &[change], index).pop().expect("one answer for one change");
+            return self.commit(&mut writer, &[change], index).pop().expect("one result for one change");
         }
-        let (outcome, place) = queue.enqueue(change);
-        let is_heavy = queue.last_was_large();
+        let (batch_result, change_index) = queue.enqueue(change);
+        let wake_second = queue.last_was_large();
         drop(queue);
         self.first_wakeup.notify_one();
-        if is_heavy {
+        if wake_second {
             self.second_wakeup.notify_one();
         }
-        outcome.wait()[place].clone()
+        batch_result.wait()[change_index].clone()
     }
 
-    /// Why writing has stopped, if it has.
+    /// Returns the error after which nothing is committed any more, if there was one.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.failure.get().cloned()
     }
 
-    /// Ends [`CommitQueue::run`] once all that waits is committed.
+    /// Makes [`CommitQueue::run`] return after all pending changes are committed.
     pub fn close(&self) {
         self.state().closed = true;
         self.first_wakeup.notify_one();
         self.second_wakeup.notify_one();
     }
 
-    /// Commits what waits until [`CommitQueue::close`]; for a thread of its own, and one for its relief. To wake all who
-    /// wait for a large group takes a while, in which the other thread syncs the next. While those of a small one are
-    /// woken, the next had better grow.
+    /// Commits pending batches until [`CommitQueue::close`] is called. Runs on two threads.
+    ///
+    /// Waking the callers of a large batch is slow, so the second thread syncs the next batch meanwhile. After a small
+    /// batch the second thread stays idle, so that the next batch can grow.
     pub fn run(&self, index: &Index, is_second: bool) {
         while self.wait_for_work(is_second) {
-            let mut appender = self.writer.lock().expect(LOCK_POISONED);
-            let Some(PendingBatch { changes, result: outcome, .. }) = self.next_batch() else { continue };
-            let answers = self.commit(&mut appender, &changes, index);
-            drop(appender);
-            // Nobody else sets it.
-            let _ = outcome.set(answers);
+            let mut writer = self.writer.lock().expect(LOCK_POISONED);
+            let Some(PendingBatch { changes, result: batch_result, .. }) = self.next_batch() else { continue };
+            let results = self.commit(&mut writer, &changes, index);
+            drop(writer);
+            // The cell is empty: each batch is taken from the queue by one thread.
+            let _ = batch_result.set(results);
         }
     }
 
-    /// Makes changes durable together; answers each.
-    fn commit(&self, appender: &mut SegmentWriter, changes: &[Change], index: &Index) -> Vec<ChangeResult> {
-        let mut group = BatchBuilder {
+    /// Makes changes durable together. Returns one result for each.
+    fn commit(&self, writer: &mut SegmentWriter, changes: &[Change], index: &Index) -> Vec<ChangeResult> {
+        let mut batch = BatchBuilder {
             index,
             time: log::unix_now(),
             records: Vec::new(),
@@ -211,28 +213,28 @@ impl CommitQueue {
             dropped_tombstones: Vec::new(),
             message_delta: 0,
         };
-        let answers: Vec<_> = changes.iter().map(|change| group.add(change)).collect();
-        let mut committed = self.append(appender, &group);
+        let results: Vec<_> = changes.iter().map(|change| batch.add(change)).collect();
+        let mut committed = self.append(writer, &batch);
         if committed.is_ok() && changes.iter().any(|change| matches!(change, Change::RollSegment)) {
-            committed = appender.roll_segment().map_err(|error| self.to_store_error(error));
-            self.log.set_durable_end(appender.end());
+            committed = writer.roll_segment().map_err(|error| self.to_store_error(error));
+            self.log.set_durable_end(writer.end());
         }
-        answers.into_iter().map(|answer| committed.clone().and(answer)).collect()
+        results.into_iter().map(|result| committed.clone().and(result)).collect()
     }
 
-    fn append(&self, appender: &mut SegmentWriter, group: &BatchBuilder) -> Result<(), Error> {
-        if let Some(why) = self.failure() {
-            return Err(Error::WriteFailed(why));
+    fn append(&self, writer: &mut SegmentWriter, batch: &BatchBuilder) -> Result<(), Error> {
+        if let Some(cause) = self.failure() {
+            return Err(Error::WriteFailed(cause));
         }
-        let BatchBuilder { records, dropped_tombstones: forgotten, message_delta: more, .. } = group;
+        let BatchBuilder { index, records, dropped_tombstones, message_delta, .. } = batch;
         if !records.is_empty() {
-            let positions = appender.append(records).map_err(|error| self.to_store_error(error))?;
+            let locations = writer.append(records).map_err(|error| self.to_store_error(error))?;
             let digests = records.iter().map(|record| record.header.digest);
-            group.index.add(digests.zip(positions.into_iter().map(Some)), appender.end(), *more);
-            self.log.set_durable_end(appender.end());
+            index.add(digests.zip(locations.into_iter().map(Some)), writer.end(), *message_delta);
+            self.log.set_durable_end(writer.end());
         }
-        if !forgotten.is_empty() {
-            group.index.add(forgotten.iter().map(|digest| (*digest, None)), appender.end(), 0);
+        if !dropped_tombstones.is_empty() {
+            index.add(dropped_tombstones.iter().map(|digest| (*digest, None)), writer.end(), 0);
         }
         Ok(())
     }
@@ -241,31 +243,31 @@ impl CommitQueue {
         match error {
             AppendError::NoSpace => Error::NoSpace(self.dir.clone()),
             AppendError::WriteFailed(error) => {
-                let why: Arc<str> = error.to_string().into();
-                Error::WriteFailed(self.failure.get_or_init(|| why).clone())
+                let cause: Arc<str> = error.to_string().into();
+                Error::WriteFailed(self.failure.get_or_init(|| cause).clone())
             }
         }
     }
 
-    /// Waits for something to be done. `false`: there will be no more.
+    /// Blocks until there may be a batch to commit. Returns `false` if the queue is closed and empty.
     fn wait_for_work(&self, is_second: bool) -> bool {
-        let may_wait = |queue: &mut QueueState| {
+        let must_wait = |queue: &mut QueueState| {
             !queue.closed && (queue.batches.is_empty() || is_second && !queue.last_was_large())
         };
-        let condition = if is_second { &self.second_wakeup } else { &self.first_wakeup };
-        let queue = condition.wait_while(self.state(), may_wait).expect(LOCK_POISONED);
+        let wakeup = if is_second { &self.second_wakeup } else { &self.first_wakeup };
+        let queue = wakeup.wait_while(self.state(), must_wait).expect(LOCK_POISONED);
         !queue.closed || !queue.batches.is_empty()
     }
 
-    /// For who has the appender. `None` if the other thread has taken what there was.
+    /// Takes the oldest batch; `None` if the other thread has taken it. The caller must hold the writer.
     fn next_batch(&self) -> Option<PendingBatch> {
         let mut queue = self.state();
-        let all = queue.last_bytes + queue.batches.iter().map(|group| group.size).sum::<usize>();
-        queue.target_bytes = (all / 2).clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end());
-        let group = queue.batches.pop_front()?;
-        queue.last_bytes = group.size;
-        queue.last_was_shared = group.changes.len() > 1;
-        Some(group)
+        let pending = queue.last_bytes + queue.batches.iter().map(|batch| batch.bytes).sum::<usize>();
+        queue.target_bytes = (pending / 2).clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end());
+        let batch = queue.batches.pop_front()?;
+        queue.last_bytes = batch.bytes;
+        queue.last_was_shared = batch.changes.len() > 1;
+        Some(batch)
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
@@ -273,48 +275,48 @@ impl CommitQueue {
     }
 }
 
-/// What a group appends: each message once, however many put it.
+/// Records that a batch appends. A message that several callers put is appended once.
 struct BatchBuilder<'a> {
     index: &'a Index,
     time: u32,
     records: Vec<Record<'a>>,
-    /// Whether a digest is stored once the records so far are.
+    /// State of each digest in `records`: `true` if it is stored after them, `false` if it is removed.
     stored_after: HashMap<Digest, bool>,
     dropped_tombstones: Vec<Digest>,
-    /// How many messages there are more once it is appended.
+    /// Change of the number of messages by `records`.
     message_delta: i64,
 }
 
 impl<'a> BatchBuilder<'a> {
     fn add(&mut self, change: &'a Change) -> Result<Vec<bool>, Error> {
         match change {
-            Change::Put(batch) => Ok(batch.iter().map(|unknown| self.put(unknown)).collect()),
+            Change::Put(messages) => Ok(messages.iter().map(|message| self.put(message)).collect()),
             Change::Remove(digests) => digests.iter().map(|digest| self.remove(*digest)).collect(),
-            Change::Relocate(batch) => batch.iter().map(|moved| self.relocate(moved)).collect(),
-            Change::DropTombstones(removals) => {
-                removals.iter().map(|(digest, position)| self.drop_tombstone(*digest, *position)).collect()
+            Change::Relocate(records) => records.iter().map(|record| self.relocate(record)).collect(),
+            Change::DropTombstones(tombstones) => {
+                tombstones.iter().map(|(digest, location)| self.drop_tombstone(*digest, *location)).collect()
             }
             Change::RollSegment => Ok(Vec::new()),
         }
     }
 
-    fn put(&mut self, unknown: &'a NewMessage) -> bool {
-        let NewMessage { digest, kind, payload: stored, corrupt_copy: corrupt } = unknown;
-        // Another put may have stored it since this one looked; but a copy that was seen to be corrupt is none.
+    fn put(&mut self, message: &'a NewMessage) -> bool {
+        let NewMessage { digest, kind, payload, corrupt_copy } = message;
+        // Another put may have stored the message since the lookup of this one. The corrupt copy does not count.
         let recent = || self.index.find_recent(digest).flatten();
-        let is_there = |position: RecordLocation| position.is_message() && Some(position) != *corrupt;
-        let is_stored = self.stored_after.get(digest).copied().unwrap_or_else(|| recent().is_some_and(is_there));
+        let is_intact = |location: RecordLocation| location.is_message() && Some(location) != *corrupt_copy;
+        let is_stored = self.stored_after.get(digest).copied().unwrap_or_else(|| recent().is_some_and(is_intact));
         if !is_stored {
-            let number = u32::try_from(stored.len()).expect("HashingStore refuses longer messages");
-            self.append(RecordHeader { kind: *kind, len_or_bound: number, time: self.time, digest: *digest }, stored);
-            self.message_delta += i64::from(corrupt.is_none());
+            let length = u32::try_from(payload.len()).expect("HashingStore rejects longer messages");
+            self.append(RecordHeader { kind: *kind, len_or_bound: length, time: self.time, digest: *digest }, payload);
+            self.message_delta += i64::from(corrupt_copy.is_none());
         }
         !is_stored
     }
 
     fn remove(&mut self, digest: Digest) -> Result<bool, Error> {
         let is_stored = match self.stored_after.get(&digest) {
-            Some(stored) => *stored,
+            Some(is_stored) => *is_stored,
             None => self.index.get(&digest)?.is_some(),
         };
         if is_stored {
@@ -324,29 +326,29 @@ impl<'a> BatchBuilder<'a> {
         Ok(is_stored)
     }
 
-    /// Only a record that the index points to is needed, and only until this group has another of its digest.
-    fn relocate(&mut self, moved: &'a RelocatedRecord) -> Result<bool, Error> {
-        let digest = moved.header.digest;
-        let is_needed = !self.stored_after.contains_key(&digest) && self.index.find(&digest)? == Some(moved.location);
-        if is_needed {
-            self.append(moved.header, &moved.payload);
+    /// Appends a record again if it is live: the index points to it, and this batch has no other record of its digest.
+    fn relocate(&mut self, record: &'a RelocatedRecord) -> Result<bool, Error> {
+        let digest = record.header.digest;
+        let is_live = !self.stored_after.contains_key(&digest) && self.index.find(&digest)? == Some(record.location);
+        if is_live {
+            self.append(record.header, &record.payload);
         }
-        Ok(is_needed)
+        Ok(is_live)
     }
 
-    fn drop_tombstone(&mut self, digest: Digest, position: RecordLocation) -> Result<bool, Error> {
-        let is_there = !self.stored_after.contains_key(&digest) && self.index.find(&digest)? == Some(position);
-        self.dropped_tombstones.extend(is_there.then_some(digest));
-        Ok(is_there)
+    fn drop_tombstone(&mut self, digest: Digest, location: RecordLocation) -> Result<bool, Error> {
+        let is_live = !self.stored_after.contains_key(&digest) && self.index.find(&digest)? == Some(location);
+        self.dropped_tombstones.extend(is_live.then_some(digest));
+        Ok(is_live)
     }
 
-    fn append(&mut self, header: RecordHeader, bytes: &'a [u8]) {
+    fn append(&mut self, header: RecordHeader, payload: &'a [u8]) {
         self.stored_after.insert(header.digest, header.kind != RecordKind::Tombstone);
-        self.records.push(Record { header, payload: bytes });
+        self.records.push(Record { header, payload });
     }
 }
 
-const LOCK_POISONED: &str = "nobody panics while holding this";
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";
 
 #[cfg(test)]
 mod tests {
@@ -355,7 +357,7 @@ mod tests {
     use super::*;
     use crate::store::local::open_log_and_index;
 
-    /// Ends the threads also of a test that fails.
+    /// Closes the queue when dropped, so that the threads of a failed test end, too.
     struct CloseOnDrop<'a>(&'a CommitQueue);
 
     impl Drop for CloseOnDrop<'_> {
@@ -367,27 +369,27 @@ mod tests {
     #[test]
     fn second_committer_runs_after_a_large_batch_and_drains_the_queue_on_close() {
         let dir = tempfile::tempdir().unwrap();
-        let (log, index, tail) = open_log_and_index(dir.path(), 1 << 30);
-        let appender = SegmentWriter::new(log.clone(), &tail).unwrap();
-        let commits = CommitQueue::new(dir.path().to_owned(), log.clone(), appender);
+        let (log, index, log_end) = open_log_and_index(dir.path(), 1 << 30);
+        let writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
+        let commit_queue = CommitQueue::new(dir.path().to_owned(), log.clone(), writer);
         let put = |message: &[u8]| {
-            // As if there were others, so that nobody commits for himself.
-            commits.state().last_was_shared = true;
-            let (digest, stored) = (Digest::compute(message), message.to_vec());
-            let unknown = NewMessage { digest, kind: RecordKind::Message, payload: stored, corrupt_copy: None };
-            assert_eq!(commits.submit(Change::Put(vec![unknown]), &index).unwrap(), [true]);
-            let position = index.get(&digest).unwrap().unwrap();
-            assert_eq!(log.read(&position).unwrap().unwrap(), message);
+            // After a shared batch, no caller commits on its own thread.
+            commit_queue.state().last_was_shared = true;
+            let (digest, payload) = (Digest::compute(message), message.to_vec());
+            let new_message = NewMessage { digest, kind: RecordKind::Message, payload, corrupt_copy: None };
+            assert_eq!(commit_queue.submit(Change::Put(vec![new_message]), &index).unwrap(), [true]);
+            let location = index.get(&digest).unwrap().unwrap();
+            assert_eq!(log.read(&location).unwrap().unwrap(), message);
         };
-        commits.state().last_bytes = *BATCH_BYTES.start();
+        commit_queue.state().last_bytes = *BATCH_BYTES.start();
         thread::scope(|scope| {
-            let _closing = CloseOnDrop(&commits);
-            scope.spawn(|| commits.run(&index, true));
+            let _close = CloseOnDrop(&commit_queue);
+            scope.spawn(|| commit_queue.run(&index, true));
             put(&vec![1; *BATCH_BYTES.start()]);
-            put(b"the last one was large");
-            let left = scope.spawn(|| put(b"the last one was small"));
-            while commits.state().batches.is_empty() {
-                assert!(!left.is_finished(), "the relief leaves it to the other thread");
+            put(b"a put after a large batch");
+            let pending = scope.spawn(|| put(b"a put after a small batch"));
+            while commit_queue.state().batches.is_empty() {
+                assert!(!pending.is_finished(), "the second committer has committed a batch after a small one");
                 thread::yield_now();
             }
         });

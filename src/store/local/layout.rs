@@ -1,4 +1,5 @@
-//! The directory of a store: made whole or not at all, recognised by its `format` file, refused if it is newer.
+//! The store directory: its creation, its `format` file and its lock. The `format` file is written last, so a directory
+//! that has one is a complete store. A store with a newer format version is not opened.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -13,45 +14,50 @@ use crate::store::lock::Lock;
 use crate::store::log::{self, Salt};
 use crate::store::{EventSink, StoreEvent};
 
-/// The version of what is on disk.
+/// Format version of the store: the `format` file, segments and records.
 const VERSION: u32 = 1;
 
-/// Locks the store, making it first if it may be made, and reads its salt.
+/// Locks the store and returns its salt. Creates the store if [`Options::create`] is set, and restores a damaged
+/// `format` file.
 pub fn open_dir(options: &Options) -> Result<(Lock, Salt), Error> {
-    let Options { path: dir, create, lock_timeout: wait, owner: me, events: notes, .. } = options;
-    let failed = |why| Error::io(format!("cannot use the store {}", dir.display()), why);
+    let Options { path: dir, create, lock_timeout, owner, events, .. } = options;
+    let io_error = |cause| Error::io(format!("cannot open the store {}", dir.display()), cause);
     if *create {
-        create_dir(dir).map_err(failed)?;
+        create_dir(dir).map_err(io_error)?;
     } else if !dir.is_dir() {
-        return Err(Error::Unusable(format!("there is no store at {}; the first put makes one", dir.display())));
+        return Err(Error::Unusable(format!(
+            "cannot open the store {}: directory not found; the first put creates it",
+            dir.display()
+        )));
     }
     reject_foreign_dir(dir)?;
-    let lock = Lock::acquire(dir, *wait, me)?;
+    let lock = Lock::acquire(dir, *lock_timeout, owner)?;
     let salt = match std::fs::read_to_string(dir.join("format")) {
-        Ok(format) => match parse(&format) {
-            Some(Ok(salt)) if salt_matches_log(dir, &salt).map_err(failed)? => salt,
+        Ok(format) => match parse_format(&format) {
+            Some(Ok(salt)) if salt_matches_log(dir, &salt).map_err(io_error)? => salt,
             Some(Err(version)) => {
                 return Err(Error::Unusable(format!(
-                    "the store {} has format {version}, this program knows up to {VERSION}; use a newer sha-api",
+                    "cannot open the store {}: unsupported format version {version}, supported up to {VERSION}; \
+                     use a newer sha-api",
                     dir.display()
                 )));
             }
-            Some(Ok(_)) | None => repair_format(dir, notes)?,
+            Some(Ok(_)) | None => repair_format(dir, events)?,
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if has_segments(dir).map_err(failed)? {
-                repair_format(dir, notes)?
+            if has_segments(dir).map_err(io_error)? {
+                repair_format(dir, events)?
             } else {
-                create_store(dir).map_err(failed)?
+                create_store(dir).map_err(io_error)?
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => repair_format(dir, notes)?,
-        Err(error) => return Err(failed(error)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => repair_format(dir, events)?,
+        Err(error) => return Err(io_error(error)),
     };
     Ok((lock, salt))
 }
 
-/// Makes what a store consists of; the format comes last, so that a store which has one is whole.
+/// Creates the `log` directory, then the `format` file.
 fn create_store(dir: &Path) -> io::Result<Salt> {
     create_dir(&dir.join("log"))?;
     let salt = random::bytes()?;
@@ -59,7 +65,7 @@ fn create_store(dir: &Path) -> io::Result<Salt> {
     Ok(salt)
 }
 
-/// Whether the log has been begun.
+/// Returns whether the `log` directory contains any file.
 fn has_segments(dir: &Path) -> io::Result<bool> {
     match std::fs::read_dir(dir.join("log")) {
         Ok(mut entries) => Ok(entries.next().is_some()),
@@ -68,47 +74,53 @@ fn has_segments(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether no segment says another salt: with a wrong one, no record of the log would count.
+/// Returns `false` if a segment header has another salt. With a wrong salt, every record of the log would be invalid.
 fn salt_matches_log(dir: &Path, salt: &Salt) -> io::Result<bool> {
     match log::recover_salt(&dir.join("log")) {
-        Ok(found) => Ok(found.is_none_or(|found| found == *salt)),
-        // Whoever opens the log says what is wrong with it.
+        Ok(recovered) => Ok(recovered.is_none_or(|recovered| recovered == *salt)),
+        // Opening the log fails later, with an error that names it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }
 
-/// Writes the format anew from what the segments say.
-fn repair_format(dir: &Path, notes: &EventSink) -> Result<Salt, Error> {
-    let failed = |why| Error::io(format!("cannot read the log of {}", dir.display()), why);
-    match log::recover_salt(&dir.join("log")).map_err(failed)? {
+/// Rewrites the `format` file with the salt of the first valid segment header.
+fn repair_format(dir: &Path, events: &EventSink) -> Result<Salt, Error> {
+    let io_error = |cause| Error::io(format!("cannot read the log of {}", dir.display()), cause);
+    let path = dir.join("format");
+    match log::recover_salt(&dir.join("log")).map_err(io_error)? {
         Some(salt) => {
-            write_format(dir, &salt).map_err(failed)?;
-            notes(StoreEvent::Message(format!(
-                "{} was damaged or missing and is mended",
-                dir.join("format").display()
+            write_format(dir, &salt).map_err(io_error)?;
+            events(StoreEvent::Message(format!(
+                "the file {} was damaged or missing; it was restored from the log",
+                path.display()
             )));
             Ok(salt)
         }
         None => Err(Error::Unusable(format!(
-            "{} is damaged or missing, and no segment in the log is left to mend it from",
-            dir.join("format").display()
+            "cannot restore the damaged or missing file {}: no segment of the log has a valid header; \
+             restore the store from a backup",
+            path.display()
         ))),
     }
 }
 
-/// A directory with other things in it is none of ours.
+/// Returns an error for a directory that contains other files than a store.
 fn reject_foreign_dir(dir: &Path) -> Result<(), Error> {
-    // In this order, since another process may be making the store now: what it makes first is one of these names.
+    // Another process may be creating the store at this moment: it starts with one of these names, so the directory is
+    // checked for emptiness first.
     let is_empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
     if is_empty || ["format", "log", "lock", "tls"].iter().any(|name| dir.join(name).exists()) {
         return Ok(());
     }
-    Err(Error::Unusable(format!("{} is not empty and is no store; name another directory", dir.display())))
+    Err(Error::Unusable(format!(
+        "cannot use {} as a store: the directory contains other files; use another directory",
+        dir.display()
+    )))
 }
 
-/// The salt, or a version that is too new; `None` if it is neither.
-fn parse(format: &str) -> Option<Result<Salt, u32>> {
+/// Parses the `format` file. Returns the salt, or the version if it is too new, or `None` if the file is damaged.
+fn parse_format(format: &str) -> Option<Result<Salt, u32>> {
     let (version, salt) = format.strip_prefix("sha-api store ")?.trim_end().split_once(' ')?;
     let version = version.parse().ok()?;
     if version > VERSION {
@@ -124,6 +136,7 @@ fn write_format(dir: &Path, salt: &Salt) -> io::Result<()> {
     fs::write_atomic(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
 }
 
+/// Creates a directory and its missing parents, and syncs its parent.
 fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -137,13 +150,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parse_distinguishes_a_newer_format_from_a_damaged_one() {
+    fn parse_format_distinguishes_a_newer_version_from_damage() {
         let salt = [0x2a; 16];
         let line = format!("sha-api store 1 {}\n", hex::encode(salt));
-        assert_eq!(parse(&line), Some(Ok(salt)));
-        assert_eq!(parse("sha-api store 2 whatever\n"), Some(Err(2)));
+        assert_eq!(parse_format(&line), Some(Ok(salt)));
+        assert_eq!(parse_format("sha-api store 2 unknown content\n"), Some(Err(2)));
         for damaged in ["", "sha-api", "sha-api store 1", "sha-api store one 00", &line[..30]] {
-            assert_eq!(parse(damaged), None, "{damaged}");
+            assert_eq!(parse_format(damaged), None, "{damaged}");
         }
     }
 }

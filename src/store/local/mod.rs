@@ -1,5 +1,5 @@
-//! The local backend: the log holds the messages, the index finds them. One thread commits, and has a relief; one keeps
-//! the index.
+//! The local backend: a store in a directory. The log holds the messages, and the index finds them in it. Two threads
+//! commit changes, one maintains the index, and one compacts the log.
 
 mod compaction;
 mod group_commit;
@@ -25,40 +25,40 @@ use crate::store::lock::Lock;
 use crate::store::log::{self, Log, RecordKind, RecordLocation, SegmentWriter};
 use crate::store::{Backend, EventSink};
 
-/// The index counts offsets in eights, in 32 bits.
+/// Maximum length of a segment in bytes: the index stores offsets divided by 8 in 32 bits.
 const MAX_SEGMENT_SIZE: u64 = 31 << 30;
 
-/// How to open a local store.
+/// Options for opening a local store.
 #[derive(Clone)]
 pub struct Options {
-    /// Its directory.
+    /// Directory of the store.
     pub path: PathBuf,
-    /// Whether to make it if it is not there.
+    /// Creates the store if it does not exist. Otherwise a missing store is an error.
     pub create: bool,
-    /// How long to wait for a process that holds it.
+    /// Maximum time to wait for another process that has locked the store.
     pub lock_timeout: Duration,
-    /// What this process is, for others who find the store held; it must be no secret.
+    /// Description of this process, shown to other processes that find the store locked. Must not contain a secret.
     pub owner: String,
-    /// Bytes of memory for the index.
+    /// Memory for the blocks of the index, in bytes.
     pub index_cache: u64,
-    /// The length of a segment of the log in bytes, less than 32 GiB.
+    /// Maximum length of a log segment in bytes, capped at 31 GiB.
     pub segment_size: u64,
-    /// How hard to compress what is put, as a level of zstd; `None`: not at all.
+    /// zstd level for new messages; `None` stores them uncompressed.
     pub compression: Option<i32>,
-    /// Where to say what is found.
+    /// Receiver of the store's events.
     pub events: EventSink,
 }
 
-/// Messages in a directory. Dropping it commits what waits and closes the index.
+/// A store in a directory. Dropping it commits pending changes and closes the index.
 pub struct LocalStore {
     shared: Arc<Shared>,
     compression: Option<i32>,
     threads: Vec<JoinHandle<()>>,
-    /// Let go last.
+    /// Lock on the directory, released after everything else is closed.
     _lock: Lock,
 }
 
-/// What the threads of a store share.
+/// State that the threads of a store share.
 struct Shared {
     path: PathBuf,
     log: Arc<Log>,
@@ -68,10 +68,10 @@ struct Shared {
     events: EventSink,
 }
 
-/// A message that is stored.
+/// Message that the index has, as read from the log. Its digest is not verified.
 struct StoredMessage {
     location: RecordLocation,
-    /// Its bytes, if so many are there.
+    /// Bytes of the message; `None` if the log is too short or the bytes cannot be decompressed.
     message: Option<Vec<u8>>,
 }
 
@@ -82,134 +82,132 @@ impl fmt::Debug for LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store: afterwards all that was ever acknowledged can be found.
+    /// Locks the store, brings its index up to date with the log, and starts its threads. Blocks for up to
+    /// [`Options::lock_timeout`] while another process has locked the store, and as long as the log is replayed.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let Options { path, index_cache, segment_size, compression, events: notes, .. } = options;
+        let Options { path, index_cache, segment_size, compression, events, .. } = options;
         let (lock, salt) = layout::open_dir(options)?;
-        let failed = |why| Error::io(format!("cannot open the log of {}", path.display()), why);
-        let log = Arc::new(Log::open(&path.join("log"), salt, (*segment_size).min(MAX_SEGMENT_SIZE)).map_err(failed)?);
-        let (index, tail) = Index::open(&path.join("index"), *index_cache, log.clone(), notes.clone())?;
-        quarantine::quarantine_tail(path, &tail, notes).map_err(failed)?;
-        let appender = SegmentWriter::new(log.clone(), &tail).map_err(failed)?;
-        let commits = CommitQueue::new(path.clone(), log.clone(), appender);
-        let compactions = Compactor::default();
-        let core = Arc::new(Shared {
-            path: path.clone(),
-            log,
-            index,
-            commit_queue: commits,
-            compactor: compactions,
-            events: notes.clone(),
-        });
-        let mut local = Self { shared: core, compression: *compression, threads: Vec::new(), _lock: lock };
-        local.spawn("commit", |core| core.commit_queue.run(&core.index, false))?;
-        local.spawn("commit-2", |core| core.commit_queue.run(&core.index, true))?;
-        local.spawn("index", |core| core.index.run())?;
-        local.spawn("compact", |core| core.compactor.run(core))?;
-        Ok(local)
+        let io_error = |cause| Error::io(format!("cannot open the log of {}", path.display()), cause);
+        let segment_size = (*segment_size).min(MAX_SEGMENT_SIZE);
+        let log = Arc::new(Log::open(&path.join("log"), salt, segment_size).map_err(io_error)?);
+        let (index, log_end) = Index::open(&path.join("index"), *index_cache, log.clone(), events.clone())?;
+        quarantine::quarantine_tail(path, &log_end, events).map_err(io_error)?;
+        let writer = SegmentWriter::new(log.clone(), &log_end).map_err(io_error)?;
+        let commit_queue = CommitQueue::new(path.clone(), log.clone(), writer);
+        let compactor = Compactor::default();
+        let shared =
+            Arc::new(Shared { path: path.clone(), log, index, commit_queue, compactor, events: events.clone() });
+        let mut store = Self { shared, compression: *compression, threads: Vec::new(), _lock: lock };
+        store.spawn("commit", |shared| shared.commit_queue.run(&shared.index, false))?;
+        store.spawn("commit-2", |shared| shared.commit_queue.run(&shared.index, true))?;
+        store.spawn("index", |shared| shared.index.run())?;
+        store.spawn("compact", |shared| shared.compactor.run(shared))?;
+        Ok(store)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Error> {
-        let core = self.shared.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&core));
-        self.threads.push(thread.map_err(|why| Error::io(format!("cannot start the {name} thread"), why))?);
+    fn spawn(&mut self, name: &str, run: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared));
+        self.threads.push(thread.map_err(|cause| Error::io(format!("cannot start the {name} thread"), cause))?);
         Ok(())
     }
 
-    /// `None` if the message is stored as it is given. `found`: where the index has just said that it stands.
+    /// Returns the message to append, or `None` if it is already stored byte for byte. `indexed` is the location that
+    /// the index has for the digest.
     fn prepare_put(
         &self,
         digest: Digest,
         message: Vec<u8>,
-        found: Option<RecordLocation>,
+        indexed: Option<RecordLocation>,
     ) -> Result<Option<NewMessage>, Error> {
-        let mut corrupt = None;
-        if let Some(StoredMessage { location: position, message: stored }) = self.shared.fetch_at(&digest, found)? {
-            // To acknowledge what is corrupt would be to promise what cannot be kept.
-            if stored.as_ref() == Some(&message) && self.shared.record_matches(&digest, &position)? {
+        let mut corrupt_copy = None;
+        if let Some(StoredMessage { location, message: stored }) = self.shared.fetch_at(&digest, indexed)? {
+            // A record with a damaged header is lost when the index is rebuilt, so it is not acknowledged.
+            if stored.as_ref() == Some(&message) && self.shared.record_matches(&digest, &location)? {
                 return Ok(None);
             }
-            corrupt = Some(position);
+            corrupt_copy = Some(location);
         }
         let compressed = self.compression.and_then(|level| log::compress(&message, level));
-        let (kind, stored) =
-            compressed.map_or((RecordKind::Message, message), |stored| (RecordKind::Compressed, stored));
-        Ok(Some(NewMessage { digest, kind, payload: stored, corrupt_copy: corrupt }))
+        let (kind, payload) =
+            compressed.map_or((RecordKind::Message, message), |compressed| (RecordKind::Compressed, compressed));
+        Ok(Some(NewMessage { digest, kind, payload, corrupt_copy }))
     }
 }
 
 impl Shared {
-    /// The message of a digest; `None` if it is absent.
+    /// Returns the message of a digest, or `None` if it is absent.
     fn fetch(&self, digest: &Digest) -> Result<Option<StoredMessage>, Error> {
         self.fetch_at(digest, self.index.get(digest)?)
     }
 
-    /// The same, where the index has just said that it stands.
-    fn fetch_at(&self, digest: &Digest, mut found: Option<RecordLocation>) -> Result<Option<StoredMessage>, Error> {
-        while let Some(position) = found {
-            let stored = self.read(&position)?;
-            if stored.is_none() {
-                found = self.index.get(digest)?;
-                if found != Some(position) {
-                    // It was moved in the meantime, and its old segment removed.
+    /// Returns the message at `indexed`, the location that the index has for the digest.
+    fn fetch_at(&self, digest: &Digest, mut indexed: Option<RecordLocation>) -> Result<Option<StoredMessage>, Error> {
+        while let Some(location) = indexed {
+            let payload = self.read(&location)?;
+            if payload.is_none() {
+                indexed = self.index.get(digest)?;
+                if indexed != Some(location) {
+                    // Compaction has moved the record and deleted its segment since the lookup.
                     continue;
                 }
             }
-            let message = match position.kind {
-                RecordKind::Compressed => stored.and_then(|stored| log::decompress(&stored)),
-                RecordKind::Message | RecordKind::Tombstone => stored,
+            let message = match location.kind {
+                RecordKind::Compressed => payload.and_then(|payload| log::decompress(&payload)),
+                RecordKind::Message | RecordKind::Tombstone => payload,
             };
-            return Ok(Some(StoredMessage { location: position, message }));
+            return Ok(Some(StoredMessage { location, message }));
         }
         Ok(None)
     }
 
-    /// Waits until the change is durable; answers as [`Change`] says.
+    /// Commits a change. Blocks until it is durable, and returns the flags that [`Change`] documents.
     fn submit(&self, change: Change) -> Result<Vec<bool>, Error> {
         self.commit_queue.submit(change, &self.index)
     }
 
-    /// Whether the record at a position can be found in the log without the index.
-    fn record_matches(&self, digest: &Digest, position: &RecordLocation) -> Result<bool, Error> {
-        let header = self.log.read_header(position).map_err(|why| self.read_error(position.segment, why))?;
-        let RecordLocation { kind, payload_len: stored, .. } = *position;
-        Ok(header.is_some_and(|header| (header.digest, header.kind, header.payload_len()) == (*digest, kind, stored)))
+    /// Returns whether the log has a valid header at `location` that matches it, so that a replay finds the record.
+    fn record_matches(&self, digest: &Digest, location: &RecordLocation) -> Result<bool, Error> {
+        let header = self.log.read_header(location).map_err(|cause| self.read_error(location.segment, cause))?;
+        let RecordLocation { kind, payload_len, .. } = *location;
+        Ok(header
+            .is_some_and(|header| (header.digest, header.kind, header.payload_len()) == (*digest, kind, payload_len)))
     }
 
-    fn read(&self, position: &RecordLocation) -> Result<Option<Vec<u8>>, Error> {
-        self.log.read(position).map_err(|why| self.read_error(position.segment, why))
+    /// Returns the stored bytes of a record, or `None` if the log is too short.
+    fn read(&self, location: &RecordLocation) -> Result<Option<Vec<u8>>, Error> {
+        self.log.read(location).map_err(|cause| self.read_error(location.segment, cause))
     }
 
-    fn read_error(&self, segment: u32, why: io::Error) -> Error {
-        Error::io(format!("cannot read segment {segment} of {}", self.path.display()), why)
+    fn read_error(&self, segment: u32, cause: io::Error) -> Error {
+        Error::io(format!("cannot read segment {segment} of {}", self.path.display()), cause)
     }
 }
 
 impl Backend for LocalStore {
     fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error> {
         let mut new = vec![false; batch.len()];
-        let mut unknown = Vec::new();
-        let mut places = Vec::new();
+        let mut new_messages = Vec::new();
+        let mut indices = Vec::new();
         let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
-        let found = self.shared.index.get_all(&digests)?;
-        for (place, ((digest, message), found)) in batch.into_iter().zip(found).enumerate() {
-            if let Some(put) = self.prepare_put(digest, message, found)? {
-                unknown.push(put);
-                places.push(place);
+        let locations = self.shared.index.get_all(&digests)?;
+        for (index, ((digest, message), location)) in batch.into_iter().zip(locations).enumerate() {
+            if let Some(new_message) = self.prepare_put(digest, message, location)? {
+                new_messages.push(new_message);
+                indices.push(index);
             }
         }
-        if !unknown.is_empty() {
-            for (place, is_new) in places.into_iter().zip(self.shared.submit(Change::Put(unknown))?) {
-                new[place] = is_new;
+        if !new_messages.is_empty() {
+            for (index, is_new) in indices.into_iter().zip(self.shared.submit(Change::Put(new_messages))?) {
+                new[index] = is_new;
             }
         }
         Ok(new)
     }
 
     fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let Some(fetched) = self.shared.fetch(&digests[0])? else { return Ok(vec![None]) };
-        // A segment that is gone or too short has taken the message with it.
-        fetched.message.ok_or(Error::Corrupt(digests[0])).map(|message| vec![Some(message)])
+        let Some(stored) = self.shared.fetch(&digests[0])? else { return Ok(vec![None]) };
+        stored.message.ok_or(Error::Corrupt(digests[0])).map(|message| vec![Some(message)])
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
@@ -217,16 +215,16 @@ impl Backend for LocalStore {
     }
 
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        Ok(self.shared.index.get(digest)?.map(|position| u64::from(position.message_len)))
+        Ok(self.shared.index.get(digest)?.map(|location| u64::from(location.message_len)))
     }
 
-    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
-        let entry = |(digest, position): (Digest, RecordLocation)| Entry {
+    fn list(&self, query: &ListQuery) -> Result<Vec<Entry>, Error> {
+        let entry = |(digest, location): (Digest, RecordLocation)| Entry {
             digest,
-            length: u64::from(position.message_len),
-            stored_at: log::to_system_time(position.time),
+            length: u64::from(location.message_len),
+            stored_at: log::to_system_time(location.time),
         };
-        Ok(self.shared.index.list_page(page)?.into_iter().map(entry).collect())
+        Ok(self.shared.index.list_page(query)?.into_iter().map(entry).collect())
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
@@ -245,9 +243,9 @@ impl Backend for LocalStore {
 
     fn stats(&self) -> Result<Stats, Error> {
         let Shared { path, log, index, .. } = &*self.shared;
-        let failed = |why| Error::io(format!("cannot measure {}", path.display()), why);
-        let (totals, dead) = compaction::garbage(log, index).map_err(failed)?;
-        let (log_disk, index_disk) = (log.disk_usage().map_err(failed)?, index.disk_usage().map_err(failed)?);
+        let io_error = |cause| Error::io(format!("cannot determine the disk usage of {}", path.display()), cause);
+        let (totals, dead) = compaction::garbage(log, index).map_err(io_error)?;
+        let (log_disk, index_disk) = (log.disk_usage().map_err(io_error)?, index.disk_usage().map_err(io_error)?);
         let (verified, damaged) =
             verify::last_verification(path).map_or((None, 0), |last| (Some(last.time), last.damaged));
         Ok(Stats {
@@ -262,32 +260,32 @@ impl Backend for LocalStore {
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.shared.commit_queue.failure().map_or(Ok(()), |why| Err(Error::WriteFailed(why)))
+        self.shared.commit_queue.failure().map_or(Ok(()), |cause| Err(Error::WriteFailed(cause)))
     }
 }
 
 impl Drop for LocalStore {
     fn drop(&mut self) {
         let mut threads = std::mem::take(&mut self.threads).into_iter();
-        let [commit, relief, index, compact] = [(); 4].map(|()| threads.next());
-        // One that panicked has said so itself; all that was acknowledged is in the log.
+        let [commit, commit_2, index, compact] = [(); 4].map(|()| threads.next());
+        // A thread that panicked has printed its message, and acknowledged changes are in the log.
         let join = |thread: Option<JoinHandle<()>>| drop(thread.map(JoinHandle::join));
-        // Compaction commits, and commits fill the index.
+        // Compaction submits changes, and commits add to the index, so they are closed in this order.
         self.shared.compactor.close();
         join(compact);
         self.shared.commit_queue.close();
         join(commit);
-        join(relief);
+        join(commit_2);
         self.shared.index.close();
         join(index);
     }
 }
 
-/// The log and the index of a new store, for tests of what stands on them.
+/// Creates the log and the index of a new store in `dir`, without threads.
 #[cfg(test)]
 fn open_log_and_index(dir: &std::path::Path, segment_size: u64) -> (Arc<Log>, Index, log::LogEnd) {
     std::fs::create_dir(dir.join("log")).unwrap();
     let log = Arc::new(Log::open(&dir.join("log"), [7; 16], segment_size).unwrap());
-    let (index, tail) = Index::open(&dir.join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
-    (log, index, tail)
+    let (index, log_end) = Index::open(&dir.join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+    (log, index, log_end)
 }

@@ -1,5 +1,5 @@
-//! What is damaged is kept in `quarantine/`, durably, before it goes from its place: it may be all that is left of a
-//! message.
+//! The directory `quarantine/`. Damaged bytes may be all that is left of a message, so they are copied to it durably
+//! before they are removed from their place.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -9,7 +9,7 @@ use crate::fs;
 use crate::store::log::{self, LogEnd};
 use crate::store::{EventSink, StoreEvent};
 
-/// Keeps what `write` writes under a name, and answers with its path.
+/// Creates the file `name` in quarantine with the bytes that `write` writes. Returns its path after it is durable.
 pub fn save(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<PathBuf> {
     let dir = store.join("quarantine");
     let path = dir.join(name);
@@ -19,24 +19,25 @@ pub fn save(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::
     Ok(path)
 }
 
-/// Moves what stands behind the last whole record out of the way, so that it can never be taken for a record later.
-pub fn quarantine_tail(store: &Path, tail: &LogEnd, notes: &EventSink) -> io::Result<()> {
-    if tail.end.clean {
+/// Moves everything after the last complete record of the log to quarantine, so that it can never be taken for a record
+/// later.
+pub fn quarantine_tail(store: &Path, log_end: &LogEnd, events: &EventSink) -> io::Result<()> {
+    if log_end.end.clean {
         return Ok(());
     }
-    let mut segment =
-        File::options().read(true).write(true).open(log::segment_path(&store.join("log"), tail.segment))?;
-    segment.seek(SeekFrom::Start(tail.end.offset))?;
+    let (number, offset) = (log_end.segment, log_end.end.offset);
+    let mut segment = File::options().read(true).write(true).open(log::segment_path(&store.join("log"), number))?;
+    segment.seek(SeekFrom::Start(offset))?;
     let mut length = 0;
-    let aside = save(store, &format!("{:08}-{}.tail", tail.segment, tail.end.offset), |file| {
+    let path = save(store, &format!("{number:08}-{offset}.tail"), |file| {
         length = io::copy(&mut segment, file)?;
         Ok(())
     })?;
-    segment.set_len(tail.end.offset)?;
+    segment.set_len(offset)?;
     segment.sync_all()?;
-    notes(StoreEvent::Message(format!(
-        "the log ended in {length} bytes that are no whole record, from an interrupted put or from damage; they are now in {}",
-        aside.display()
+    events(StoreEvent::Message(format!(
+        "the last {length} bytes of the log are not a complete record (interrupted put, or damage); moved to {}",
+        path.display()
     )));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Puts out of the way what a verification found. Nothing is thrown away: what is corrupt stays in `quarantine/`.
+//! The repair of damage that a verification found. Damaged bytes are never deleted, but moved to `quarantine/`.
 
 use std::collections::BTreeSet;
 
@@ -9,35 +9,35 @@ use crate::message_store::{Damage, Error};
 use crate::store::StoreEvent;
 
 /// See [`crate::message_store::MessageStore::repair`].
-pub fn repair(core: &Shared, damage: &[Damage]) -> Result<(), Error> {
-    for one in damage {
-        if let Damage::Corrupt { digest } = one {
-            quarantine_message(core, *digest)?;
+pub fn repair(shared: &Shared, damage: &[Damage]) -> Result<(), Error> {
+    for item in damage {
+        if let Damage::Corrupt { digest } = item {
+            quarantine_message(shared, *digest)?;
         }
     }
-    let is_of_index = |one: &Damage| matches!(one, Damage::Lost { .. } | Damage::Unindexed { .. });
-    if damage.iter().any(is_of_index) {
-        core.index.rebuild()?;
+    let needs_rebuild = |item: &Damage| matches!(item, Damage::Lost { .. } | Damage::Unindexed { .. });
+    if damage.iter().any(needs_rebuild) {
+        shared.index.rebuild()?;
     }
-    let gaps = damage.iter().filter_map(|one| match one {
+    let segments_with_gaps = damage.iter().filter_map(|item| match item {
         Damage::Gap { segment, .. } => Some(*segment),
         _ => None,
     });
-    let gaps: BTreeSet<_> = gaps.collect();
-    let mut segments = core.log.segment_ids().into_iter().filter(|number| gaps.contains(number));
-    segments.try_for_each(|number| compaction::evacuate(core, number))
+    let segments_with_gaps: BTreeSet<_> = segments_with_gaps.collect();
+    let mut segments = shared.log.segment_ids().into_iter().filter(|number| segments_with_gaps.contains(number));
+    segments.try_for_each(|number| compaction::evacuate(shared, number))
 }
 
-/// Moves a message that is corrupt, still, out of the store.
-fn quarantine_message(core: &Shared, digest: Digest) -> Result<(), Error> {
-    let Some(fetched) = core.fetch(&digest)? else { return Ok(()) };
-    if fetched.message.is_some_and(|message| digest.matches(&message)) {
+/// Moves a message to quarantine, unless it was stored again since it was found to be corrupt.
+fn quarantine_message(shared: &Shared, digest: Digest) -> Result<(), Error> {
+    let Some(stored) = shared.fetch(&digest)? else { return Ok(()) };
+    if stored.message.is_some_and(|message| digest.matches(&message)) {
         return Ok(());
     }
-    let stored = core.read(&fetched.location)?.unwrap_or_default();
-    let kept = quarantine::save(&core.path, &format!("{digest}.corrupt"), |file| file.write_all(&stored));
-    let path = kept.map_err(|why| Error::io(format!("cannot keep {digest} in quarantine"), why))?;
-    core.submit(Change::Remove(vec![digest]))?;
-    (core.events)(StoreEvent::Message(format!("what was stored as {digest} is now in {}", path.display())));
+    let payload = shared.read(&stored.location)?.unwrap_or_default();
+    let path = quarantine::save(&shared.path, &format!("{digest}.corrupt"), |file| file.write_all(&payload))
+        .map_err(|cause| Error::io(format!("cannot move {digest} to quarantine"), cause))?;
+    shared.submit(Change::Remove(vec![digest]))?;
+    (shared.events)(StoreEvent::Message(format!("moved the corrupt message {digest} to {}", path.display())));
     Ok(())
 }

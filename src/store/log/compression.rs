@@ -1,5 +1,5 @@
-//! Compression at rest: the message's length in 4 bytes, little-endian, then a zstd frame (RFC 8878), each record by
-//! itself. A message that does not shrink stays as it is; digests are always those of the messages.
+//! Compression of single messages: a length prefix, then a zstd frame. A message that does not shrink is stored as it
+//! is. See docs/formats.md, "Compression".
 
 use std::cell::RefCell;
 
@@ -7,9 +7,9 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::record::record_len_for;
 
-/// Shorter messages are not worth a try.
+/// Minimum length of a message that is compressed, in bytes.
 const MIN_LEN: usize = 64;
-/// What the message's length takes.
+/// Length of the prefix that holds the length of the message, in bytes.
 const LEN_PREFIX: usize = 4;
 
 thread_local! {
@@ -17,37 +17,37 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// The bytes to store for `message`; `None` if they would take no less of the log than the message itself.
+/// Returns the compressed form of `message`, or `None` if its record would not be shorter than that of the message.
 pub fn compress(message: &[u8], level: i32) -> Option<Vec<u8>> {
     let length = u32::try_from(message.len()).ok().filter(|_| message.len() >= MIN_LEN)?;
-    let frame = COMPRESSOR.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|(its, _)| *its != level) {
-            *kept = Some((level, Compressor::new(level).ok()?));
+    let frame = COMPRESSOR.with_borrow_mut(|cached| {
+        if cached.as_ref().is_none_or(|(cached_level, _)| *cached_level != level) {
+            *cached = Some((level, Compressor::new(level).ok()?));
         }
-        kept.as_mut()?.1.compress(message).ok()
+        cached.as_mut()?.1.compress(message).ok()
     })?;
-    let stored = [length.to_le_bytes().as_slice(), &frame].concat();
-    (record_len_for(u32::try_from(stored.len()).ok()?) < record_len_for(length)).then_some(stored)
+    let payload = [length.to_le_bytes().as_slice(), &frame].concat();
+    (record_len_for(u32::try_from(payload.len()).ok()?) < record_len_for(length)).then_some(payload)
 }
 
-/// The message; `None` if these are no such bytes.
-pub fn decompress(stored: &[u8]) -> Option<Vec<u8>> {
-    let length = usize::try_from(uncompressed_len(stored)?).ok()?;
+/// Returns the message, or `None` if `payload` is not the compressed form of one.
+pub fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
+    let length = usize::try_from(uncompressed_len(payload)?).ok()?;
     let mut message = Vec::new();
-    // The length may be damaged: it must not take the process down.
+    // A damaged length may ask for too much memory, which must not abort the process.
     message.try_reserve_exact(length).ok()?;
-    DECOMPRESSOR.with_borrow_mut(|kept| {
-        if kept.is_none() {
-            *kept = Some(Decompressor::new().ok()?);
+    DECOMPRESSOR.with_borrow_mut(|cached| {
+        if cached.is_none() {
+            *cached = Some(Decompressor::new().ok()?);
         }
-        kept.as_mut()?.decompress_to_buffer(stored.get(LEN_PREFIX..)?, &mut message).ok()
+        cached.as_mut()?.decompress_to_buffer(payload.get(LEN_PREFIX..)?, &mut message).ok()
     })?;
     (message.len() == length).then_some(message)
 }
 
-/// The length of the message, as it is said in front of it.
-pub fn uncompressed_len(stored: &[u8]) -> Option<u32> {
-    stored.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+/// Returns the length of the message in bytes, as stored in the prefix; `None` if `payload` is too short.
+pub fn uncompressed_len(payload: &[u8]) -> Option<u32> {
+    payload.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -58,29 +58,29 @@ mod tests {
     fn compressible_messages_round_trip_and_others_are_not_compressed() {
         for length in [64, 1000, 1 << 20] {
             let message = b"to be or not to be ".iter().copied().cycle().take(length).collect::<Vec<_>>();
-            let stored = compress(&message, 3).unwrap();
-            assert!(stored.len() < length);
-            assert_eq!(decompress(&stored), Some(message));
+            let payload = compress(&message, 3).unwrap();
+            assert!(payload.len() < length);
+            assert_eq!(decompress(&payload), Some(message));
         }
-        let noise = sha2_of_counter(4096);
-        assert_eq!(compress(&noise, 3), None);
+        let incompressible = digests_of_counter(4096);
+        assert_eq!(compress(&incompressible, 3), None);
         assert_eq!(compress(b"short", 3), None);
     }
 
     #[test]
     fn decompressing_damaged_bytes_returns_none_without_aborting() {
-        let stored = compress(&[b'a'; 5000], 3).unwrap();
-        for end in 0..stored.len() {
-            assert_eq!(decompress(&stored[..end]), None, "{end}");
+        let payload = compress(&[b'a'; 5000], 3).unwrap();
+        for end in 0..payload.len() {
+            assert_eq!(decompress(&payload[..end]), None, "{end}");
         }
         for length in [0, 4999, 5001, u32::MAX] {
-            let lying = [length.to_le_bytes().as_slice(), &stored[LEN_PREFIX..]].concat();
-            assert_eq!(decompress(&lying), None, "{length}");
+            let damaged = [length.to_le_bytes().as_slice(), &payload[LEN_PREFIX..]].concat();
+            assert_eq!(decompress(&damaged), None, "{length}");
         }
     }
 
-    fn sha2_of_counter(length: u32) -> Vec<u8> {
-        let block = |number: u32| *crate::digest::Digest::compute(&number.to_le_bytes()).as_bytes();
-        (0..length / 32).flat_map(block).collect()
+    fn digests_of_counter(length: u32) -> Vec<u8> {
+        let digest = |number: u32| *crate::digest::Digest::compute(&number.to_le_bytes()).as_bytes();
+        (0..length / 32).flat_map(digest).collect()
     }
 }

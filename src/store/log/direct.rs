@@ -1,5 +1,5 @@
-//! Writes past the page cache, for much at a time: nothing is copied there, and the system need not find memory for
-//! what is not likely to be read soon. They are of whole blocks, so the last one is written again once it is fuller.
+//! A buffered writer that appends to a file with `O_DIRECT`, so that large batches do not evict the page cache. All
+//! writes are whole blocks; a partial last block is written again when it has grown.
 
 use std::fs::File;
 use std::io;
@@ -10,43 +10,44 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Memory, offsets and lengths are multiples of this, which does for all usual devices and file systems.
+/// Block size in bytes: alignment of memory, offsets and lengths. It suffices for all common devices and file systems.
 const ALIGNMENT: usize = 4096;
-/// What is gathered for one write.
+/// Number of buffered bytes that are written at once.
 pub const WRITE_CHUNK: usize = 1 << 20;
 
-/// The end of a file that grows.
+/// Appends to a file with `O_DIRECT`. Other writers may append to the file between two calls.
 #[derive(Debug)]
 pub struct DirectWriter {
     direct_file: File,
     file: Arc<File>,
     buffer: Vec<u8>,
-    /// Where in the memory the gathered bytes begin, as a block does.
+    /// Index in `buffer` of the first aligned byte, where the buffered bytes begin.
     start: usize,
-    /// How many there are; before they are written, up to [`WRITE_CHUNK`], and less than a block thereafter.
+    /// Number of buffered bytes: at most [`WRITE_CHUNK`], and less than a block after a write.
     buffered: usize,
-    /// Where in the file they begin.
+    /// Offset in the file of the first buffered byte; a multiple of [`ALIGNMENT`].
     offset: u64,
 }
 
 impl DirectWriter {
-    /// For the file at `path`, which is open as `file`; an error where the file system has no such writes.
+    /// Opens the file at `path`, which is open as `file`, with `O_DIRECT`. Returns an error if the file system does not
+    /// support that.
     pub fn open(path: &Path, file: Arc<File>) -> io::Result<Self> {
         let flags = OFlags::DIRECT.bits().cast_signed();
-        let past_cache = File::options().write(true).custom_flags(flags).open(path)?;
-        let memory = vec![0; WRITE_CHUNK + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Ok(Self { direct_file: past_cache, file, buffer: memory, start, buffered: 0, offset: 0 })
+        let direct_file = File::options().write(true).custom_flags(flags).open(path)?;
+        let buffer = vec![0; WRITE_CHUNK + ALIGNMENT];
+        let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Ok(Self { direct_file, file, buffer, start, buffered: 0, offset: 0 })
     }
 
-    /// Gathers what comes at the file's `end`, and writes it once it is much.
+    /// Buffers bytes that belong at offset `end`, the end of the file's content. Writes the buffer whenever it is full.
     pub fn write(&mut self, end: u64, mut bytes: &[u8]) -> io::Result<()> {
         self.seek_to(end)?;
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(WRITE_CHUNK - self.buffered));
-            self.buffer[self.start + self.buffered..][..now.len()].copy_from_slice(now);
-            self.buffered += now.len();
-            bytes = later;
+            let (fitting, remaining) = bytes.split_at(bytes.len().min(WRITE_CHUNK - self.buffered));
+            self.buffer[self.start + self.buffered..][..fitting.len()].copy_from_slice(fitting);
+            self.buffered += fitting.len();
+            bytes = remaining;
             if self.buffered == WRITE_CHUNK {
                 self.write_blocks()?;
             }
@@ -54,14 +55,16 @@ impl DirectWriter {
         Ok(())
     }
 
-    /// Writes what is left up to the file's `end`, with zeros in the rest of its block; answers with where that ends.
+    /// Writes the buffered bytes, which extend to offset `end`, and pads their last block with zeros. Returns the
+    /// offset after the padding.
     pub fn flush(&mut self, end: u64) -> io::Result<u64> {
         self.seek_to(end)?;
         self.write_blocks()?;
         Ok(end.next_multiple_of(ALIGNMENT as u64))
     }
 
-    /// Sees to it that what is gathered reaches to `end`: if others have written, only what stands in its block.
+    /// Makes the buffered bytes extend to offset `end`. If another writer has appended to the file, the buffer is
+    /// filled with the partial last block of the file.
     fn seek_to(&mut self, end: u64) -> io::Result<()> {
         if self.offset + self.buffered as u64 != end {
             self.buffered = usize::try_from(end % ALIGNMENT as u64).expect("less than a block");
@@ -72,20 +75,20 @@ impl DirectWriter {
     }
 
     fn write_blocks(&mut self) -> io::Result<()> {
-        let memory = &mut self.buffer[self.start..];
-        let blocks = self.buffered.next_multiple_of(ALIGNMENT);
-        memory[self.buffered..blocks].fill(0);
-        match self.direct_file.write_all_at(&memory[..blocks], self.offset) {
-            // Something else is asked for than is usual.
+        let aligned = &mut self.buffer[self.start..];
+        let length = self.buffered.next_multiple_of(ALIGNMENT);
+        aligned[self.buffered..length].fill(0);
+        match self.direct_file.write_all_at(&aligned[..length], self.offset) {
+            // The device requires another alignment.
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                self.file.write_all_at(&memory[..blocks], self.offset)?;
+                self.file.write_all_at(&aligned[..length], self.offset)?;
             }
             written => written?,
         }
-        let full = self.buffered / ALIGNMENT * ALIGNMENT;
-        memory.copy_within(full..self.buffered, 0);
-        self.offset += full as u64;
-        self.buffered -= full;
+        let full_blocks = self.buffered / ALIGNMENT * ALIGNMENT;
+        aligned.copy_within(full_blocks..self.buffered, 0);
+        self.offset += full_blocks as u64;
+        self.buffered -= full_blocks;
         Ok(())
     }
 }
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     fn pseudo_random_bytes(length: usize, seed: u64) -> Vec<u8> {
-        (0..length as u64).map(|at| (at.wrapping_mul(seed) >> 7).to_le_bytes()[0]).collect()
+        (0..length as u64).map(|index| (index.wrapping_mul(seed) >> 7).to_le_bytes()[0]).collect()
     }
 
     #[test]
@@ -104,26 +107,27 @@ mod tests {
         let path = dir.path().join("file");
         let file = Arc::new(File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap());
         let mut direct = DirectWriter::open(&path, file.clone()).unwrap();
-        // Where memory does not begin like a block, the other way is taken.
+        // A shift of 1 makes the memory unaligned, so that the writes fall back to the page cache.
         for shift in [0, 1] {
             (direct.start, direct.buffered, direct.offset) = (direct.start + shift, 0, 0);
             let mut expected = std::fs::read(&path).unwrap();
-            for (at, length) in [1, 4095, 1, 8192, 100, 3 << 20, 5, WRITE_CHUNK, 70_000, 12].into_iter().enumerate() {
-                let bytes = pseudo_random_bytes(length, 77 + at as u64);
+            for (index, length) in [1, 4095, 1, 8192, 100, 3 << 20, 5, WRITE_CHUNK, 70_000, 12].into_iter().enumerate()
+            {
+                let bytes = pseudo_random_bytes(length, 77 + index as u64);
                 let end = expected.len() as u64;
-                if at % 4 == 3 {
+                if index % 4 == 3 {
                     file.write_all_at(&bytes, end).unwrap();
                     direct.flush(end + length as u64).unwrap();
                 } else {
-                    let (one, other) = bytes.split_at(length / 3);
-                    direct.write(end, one).unwrap();
-                    direct.write(end + one.len() as u64, other).unwrap();
-                    let filled = direct.flush(end + length as u64).unwrap();
-                    assert_eq!(filled % 4096, 0);
+                    let (first, second) = bytes.split_at(length / 3);
+                    direct.write(end, first).unwrap();
+                    direct.write(end + first.len() as u64, second).unwrap();
+                    let padded_end = direct.flush(end + length as u64).unwrap();
+                    assert_eq!(padded_end % 4096, 0);
                     assert!(std::fs::read(&path).unwrap()[expected.len() + length..].iter().all(|byte| *byte == 0));
                 }
                 expected.extend(bytes);
-                assert!(std::fs::read(&path).unwrap().starts_with(&expected), "{at}");
+                assert!(std::fs::read(&path).unwrap().starts_with(&expected), "{index}");
             }
             file.set_len(expected.len() as u64).unwrap();
         }

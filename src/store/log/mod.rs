@@ -1,5 +1,5 @@
-//! The log: append-only segment files that hold the messages. It is the truth; the index only finds things in it.
-//! Nothing that was synced is ever changed.
+//! The log: append-only segment files that hold the messages. The log is the source of truth, and the index is rebuilt
+//! from it. A synced record is never changed; space is only freed by deleting whole segments.
 
 mod compression;
 mod direct;
@@ -19,32 +19,32 @@ use std::sync::{Arc, Mutex, RwLock};
 pub use compression::{compress, decompress};
 pub use position::{LogPosition, RecordLocation};
 pub use record::{HEADER_LEN, RECORD_ALIGN, RecordHeader, RecordKind, Salt, to_system_time, unix_now};
-pub use scan::{ScanEnd, ScanItem, checksum_ok};
+pub use scan::{ScanEnd, ScanItem, payload_matches};
 pub use segment::{SEGMENT_HEADER_LEN, recover_salt, segment_path};
 pub use writer::{AppendError, Record, SegmentWriter};
 
 use crate::fs;
 use segment::{segment_header, segment_ids};
 
-/// The segments, open for reading.
+/// Segments of a store. All segment files are open.
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
     salt: Salt,
-    /// A segment is closed before it grows beyond this, unless one record alone is larger.
+    /// Maximum length of a segment in bytes. A longer record gets a segment of its own.
     segment_size: u64,
     segments: RwLock<BTreeMap<u32, Arc<File>>>,
-    /// Everything before this is durable, and can be found.
+    /// Position up to which all records are durable and in the index.
     durable_end: Mutex<LogPosition>,
 }
 
 impl Log {
-    /// The length in bytes that a segment is meant to have.
+    /// Returns the maximum length of a segment in bytes.
     pub fn segment_size(&self) -> u64 {
         self.segment_size
     }
 
-    /// Opens the segments that are in `dir`, which must exist.
+    /// Opens all segments in `dir`, which must exist.
     pub fn open(dir: &Path, salt: Salt, segment_size: u64) -> io::Result<Self> {
         let mut segments = BTreeMap::new();
         for number in segment_ids(dir)? {
@@ -59,49 +59,49 @@ impl Log {
         })
     }
 
-    /// The bytes behind a record's header, as they are; `None` where there are not so many.
-    pub fn read(&self, position: &RecordLocation) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = self.segment(position.segment) else { return Ok(None) };
-        let mut bytes = vec![0; position.payload_len as usize];
-        match file.read_exact_at(&mut bytes, position.offset + record::HEADER_LEN as u64) {
-            Ok(()) => Ok(Some(bytes)),
+    /// Reads the stored bytes of a record. Returns `None` if the segment does not exist or is too short.
+    pub fn read(&self, location: &RecordLocation) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.segment(location.segment) else { return Ok(None) };
+        let mut payload = vec![0; location.payload_len as usize];
+        match file.read_exact_at(&mut payload, location.offset + record::HEADER_LEN as u64) {
+            Ok(()) => Ok(Some(payload)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The header at a position, if one stands there.
-    pub fn read_header(&self, position: &RecordLocation) -> io::Result<Option<RecordHeader>> {
-        let Some(file) = self.segment(position.segment) else { return Ok(None) };
+    /// Reads the header of a record. Returns `None` if there is no valid header at the location.
+    pub fn read_header(&self, location: &RecordLocation) -> io::Result<Option<RecordHeader>> {
+        let Some(file) = self.segment(location.segment) else { return Ok(None) };
         let mut bytes = [0; record::HEADER_LEN];
-        match file.read_exact_at(&mut bytes, position.offset) {
-            Ok(()) => Ok(RecordHeader::decode(&bytes, &self.salt, position.segment, position.offset)),
+        match file.read_exact_at(&mut bytes, location.offset) {
+            Ok(()) => Ok(RecordHeader::decode(&bytes, &self.salt, location.segment, location.offset)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Where the log ends: everything before is durable, and can be found.
+    /// Returns the position up to which all records are durable and in the index.
     pub fn durable_end(&self) -> LogPosition {
         *self.durable_end.lock().expect(LOCK_POISONED)
     }
 
-    /// Says that everything up to `end` is durable, and can be found.
+    /// Sets the position up to which all records are durable and in the index.
     pub fn set_durable_end(&self, end: LogPosition) {
         *self.durable_end.lock().expect(LOCK_POISONED) = end;
     }
 
-    /// The numbers of the segments, in order.
+    /// Returns the numbers of all segments, in ascending order.
     pub fn segment_ids(&self) -> Vec<u32> {
         self.read_segments().keys().copied().collect()
     }
 
-    /// The length of a segment's file in bytes; `None` if there is none.
+    /// Returns the length of a segment file in bytes, or `None` if there is no such segment.
     pub fn segment_len(&self, number: u32) -> io::Result<Option<u64>> {
         self.segment(number).map(|file| Ok(file.metadata()?.len())).transpose()
     }
 
-    /// Calls `visit` for all that a segment holds, damage included.
+    /// Calls `visit` for each record and gap of a segment, in order. Bytes after the last valid header are not visited.
     pub fn scan<E: From<io::Error>>(
         &self,
         number: u32,
@@ -112,24 +112,25 @@ impl Log {
         end.torn.into_iter().try_for_each(visit)
     }
 
-    /// Bytes of a segment as they are, fewer at its end; `None` if there is no such segment.
+    /// Reads up to `length` bytes of a segment, fewer at its end. Returns `None` if there is no such segment.
     pub fn read_range(&self, number: u32, offset: u64, length: usize) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.segment(number) else { return Ok(None) };
-        let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length.min(left)];
+        let available = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length.min(available)];
         let count = scan::read_up_to(&file, &mut bytes, offset)?;
         bytes.truncate(count);
         Ok(Some(bytes))
     }
 
-    /// The header that `bytes` begin with, if they stand at this place.
+    /// Decodes the header at the beginning of `bytes`, which were read from this place. Returns `None` if it is not
+    /// valid.
     pub fn decode_header(&self, bytes: &[u8], segment: u32, offset: u64) -> Option<RecordHeader> {
         RecordHeader::decode(bytes, &self.salt, segment, offset)
     }
 
-    /// Removes a segment that nothing is needed of any more. Who reads it now still can.
+    /// Deletes a segment. A read that is in progress can be completed.
     ///
-    /// Until that is durable it counts as there, since a power cut could bring it back.
+    /// The segment is listed until the deletion is durable, because a power cut could bring the file back.
     pub fn delete_segment(&self, number: u32) -> io::Result<()> {
         match std::fs::remove_file(segment_path(&self.dir, number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -139,49 +140,52 @@ impl Log {
         Ok(())
     }
 
-    /// Reads everything from `from` on; what does not count at the end of the last segment is left in [`LogEnd::end`].
+    /// Calls `visit` with the segment number for each record and gap from `from` to the end of the log.
+    ///
+    /// Bytes after the last valid header of a segment are not visited. Items after the last complete record of the log
+    /// are in [`LogEnd::end`] instead.
     pub fn replay<E: From<io::Error>>(
         &self,
         from: LogPosition,
         mut visit: impl FnMut(u32, ScanItem) -> Result<(), E>,
     ) -> Result<LogEnd, E> {
         let segments: Vec<_> = self.read_segments().range(from.segment..).map(|(n, file)| (*n, file.clone())).collect();
-        let mut tail =
+        let mut log_end =
             LogEnd { segment: from.segment, end: ScanEnd { offset: from.offset, torn: Vec::new(), clean: true } };
         for (index, (number, file)) in segments.iter().enumerate() {
             let start = if *number == from.segment { from.offset } else { SEGMENT_HEADER_LEN };
-            let mut end = scan::scan(file, *number, &self.salt, start, |found| visit(*number, found))?;
+            let mut end = scan::scan(file, *number, &self.salt, start, |item| visit(*number, item))?;
             if index + 1 < segments.len() {
-                // Nothing is appended to it any more: what stands at its end stays there, and is damage.
-                end.torn.drain(..).try_for_each(|found| visit(*number, found))?;
+                // A segment that is not the last one was completed, so an incomplete record at its end is damage.
+                end.torn.drain(..).try_for_each(|item| visit(*number, item))?;
             }
-            tail = LogEnd { segment: *number, end };
+            log_end = LogEnd { segment: *number, end };
         }
-        Ok(tail)
+        Ok(log_end)
     }
 
-    /// Makes everything from `from` on durable: a process that was killed may have written what it did not sync.
+    /// Syncs all segments from `from` on. A process that was killed may have written records that it did not sync.
     pub fn sync_from(&self, from: LogPosition) -> io::Result<()> {
         let segments: Vec<_> = self.read_segments().range(from.segment..).map(|(_, file)| file.clone()).collect();
         segments.iter().try_for_each(|file| Ok(rustix::fs::fdatasync(file)?))
     }
 
-    /// Whether `point` lies within the log. It may lie in a segment that is gone, if others follow.
-    pub fn contains(&self, point: LogPosition) -> io::Result<bool> {
-        match self.segment(point.segment) {
-            Some(file) => Ok(file.metadata()?.len() >= point.offset),
-            None if point == LogPosition::START => Ok(true),
-            None => Ok(self.read_segments().keys().any(|number| *number > point.segment)),
+    /// Returns whether `position` lies within the log. It may lie in a deleted segment if a later segment exists.
+    pub fn contains(&self, position: LogPosition) -> io::Result<bool> {
+        match self.segment(position.segment) {
+            Some(file) => Ok(file.metadata()?.len() >= position.offset),
+            None if position == LogPosition::START => Ok(true),
+            None => Ok(self.read_segments().keys().any(|number| *number > position.segment)),
         }
     }
 
-    /// The bytes that the segments have on disk.
+    /// Returns the disk space that the segments occupy, in bytes.
     pub fn disk_usage(&self) -> io::Result<u64> {
         let segments: Vec<_> = self.read_segments().values().cloned().collect();
         segments.iter().map(|file| Ok(file.metadata()?.blocks() * 512)).sum()
     }
 
-    /// How many bytes a replay from `from` reads.
+    /// Returns the number of bytes that a replay from `from` reads.
     pub fn bytes_after(&self, from: LogPosition) -> io::Result<u64> {
         let segments: Vec<_> = self.read_segments().range(from.segment..).map(|(_, file)| file.clone()).collect();
         let lengths = segments.iter().map(|file| Ok(file.metadata()?.len()));
@@ -196,12 +200,12 @@ impl Log {
         self.segments.read().expect(LOCK_POISONED)
     }
 
-    /// Makes the segment `number`, durably.
+    /// Creates the segment `number`. The file, its header and its name are durable on return.
     fn create_segment(&self, number: u32) -> io::Result<Arc<File>> {
         let path = segment_path(&self.dir, number);
         let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        let made = file.write_all(&segment_header(number, &self.salt)).and_then(|()| file.sync_all());
-        if let Err(error) = made.and_then(|()| fs::sync_dir(&self.dir)) {
+        let written = file.write_all(&segment_header(number, &self.salt)).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| fs::sync_dir(&self.dir)) {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
@@ -210,7 +214,7 @@ impl Log {
         Ok(file)
     }
 
-    /// Removes the segments from `number` on: those that a group began and could not fill.
+    /// Deletes the segments from `number` on, which a batch has started that did not fit on the disk.
     fn delete_segments_from(&self, number: u32) -> io::Result<()> {
         let mut segments = self.segments.write().expect(LOCK_POISONED);
         for (number, _) in segments.split_off(&number) {
@@ -220,19 +224,19 @@ impl Log {
     }
 }
 
-const LOCK_POISONED: &str = "nobody panics while holding this";
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";
 
-/// Where a replay ended.
+/// End of the log after a replay.
 #[derive(Debug)]
 pub struct LogEnd {
-    /// The last segment.
+    /// Number of the last segment.
     pub segment: u32,
-    /// How it ends.
+    /// End of the last segment.
     pub end: ScanEnd,
 }
 
 impl LogEnd {
-    /// Just behind the last whole record.
+    /// Returns the position after the last complete record.
     pub fn position(&self) -> LogPosition {
         LogPosition { segment: self.segment, offset: self.end.offset }
     }

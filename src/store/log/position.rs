@@ -1,4 +1,4 @@
-//! Where records stand: positions of records, and points between them.
+//! Places in the log: the location of a record, and positions between records.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,65 +6,65 @@ use super::compression;
 use super::record::{self, RecordHeader, RecordKind};
 use super::segment::SEGMENT_HEADER_LEN;
 
-/// Where a record stands, and what is known of it without reading it.
+/// Location of a record, and the properties that are known without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordLocation {
-    /// What it says.
+    /// Kind of the record.
     pub kind: RecordKind,
-    /// The number of the segment.
+    /// Number of the segment.
     pub segment: u32,
-    /// Of the record's header; a multiple of 8.
+    /// Offset of the record's header in the segment; a multiple of 8.
     pub offset: u64,
-    /// How many bytes follow the header.
+    /// Number of stored bytes after the header.
     pub payload_len: u32,
-    /// The length of the message.
+    /// Length of the message in bytes.
     pub message_len: u32,
-    /// When it was stored, in seconds since 1970.
+    /// Time of storage, in seconds since 1970.
     pub time: u32,
 }
 
 impl RecordLocation {
-    /// Of a record at an offset of a segment, with `bytes` behind its header.
-    pub fn new(header: &RecordHeader, segment: u32, offset: u64, bytes: &[u8]) -> Self {
-        let stored = header.payload_len();
-        let length = match header.kind {
-            RecordKind::Compressed => compression::uncompressed_len(bytes).unwrap_or(stored),
-            RecordKind::Message | RecordKind::Tombstone => stored,
+    /// Creates the location of a record from its place, its header and the `payload` after the header.
+    pub fn new(header: &RecordHeader, segment: u32, offset: u64, payload: &[u8]) -> Self {
+        let payload_len = header.payload_len();
+        let message_len = match header.kind {
+            RecordKind::Compressed => compression::uncompressed_len(payload).unwrap_or(payload_len),
+            RecordKind::Message | RecordKind::Tombstone => payload_len,
         };
-        Self { kind: header.kind, segment, offset, payload_len: stored, message_len: length, time: header.time }
+        Self { kind: header.kind, segment, offset, payload_len, message_len, time: header.time }
     }
 
-    /// Whether a message stands there.
+    /// Returns whether the record holds a message, so is not a tombstone.
     pub fn is_message(&self) -> bool {
         self.kind != RecordKind::Tombstone
     }
 
-    /// What the record takes in the log, in bytes.
+    /// Returns the length of the record in bytes, header and padding included.
     pub fn record_len(&self) -> u64 {
         record::record_len_for(self.payload_len)
     }
 
-    /// Where in the log it stands.
+    /// Returns the position of the record's first byte.
     pub fn log_position(&self) -> LogPosition {
         LogPosition { segment: self.segment, offset: self.offset }
     }
 
-    /// Where in the log it ends.
+    /// Returns the position after the record.
     pub fn end(&self) -> LogPosition {
         LogPosition { segment: self.segment, offset: self.offset + self.record_len() }
     }
 }
 
-/// A point between two records.
+/// Position in the log, at the beginning or the end of a record. Positions are ordered like the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogPosition {
-    /// The number of the segment.
+    /// Number of the segment.
     pub segment: u32,
-    /// In the segment.
+    /// Offset in the segment, in bytes.
     pub offset: u64,
 }
 
 impl LogPosition {
-    /// Before all records.
+    /// Position before all records.
     pub const START: Self = Self { segment: 1, offset: SEGMENT_HEADER_LEN };
 }

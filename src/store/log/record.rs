@@ -1,64 +1,54 @@
-//! The form of a record in the log: a header of 48 bytes, the bytes of the message, zeros up to a multiple of 8.
-//! A header counts only where its checksum does, and the checksum holds for one place in one store.
-//!
-//! | offset | bytes | what |
-//! |---|---|---|
-//! | 0 | 3 | the mark |
-//! | 3 | 1 | the kind |
-//! | 4 | 4 | the length of the bytes that follow; of a removal, the last segment that may hold what it removes |
-//! | 8 | 4 | when it was stored, in seconds since 1970 |
-//! | 12 | 32 | the digest |
-//! | 44 | 4 | CRC-32 of the store's salt, the segment, the offset and the 44 bytes before |
-//!
-//! Numbers are little-endian. The salt keeps a message that looks like records from being taken for some.
+//! Records of the log: a header of 48 bytes, the stored bytes, and zeros up to a multiple of 8. The checksum of a
+//! header covers the store's salt and the place of the record, so a message whose bytes look like a record is never
+//! taken for one. See docs/formats.md, "Records".
 
 use std::time::{Duration, SystemTime};
 
 use crate::digest::Digest;
 
-/// Records begin at multiples of this.
+/// Alignment of records in bytes.
 pub const RECORD_ALIGN: usize = 8;
-/// The length of a header.
+/// Length of a record header in bytes.
 pub const HEADER_LEN: usize = 48;
 
-/// What a header begins with.
+/// First bytes of a record header.
 pub const RECORD_MAGIC: [u8; 3] = [0xd5, 0x5a, 0xa7];
 
-/// What keeps the records of one store apart from those of all others; random.
+/// Random bytes that are chosen when a store is created, and part of the checksum of each of its record headers.
 pub type Salt = [u8; 16];
 
-/// What a record says.
+/// Kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
-    /// The bytes that follow are the message.
+    /// A message. The stored bytes are the message.
     Message = 1,
-    /// The bytes that follow are the message's length and the message, compressed: see [`super::compression`].
+    /// A message in compressed form; see [`super::compression`].
     Compressed = 2,
-    /// The message is removed. No bytes follow.
+    /// Removal of a message. There are no stored bytes.
     Tombstone = 3,
 }
 
-/// A header, read or to be written.
+/// Header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// What the record says.
+    /// Kind of the record.
     pub kind: RecordKind,
-    /// Of the bytes that follow; of a removal, the last segment that may hold what it removes.
+    /// Number of stored bytes. For a tombstone, the number of the last segment that may contain the removed message.
     pub len_or_bound: u32,
-    /// Seconds since 1970; enough until 2106.
+    /// Time of storage, in seconds since 1970; sufficient until 2106.
     pub time: u32,
-    /// Of the message.
+    /// Digest of the message.
     pub digest: Digest,
 }
 
 impl RecordHeader {
-    /// How many bytes follow.
+    /// Returns the number of stored bytes after the header.
     pub fn payload_len(&self) -> u32 {
         if self.kind == RecordKind::Tombstone { 0 } else { self.len_or_bound }
     }
 
-    /// The 48 bytes for this place.
+    /// Encodes the header for a place in the log of the store with this salt.
     pub fn encode(&self, salt: &Salt, segment: u32, offset: u64) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..3].copy_from_slice(&RECORD_MAGIC);
@@ -66,12 +56,13 @@ impl RecordHeader {
         bytes[4..8].copy_from_slice(&self.len_or_bound.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.time.to_le_bytes());
         bytes[12..44].copy_from_slice(self.digest.as_bytes());
-        let sum = checksum(salt, segment, offset, &bytes[..44]);
-        bytes[44..].copy_from_slice(&sum.to_le_bytes());
+        let checksum = checksum(salt, segment, offset, &bytes[..44]);
+        bytes[44..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// The header that stands at this place, or `None` where none does.
+    /// Decodes the header at the beginning of `bytes`, which were read from this place. Returns `None` if it is not a
+    /// valid header for it.
     pub fn decode(bytes: &[u8], salt: &Salt, segment: u32, offset: u64) -> Option<Self> {
         let bytes = bytes.first_chunk::<HEADER_LEN>()?;
         if bytes[..3] != RECORD_MAGIC || bytes[44..] != checksum(salt, segment, offset, &bytes[..44]).to_le_bytes() {
@@ -83,29 +74,29 @@ impl RecordHeader {
             3 => RecordKind::Tombstone,
             _ => return None,
         };
-        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let digest = *bytes[12..].first_chunk().expect("36 bytes are left");
-        Some(Self { kind, len_or_bound: number(4), time: number(8), digest: Digest::from_bytes(digest) })
+        let read_u32 = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let digest = *bytes[12..].first_chunk().expect("36 bytes remain");
+        Some(Self { kind, len_or_bound: read_u32(4), time: read_u32(8), digest: Digest::from_bytes(digest) })
     }
 
-    /// What the whole record takes, header and padding included.
+    /// Returns the length of the record in bytes, header and padding included.
     pub fn record_len(&self) -> u64 {
         record_len_for(self.payload_len())
     }
 }
 
-/// What a record takes in the log that stores so many bytes.
-pub fn record_len_for(stored: u32) -> u64 {
-    (HEADER_LEN as u64 + u64::from(stored)).next_multiple_of(RECORD_ALIGN as u64)
+/// Returns the length in bytes of a record with `payload_len` stored bytes, header and padding included.
+pub fn record_len_for(payload_len: u32) -> u64 {
+    (HEADER_LEN as u64 + u64::from(payload_len)).next_multiple_of(RECORD_ALIGN as u64)
 }
 
-/// Now, as a record says it. A clock before 1970 or after 2106 counts as the nearest of the two.
+/// Returns the current time in seconds since 1970, clamped to the range of a record.
 pub fn unix_now() -> u32 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// The time that a record says.
+/// Converts the time of a record, in seconds since 1970.
 pub fn to_system_time(seconds: u32) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(seconds))
 }

@@ -1,5 +1,5 @@
-//! The writing end of the log: a group of messages in one write, one sync, then their positions.
-//! After an error the log is as it was before the group, or nothing is ever appended again.
+//! The writer of the log: appends a batch of records and syncs it, then returns their locations. A batch that does not
+//! fit on the disk is rolled back; after any other error, nothing may be appended any more.
 
 use std::fs::File;
 use std::io;
@@ -14,68 +14,70 @@ use super::{Log, LogEnd, LogPosition, RecordLocation, SEGMENT_HEADER_LEN, segmen
 #[cfg(test)]
 use crate::digest::Digest;
 
-/// Zeros are written so far ahead of small groups: to sync bytes in space that the file system has allocated
-/// is cheaper than to sync a file that grew.
+/// Step in bytes to which a segment is preallocated for small batches: a sync is cheaper if the file does not grow.
 const PREALLOCATE: u64 = 1 << 18;
-/// Larger groups pay for their own space.
+/// Length in bytes from which on a batch is written without preallocation.
 const MAX_PREALLOCATED_BATCH: usize = 1 << 16;
-/// Groups of so many bytes, so many a record, are written past the page cache.
+/// Minimum payload bytes of a batch that is written with `O_DIRECT`, if its records are long enough.
 const DIRECT_MIN_BATCH: usize = 1 << 17;
+/// Minimum average payload bytes of the records of such a batch.
 const DIRECT_MIN_RECORD: usize = 1 << 12;
-/// The same of so many bytes, whatever the records: what is loaded in bulk had better not drive out of memory what is
-/// read.
+/// Payload bytes from which on a batch is written with `O_DIRECT` whatever the length of its records, so that bulk
+/// loads do not evict the page cache.
 const DIRECT_MIN_BULK: usize = 1 << 19;
 
-/// Appends to the last segment. There is one, and one thread at a time has it.
+/// Appends records to the last segment. A log has one writer.
 #[derive(Debug)]
 pub struct SegmentWriter {
     log: Arc<Log>,
+    /// The last segment; `None` before the first record of an empty log.
     file: Option<Arc<File>>,
-    /// Where the next record goes: all before it is durable.
+    /// Position of the next record.
     end: LogPosition,
-    /// How far the last segment is filled, with zeros behind `end`.
+    /// Offset up to which the last segment is filled, with zeros after `end`.
     preallocated_end: u64,
     buffer: Vec<u8>,
-    /// Whether the group in hand is written past the page cache.
+    /// `true` while a batch is written with `O_DIRECT`.
     is_direct: bool,
-    /// How, once there was such a group in this segment.
+    /// `O_DIRECT` writer of the last segment, opened on first use.
     direct: Option<DirectWriter>,
 }
 
-/// What is appended: a header, and the bytes that follow it.
+/// Record to append.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// Of a removal that is new, the number is made: it speaks of all segments up to its own.
+    /// Header of the record. In a tombstone, 0 as the segment number stands for the segment to which it is appended.
     pub header: RecordHeader,
-    /// As many as the header says.
+    /// Stored bytes, as many as the header says.
     pub payload: &'a [u8],
 }
 
-/// Why a group was not appended.
+/// Reason why a batch was not appended.
 #[derive(Debug)]
 pub enum AppendError {
-    /// There is no room for it. The log is as it was: the next group may fit.
+    /// The disk or the quota is full. The log is unchanged, and a later batch may fit.
     NoSpace,
-    /// What reached the disk is not known. Nothing must be appended any more.
+    /// A write or a sync failed. The content of the disk is unknown, and nothing may be appended any more.
     WriteFailed(io::Error),
 }
 
 impl SegmentWriter {
-    /// Goes on where a replay ended. What stands behind must be gone.
-    pub fn new(log: Arc<Log>, tail: &LogEnd) -> io::Result<Self> {
-        let file = log.segment(tail.segment);
-        let filled = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|data| data.len()))?;
-        let end = tail.position();
+    /// Creates a writer that continues where a replay ended. Bytes after the last complete record must have been
+    /// removed, except zeros.
+    pub fn new(log: Arc<Log>, log_end: &LogEnd) -> io::Result<Self> {
+        let file = log.segment(log_end.segment);
+        let preallocated_end = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
+        let end = log_end.position();
         log.set_durable_end(end);
-        Ok(Self { log, file, end, preallocated_end: filled, buffer: Vec::new(), is_direct: false, direct: None })
+        Ok(Self { log, file, end, preallocated_end, buffer: Vec::new(), is_direct: false, direct: None })
     }
 
-    /// Where the next record goes.
+    /// Returns the position of the next record.
     pub fn end(&self) -> LogPosition {
         self.end
     }
 
-    /// Begins a new segment, so that nothing more is appended to the one before.
+    /// Starts a new segment, so that nothing more is appended to the current one. Does nothing if the log is empty.
     pub fn roll_segment(&mut self) -> Result<(), AppendError> {
         match self.file {
             Some(_) => self.start_segment(self.end.segment + 1),
@@ -83,12 +85,12 @@ impl SegmentWriter {
         }
     }
 
-    /// Appends records and syncs them: when this returns their positions, they survive a power cut.
-    pub fn append(&mut self, group: &[Record]) -> Result<Vec<RecordLocation>, AppendError> {
+    /// Appends a batch of records and syncs it. The records are durable on return.
+    pub fn append(&mut self, batch: &[Record]) -> Result<Vec<RecordLocation>, AppendError> {
         let before = (self.end, self.preallocated_end, self.file.clone());
-        let bytes: usize = group.iter().map(|record| record.payload.len()).sum();
-        self.is_direct = bytes >= DIRECT_MIN_BATCH.max(group.len() * DIRECT_MIN_RECORD).min(DIRECT_MIN_BULK);
-        let appended = self.write_batch(group);
+        let bytes: usize = batch.iter().map(|record| record.payload.len()).sum();
+        self.is_direct = bytes >= DIRECT_MIN_BATCH.max(batch.len() * DIRECT_MIN_RECORD).min(DIRECT_MIN_BULK);
+        let appended = self.write_batch(batch);
         if let Err(AppendError::NoSpace) = appended {
             self.buffer.clear();
             self.direct = None;
@@ -97,58 +99,61 @@ impl SegmentWriter {
         appended
     }
 
-    /// Removes what a group that did not fit has left behind, so that the log holds nothing unacknowledged.
-    fn rollback(&mut self, (end, filled, file): (LogPosition, u64, Option<Arc<File>>)) -> Result<(), AppendError> {
-        let first_made = if file.is_some() { end.segment + 1 } else { end.segment };
-        self.log.delete_segments_from(first_made).map_err(AppendError::WriteFailed)?;
+    /// Restores the log to its state before a batch that did not fit on the disk.
+    fn rollback(
+        &mut self,
+        (end, preallocated_end, file): (LogPosition, u64, Option<Arc<File>>),
+    ) -> Result<(), AppendError> {
+        let first_new_segment = if file.is_some() { end.segment + 1 } else { end.segment };
+        self.log.delete_segments_from(first_new_segment).map_err(AppendError::WriteFailed)?;
         if let Some(file) = &file {
-            let zeros = vec![0; usize::try_from(filled - end.offset).expect("at most PREALLOCATE")];
-            let taken_back = file
-                .set_len(filled)
+            let zeros = vec![0; usize::try_from(preallocated_end - end.offset).expect("at most PREALLOCATE")];
+            let restored = file
+                .set_len(preallocated_end)
                 .and_then(|()| file.write_all_at(&zeros, end.offset))
                 .and_then(|()| file.sync_all());
-            taken_back.map_err(AppendError::WriteFailed)?;
+            restored.map_err(AppendError::WriteFailed)?;
         }
-        (self.end, self.preallocated_end, self.file) = (end, filled, file);
+        (self.end, self.preallocated_end, self.file) = (end, preallocated_end, file);
         Ok(())
     }
 
-    fn write_batch(&mut self, group: &[Record]) -> Result<Vec<RecordLocation>, AppendError> {
-        let mut positions = Vec::with_capacity(group.len());
-        for Record { mut header, payload: bytes } in group.iter().copied() {
+    fn write_batch(&mut self, batch: &[Record]) -> Result<Vec<RecordLocation>, AppendError> {
+        let mut locations = Vec::with_capacity(batch.len());
+        for Record { mut header, payload } in batch.iter().copied() {
             self.ensure_capacity(header.record_len())?;
-            let at = self.end.offset + self.buffer.len() as u64;
+            let offset = self.end.offset + self.buffer.len() as u64;
             let segment = self.end.segment;
             if header.kind == RecordKind::Tombstone && header.len_or_bound == 0 {
                 header.len_or_bound = segment;
             }
-            positions.push(RecordLocation::new(&header, segment, at, bytes));
-            self.buffer.extend_from_slice(&header.encode(&self.log.salt, segment, at));
-            if bytes.len() >= WRITE_CHUNK || self.is_direct {
+            locations.push(RecordLocation::new(&header, segment, offset, payload));
+            self.buffer.extend_from_slice(&header.encode(&self.log.salt, segment, offset));
+            if payload.len() >= WRITE_CHUNK || self.is_direct {
                 self.flush_buffer()?;
-                self.write(bytes)?;
+                self.write(payload)?;
             } else {
-                self.buffer.extend_from_slice(bytes);
+                self.buffer.extend_from_slice(payload);
             }
-            // The padding is written too: the log must not end beyond its file.
-            self.buffer.resize(self.buffer.len() + bytes.len().next_multiple_of(RECORD_ALIGN) - bytes.len(), 0);
+            // The padding is written too, so that the end of the log is not after the end of the file.
+            self.buffer.resize(self.buffer.len() + payload.len().next_multiple_of(RECORD_ALIGN) - payload.len(), 0);
             if self.buffer.len() >= WRITE_CHUNK {
                 self.flush_buffer()?;
             }
         }
-        self.seal_segment()?;
-        Ok(positions)
+        self.sync_segment()?;
+        Ok(locations)
     }
 
-    /// Sees to it that there is a segment with room for `size` bytes.
-    fn ensure_capacity(&mut self, size: u64) -> Result<(), AppendError> {
+    /// Starts a new segment unless the current one has room for `length` bytes or is empty.
+    fn ensure_capacity(&mut self, length: u64) -> Result<(), AppendError> {
         let end = self.end.offset + self.buffer.len() as u64;
-        if self.file.is_some() && (end == SEGMENT_HEADER_LEN || end + size <= self.log.segment_size) {
+        if self.file.is_some() && (end == SEGMENT_HEADER_LEN || end + length <= self.log.segment_size) {
             return Ok(());
         }
         let mut number = self.end.segment;
         if self.file.is_some() {
-            self.seal_segment()?;
+            self.sync_segment()?;
             number += 1;
         }
         self.start_segment(number)
@@ -156,9 +161,9 @@ impl SegmentWriter {
 
     fn start_segment(&mut self, number: u32) -> Result<(), AppendError> {
         let file = self.log.create_segment(number).map_err(classify_error)?;
-        if let Some(before) = self.file.replace(file) {
-            // Zeros behind its end are of use no more; if they stay, that is only a little space.
-            let _ = before.set_len(self.end.offset);
+        if let Some(previous) = self.file.replace(file) {
+            // Preallocated space is not needed any more. An error is ignored: the zeros only occupy space.
+            let _ = previous.set_len(self.end.offset);
         }
         self.end = LogPosition { segment: number, offset: SEGMENT_HEADER_LEN };
         self.preallocated_end = SEGMENT_HEADER_LEN;
@@ -166,12 +171,12 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes what is gathered, with zeros behind it if it is little, and syncs the segment.
-    fn seal_segment(&mut self) -> Result<(), AppendError> {
-        let after = self.end.offset + self.buffer.len() as u64;
-        if after > self.preallocated_end && self.buffer.len() < MAX_PREALLOCATED_BATCH && !self.is_direct {
-            // The zeros are a favour: where there is no room for them, the group goes without.
-            match self.write_zeros(after, after.next_multiple_of(PREALLOCATE)) {
+    /// Writes the buffer, preallocates space after a small batch, and syncs the segment.
+    fn sync_segment(&mut self) -> Result<(), AppendError> {
+        let end = self.end.offset + self.buffer.len() as u64;
+        if end > self.preallocated_end && self.buffer.len() < MAX_PREALLOCATED_BATCH && !self.is_direct {
+            // Preallocation is optional: on a full disk, the batch is written without it.
+            match self.write_zeros(end, end.next_multiple_of(PREALLOCATE)) {
                 Err(AppendError::WriteFailed(error)) => return Err(AppendError::WriteFailed(error)),
                 Ok(()) | Err(AppendError::NoSpace) => {}
             }
@@ -179,16 +184,16 @@ impl SegmentWriter {
         self.flush_buffer()?;
         let end = self.end.offset;
         if let Some(direct) = self.direct() {
-            let filled = direct.flush(end).map_err(classify_error)?;
-            self.preallocated_end = self.preallocated_end.max(filled);
+            let padded_end = direct.flush(end).map_err(classify_error)?;
+            self.preallocated_end = self.preallocated_end.max(padded_end);
         }
         rustix::fs::fdatasync(self.file()).map_err(|errno| AppendError::WriteFailed(errno.into()))
     }
 
-    fn write_zeros(&mut self, from: u64, to: u64) -> Result<(), AppendError> {
-        let zeros = vec![0; usize::try_from(to - from).expect("at most PREALLOCATE")];
-        self.file().write_all_at(&zeros, from).map_err(classify_error)?;
-        self.preallocated_end = to;
+    fn write_zeros(&mut self, start: u64, end: u64) -> Result<(), AppendError> {
+        let zeros = vec![0; usize::try_from(end - start).expect("at most PREALLOCATE")];
+        self.file().write_all_at(&zeros, start).map_err(classify_error)?;
+        self.preallocated_end = end;
         Ok(())
     }
 
@@ -211,12 +216,12 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// The way past the page cache, for a group that takes it and where there is one.
+    /// Returns the `O_DIRECT` writer if the current batch is written with it and the file system supports it.
     fn direct(&mut self) -> Option<&mut DirectWriter> {
         if self.is_direct && self.direct.is_none() {
             let path = segment_path(&self.log.dir, self.end.segment);
             self.direct = DirectWriter::open(&path, self.file.clone()?).ok();
-            // Where there is none, the rest of the group is gathered like any other.
+            // Without support, the remaining records of the batch are written through the page cache.
             self.is_direct = self.direct.is_some();
         }
         if self.is_direct { self.direct.as_mut() } else { None }
@@ -227,7 +232,7 @@ impl SegmentWriter {
     }
 }
 
-/// Tells a full disk from a broken one.
+/// Separates a full disk from all other errors.
 fn classify_error(error: io::Error) -> AppendError {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => AppendError::NoSpace,
@@ -237,16 +242,16 @@ fn classify_error(error: io::Error) -> AppendError {
 
 #[cfg(test)]
 impl SegmentWriter {
-    /// Appends one record, for tests of what stands on the log.
-    pub fn append_one(&mut self, kind: RecordKind, digest: Digest, bytes: &[u8]) -> RecordLocation {
-        self.append(&[record(kind, digest, bytes)]).unwrap()[0]
+    /// Appends one record.
+    pub fn append_one(&mut self, kind: RecordKind, digest: Digest, payload: &[u8]) -> RecordLocation {
+        self.append(&[record(kind, digest, payload)]).unwrap()[0]
     }
 }
 
 #[cfg(test)]
-fn record(kind: RecordKind, digest: Digest, bytes: &[u8]) -> Record<'_> {
-    let number = u32::try_from(bytes.len()).unwrap();
-    Record { header: RecordHeader { kind, len_or_bound: number, time: 0, digest }, payload: bytes }
+fn record(kind: RecordKind, digest: Digest, payload: &[u8]) -> Record<'_> {
+    let length = u32::try_from(payload.len()).unwrap();
+    Record { header: RecordHeader { kind, len_or_bound: length, time: 0, digest }, payload }
 }
 
 #[cfg(test)]
@@ -254,67 +259,69 @@ mod tests {
     use super::super::ScanItem;
     use super::*;
 
-    /// A message of its own for each number.
+    /// Returns a message of `length` bytes, different for each `number`.
     fn message(number: usize, length: usize) -> Vec<u8> {
         let mut bytes = Digest::compute(&number.to_le_bytes()).as_bytes().repeat(length.div_ceil(32));
         bytes.truncate(length);
         bytes
     }
 
+    fn message_records(messages: &[Vec<u8>]) -> Vec<Record<'_>> {
+        messages.iter().map(|bytes| record(RecordKind::Message, Digest::compute(bytes), bytes)).collect()
+    }
+
     #[test]
     fn batches_of_all_sizes_are_contiguous_with_buffered_and_direct_writes() {
         let dir = tempfile::tempdir().unwrap();
-        let log = || Arc::new(Log::open(dir.path(), [7; 16], 3 << 19).unwrap());
-        let replayed = || {
-            let mut all = Vec::new();
-            let tail = log().replay(LogPosition::START, |_, found| {
-                all.push(found);
+        let open_log = || Arc::new(Log::open(dir.path(), [7; 16], 3 << 19).unwrap());
+        let replay = || {
+            let mut items = Vec::new();
+            let log_end = open_log().replay(LogPosition::START, |_, item| {
+                items.push(item);
                 io::Result::Ok(())
             });
-            (all, tail.unwrap())
+            (items, log_end.unwrap())
         };
-        let mut appender = SegmentWriter::new(log(), &replayed().1).unwrap();
+        let mut writer = SegmentWriter::new(open_log(), &replay().1).unwrap();
         let mut stored = Vec::new();
-        // Large groups begin and end amid a block and in another segment, with small ones between them.
-        let groups =
+        // Large batches begin and end inside a block and continue in another segment, with small ones between them.
+        let batches =
             [(3, 100), (40, 8000), (1, 5), (20, 9001), (2, 70), (9, 200_001), (1, 3 << 20), (2000, 300), (40, 5000)];
-        for (group, (count, length)) in groups.iter().cycle().take(30).copied().enumerate() {
-            let messages: Vec<_> = (0..count).map(|at| message(group * 100 + at, length + at)).collect();
-            let records: Vec<_> =
-                messages.iter().map(|bytes| record(RecordKind::Message, Digest::compute(bytes), bytes)).collect();
-            let positions = appender.append(&records).unwrap();
-            stored.extend(records.iter().map(|record| record.header).zip(positions));
-            let (all, tail) = replayed();
-            assert!(tail.end.torn.is_empty() && tail.end.clean && tail.position() == appender.end(), "{tail:?}");
+        for (batch, (count, length)) in batches.iter().cycle().take(30).copied().enumerate() {
+            let messages: Vec<_> = (0..count).map(|index| message(batch * 100 + index, length + index)).collect();
+            let records = message_records(&messages);
+            let locations = writer.append(&records).unwrap();
+            stored.extend(records.iter().map(|record| record.header).zip(locations));
+            let (items, log_end) = replay();
+            assert!(log_end.end.torn.is_empty() && log_end.end.clean, "{log_end:?}");
+            assert_eq!(log_end.position(), writer.end());
             let expected: Vec<_> =
-                stored.iter().map(|(header, position)| ScanItem::Valid(*header, *position)).collect();
-            assert!(all == expected, "after group {group}");
-            if group % 7 == 6 {
-                appender = SegmentWriter::new(log(), &tail).unwrap();
+                stored.iter().map(|(header, location)| ScanItem::Valid(*header, *location)).collect();
+            assert!(items == expected, "after batch {batch}");
+            if batch % 7 == 6 {
+                writer = SegmentWriter::new(open_log(), &log_end).unwrap();
             }
         }
-        let there = log();
-        let whole = |(header, position): &(RecordHeader, RecordLocation)| {
-            there.read(position).unwrap().is_some_and(|bytes| header.digest.matches(&bytes))
+        let log = open_log();
+        let is_readable = |(header, location): &(RecordHeader, RecordLocation)| {
+            log.read(location).unwrap().is_some_and(|payload| header.digest.matches(&payload))
         };
-        assert!(stored.iter().all(whole));
+        assert!(stored.iter().all(is_readable));
     }
 
     #[test]
     fn a_large_batch_is_written_where_o_direct_is_unavailable() {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(Log::open(dir.path(), [7; 16], 1 << 30).unwrap());
-        let tail = log.replay(LogPosition::START, |_, _| io::Result::Ok(())).unwrap();
-        let mut appender = SegmentWriter::new(log.clone(), &tail).unwrap();
+        let log_end = log.replay(LogPosition::START, |_, _| io::Result::Ok(())).unwrap();
+        let mut writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
         let mut append = |messages: &[Vec<u8>]| {
-            let records: Vec<_> =
-                messages.iter().map(|bytes| record(RecordKind::Message, Digest::compute(bytes), bytes)).collect();
-            let positions = appender.append(&records).unwrap();
-            let read = positions.iter().map(|position| log.read(position).unwrap().unwrap());
+            let locations = writer.append(&message_records(messages)).unwrap();
+            let read = locations.iter().map(|location| log.read(location).unwrap().unwrap());
             assert!(read.eq(messages.iter().cloned()));
         };
         append(&[message(0, 100)]);
-        // What has no name cannot be opened in another way.
+        // A deleted file cannot be opened again, so `O_DIRECT` is unavailable.
         std::fs::remove_file(segment_path(dir.path(), 1)).unwrap();
         append(&(1..40).map(|number| message(number, 9000)).collect::<Vec<_>>());
         append(&[message(40, 3 << 20), message(41, 5)]);

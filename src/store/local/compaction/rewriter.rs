@@ -1,4 +1,5 @@
-//! One segment is compacted: what is needed of it goes to the end of the log, then its file goes.
+//! The compaction of one segment: appends its live records to the log again, flushes the index past the segment, and
+//! deletes the segment file, in this order.
 
 use std::cmp::Ordering;
 use std::io;
@@ -10,14 +11,16 @@ use crate::store::local::group_commit::{Change, RelocatedRecord};
 use crate::store::local::{Shared, quarantine};
 use crate::store::log::{RecordHeader, RecordKind, RecordLocation, ScanItem};
 
-/// What is moved at a time: bytes, and records.
-const RELOCATE_BATCH: (u64, usize) = (4 << 20, 1 << 12);
+/// Bytes of records after which a batch of relocated records is committed.
+const RELOCATE_BATCH_BYTES: u64 = 4 << 20;
+/// Records after which a batch of relocated records is committed.
+const RELOCATE_BATCH_RECORDS: usize = 1 << 12;
 
-/// Why a compaction ended early.
+/// Reason why a segment was not compacted.
 pub(super) enum CompactionError {
     /// The store is being closed.
-    Closed,
-    /// The segment is damaged: what is left of it may be all that is left of a message.
+    Stopped,
+    /// The segment is damaged. Its bytes may be all that is left of a message, so it must not be deleted.
     Damaged,
     Failed(Error),
 }
@@ -34,75 +37,76 @@ impl From<io::Error> for CompactionError {
     }
 }
 
-/// Moves what is needed of a segment to the end of the log, and removes its file.
+/// Appends the live records of a segment to the log again, and deletes the segment.
 ///
-/// `quarantine_gaps`: also what is damaged, into quarantine. `stop`: whether the store is being closed.
+/// With `quarantine_gaps`, bytes that are not a record are copied to quarantine; otherwise they are
+/// [`CompactionError::Damaged`]. `must_stop` is called for each record.
 pub(super) fn compact(
-    core: &Shared,
+    shared: &Shared,
     number: u32,
     quarantine_gaps: bool,
-    stop: &dyn Fn() -> bool,
+    must_stop: &dyn Fn() -> bool,
 ) -> Result<(), CompactionError> {
-    let _turn = core.compactor.running.lock().expect(LOCK_POISONED);
-    match number.cmp(&core.log.durable_end().segment) {
+    let _running = shared.compactor.running.lock().expect(LOCK_POISONED);
+    match number.cmp(&shared.log.durable_end().segment) {
         Ordering::Less => {}
-        Ordering::Equal => drop(core.submit(Change::RollSegment)?),
+        Ordering::Equal => drop(shared.submit(Change::RollSegment)?),
         Ordering::Greater => return Ok(()),
     }
-    let others: Vec<_> = core.log.segment_ids().into_iter().filter(|other| *other != number).collect();
-    let mut evacuation = SegmentRewriter { shared: core, batch: Vec::new(), bytes: 0, dropped_tombstones: Vec::new() };
-    core.log.scan(number, |found| match found {
-        _ if stop() => Err(CompactionError::Closed),
-        ScanItem::Valid(header, position) => evacuation.add_record(header, position, &others),
-        ScanItem::Corrupt(header, position) => match core.index.find(&header.digest)? {
-            Some(known) if known == position => Err(CompactionError::Damaged),
+    let others: Vec<_> = shared.log.segment_ids().into_iter().filter(|other| *other != number).collect();
+    let mut rewriter = SegmentRewriter { shared, batch: Vec::new(), bytes: 0, dropped_tombstones: Vec::new() };
+    shared.log.scan(number, |item| match item {
+        _ if must_stop() => Err(CompactionError::Stopped),
+        ScanItem::Valid(header, location) => rewriter.add_record(header, location, &others),
+        ScanItem::Corrupt(header, location) => match shared.index.find(&header.digest)? {
+            Some(indexed) if indexed == location => Err(CompactionError::Damaged),
             _ => Ok(()),
         },
         ScanItem::Gap(..) if !quarantine_gaps => Err(CompactionError::Damaged),
-        ScanItem::Gap(offset, length) => Ok(quarantine_gap(core, number, offset, length)?),
+        ScanItem::Gap(offset, length) => Ok(quarantine_gap(shared, number, offset, length)?),
     })?;
-    evacuation.relocate_batch()?;
-    let forgotten = evacuation.dropped_tombstones;
-    let needed: u64 = forgotten.iter().map(|(_, position)| position.record_len()).sum();
-    if core.index.wait_totals().live_bytes.get(&number).is_some_and(|live| *live > needed) {
-        // The index knows messages in it that the scan did not find.
+    rewriter.relocate_batch()?;
+    let dropped_tombstones = rewriter.dropped_tombstones;
+    let expected_live: u64 = dropped_tombstones.iter().map(|(_, location)| location.record_len()).sum();
+    if shared.index.wait_totals().live_bytes.get(&number).is_some_and(|live| *live > expected_live) {
+        // The index has records in this segment that the scan did not find.
         return Err(CompactionError::Damaged);
     }
-    core.index.checkpoint_past(number)?;
-    core.log.delete_segment(number)?;
-    // Only now: as long as the segment was there, it could have brought back what they remove.
-    core.submit(Change::DropTombstones(forgotten))?;
+    shared.index.checkpoint_past(number)?;
+    shared.log.delete_segment(number)?;
+    // The tombstones are dropped last: a replay of the segment could bring back the messages that they remove.
+    shared.submit(Change::DropTombstones(dropped_tombstones))?;
     Ok(())
 }
 
-/// Records on their way to the end of the log.
+/// Live records of a segment on their way to the end of the log.
 struct SegmentRewriter<'a> {
     shared: &'a Shared,
     batch: Vec<RelocatedRecord>,
     bytes: u64,
-    /// Removals that have nothing left to remove.
+    /// Tombstones without an older segment that could contain the removed message.
     dropped_tombstones: Vec<(Digest, RecordLocation)>,
 }
 
 impl SegmentRewriter<'_> {
-    /// `others`: the segments that stay.
+    /// Adds a record to the batch if it is live. `others` are the numbers of all other segments.
     fn add_record(
         &mut self,
         header: RecordHeader,
-        position: RecordLocation,
+        location: RecordLocation,
         others: &[u32],
     ) -> Result<(), CompactionError> {
-        if self.shared.index.find(&header.digest)? != Some(position) {
+        if self.shared.index.find(&header.digest)? != Some(location) {
             return Ok(());
         }
         if header.kind == RecordKind::Tombstone && !others.iter().any(|other| *other <= header.len_or_bound) {
-            self.dropped_tombstones.push((header.digest, position));
+            self.dropped_tombstones.push((header.digest, location));
             return Ok(());
         }
-        let stored = self.shared.read(&position)?.ok_or(CompactionError::Damaged)?;
-        self.batch.push(RelocatedRecord { header, payload: stored, location: position });
-        self.bytes += position.record_len();
-        if self.bytes >= RELOCATE_BATCH.0 || self.batch.len() >= RELOCATE_BATCH.1 {
+        let payload = self.shared.read(&location)?.ok_or(CompactionError::Damaged)?;
+        self.batch.push(RelocatedRecord { header, payload, location });
+        self.bytes += location.record_len();
+        if self.bytes >= RELOCATE_BATCH_BYTES || self.batch.len() >= RELOCATE_BATCH_RECORDS {
             self.relocate_batch()
         } else {
             Ok(())
@@ -116,9 +120,8 @@ impl SegmentRewriter<'_> {
     }
 }
 
-/// Keeps bytes that are no record: what they were can still be looked for.
-fn quarantine_gap(core: &Shared, number: u32, offset: u64, length: u64) -> io::Result<()> {
+fn quarantine_gap(shared: &Shared, number: u32, offset: u64, length: u64) -> io::Result<()> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let bytes = core.log.read_range(number, offset, length)?.unwrap_or_default();
-    quarantine::save(&core.path, &format!("{number:08}-{offset}.gap"), |file| file.write_all(&bytes)).map(drop)
+    let bytes = shared.log.read_range(number, offset, length)?.unwrap_or_default();
+    quarantine::save(&shared.path, &format!("{number:08}-{offset}.gap"), |file| file.write_all(&bytes)).map(drop)
 }
