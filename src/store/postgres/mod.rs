@@ -1,5 +1,6 @@
-//! Messages in PostgreSQL, for those who outgrow one machine: plain SQL, so that what speaks its protocol will do.
-//! The database is not believed: what is known is read back before it is acknowledged, what is got is hashed.
+//! The PostgreSQL backend. It uses plain SQL, so that other systems with the PostgreSQL protocol can work, too.
+//! The database is not trusted: a row that exists is read back and compared before a put is acknowledged.
+//! See docs/design.md, "The PostgreSQL backend".
 
 mod error;
 mod pool;
@@ -22,32 +23,32 @@ use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, Verif
 use crate::store::{Backend, EventSink};
 use pool::{ConnectionPool, Idempotent, QueryError};
 
-/// Bytes that are asked for, or sent, at a time, unless one message alone is longer.
+/// Target size in bytes of the messages in one statement. A single longer message is allowed.
 const STATEMENT_BYTES: u64 = 8 << 20;
-/// Messages that are asked for, or sent, at a time.
+/// Maximum number of messages in one statement.
 const STATEMENT_ROWS: usize = 1 << 12;
-/// How often it is tried to make the tables, or to put a message that is neither new nor there.
+/// Maximum number of attempts to create the tables, or to put a message that other clients keep removing.
 const MAX_ATTEMPTS: usize = 8;
-/// The longest message, in bytes: a row, and what it takes to send it, has to fit in 1 GiB.
+/// Maximum length of a message in bytes. PostgreSQL limits a row and a protocol message to 1 GiB.
 pub const MAX_MESSAGE_BYTES: u64 = 512 << 20;
 
-/// How to reach a database.
+/// Options of a PostgreSQL backend.
 pub struct Options {
-    /// `postgres://…`
+    /// URL of the database: `postgres://…`.
     pub url: String,
-    /// Connections at a time.
+    /// Maximum number of connections.
     pub pool_size: usize,
-    /// For a connection.
+    /// Maximum time to establish a connection, or to wait for a free one.
     pub connect_timeout: Duration,
-    /// For a statement; zero is for ever.
+    /// Maximum time for one statement; zero disables the limit.
     pub statement_timeout: Duration,
-    /// How long to try for a database that is not there.
+    /// Time during which an unavailable database is tried again.
     pub ready_timeout: Duration,
-    /// Where to say what is found.
+    /// Receiver of warnings and repair reports.
     pub events: EventSink,
 }
 
-/// Messages in a database.
+/// A PostgreSQL database that stores messages.
 pub struct Postgres {
     pool: ConnectionPool,
     events: EventSink,
@@ -61,11 +62,10 @@ impl fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// Connects, and makes the tables if there are none.
+    /// Connects to the database and creates the tables if they do not exist.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let sessions = ConnectionPool::new(options)?;
-        let postgres =
-            Self { pool: sessions, events: options.events.clone(), stats_cache: stats::StatsCache::default() };
+        let pool = ConnectionPool::new(options)?;
+        let postgres = Self { pool, events: options.events.clone(), stats_cache: stats::StatsCache::default() };
         postgres.ensure_schema()?;
         postgres.warn_unsafe_settings()?;
         Ok(postgres)
@@ -74,12 +74,12 @@ impl Postgres {
 
 impl Backend for Postgres {
     fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error> {
-        let order: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
-        let mut all: BTreeMap<_, _> = batch.into_iter().collect();
+        let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
+        let mut pending: BTreeMap<_, _> = batch.into_iter().collect();
         let mut new = BTreeSet::new();
-        while !all.is_empty() {
+        while !pending.is_empty() {
             let (mut part, mut size) = (BTreeMap::new(), 0);
-            while let Some((digest, message)) = all.pop_first() {
+            while let Some((digest, message)) = pending.pop_first() {
                 size += message.len() as u64;
                 part.insert(digest, message);
                 if size >= STATEMENT_BYTES || part.len() == STATEMENT_ROWS {
@@ -88,15 +88,15 @@ impl Backend for Postgres {
             }
             new.extend(self.put_batch(&part)?);
         }
-        Ok(order.iter().map(|digest| new.remove(digest)).collect())
+        Ok(digests.iter().map(|digest| new.remove(digest)).collect())
     }
 
-    fn get(&self, wanted: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        self.get_batch(wanted)
+    fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        self.get_batch(digests)
     }
 
-    fn has(&self, wanted: &[Digest]) -> Result<Vec<bool>, Error> {
-        self.has_batch(wanted)
+    fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
+        self.has_batch(digests)
     }
 
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
@@ -107,19 +107,19 @@ impl Backend for Postgres {
         self.list_page(page)
     }
 
-    fn remove(&self, wanted: &[Digest]) -> Result<Vec<bool>, Error> {
+    fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         const REMOVE: &str = "DELETE FROM messages WHERE digest = ANY($1) RETURNING digest";
-        let mut removed = Vec::with_capacity(wanted.len());
-        let mut gone = BTreeSet::new();
-        for part in wanted.chunks(STATEMENT_ROWS) {
+        let mut results = Vec::with_capacity(digests.len());
+        let mut removed = BTreeSet::new();
+        for part in digests.chunks(STATEMENT_ROWS) {
             let keys = digest_keys(part);
-            gone.extend(self.pool.run(Idempotent::No, async |session| {
-                let remove = session.prepare_cached(REMOVE).await?;
-                row_digests(&session.query(&remove, &[&keys]).await?)
+            removed.extend(self.pool.run(Idempotent::No, async |session| {
+                let statement = session.prepare_cached(REMOVE).await?;
+                row_digests(&session.query(&statement, &[&keys]).await?)
             })?);
-            removed.extend(part.iter().map(|digest| gone.remove(digest)));
+            results.extend(part.iter().map(|digest| removed.remove(digest)));
         }
-        Ok(removed)
+        Ok(results)
     }
 
     fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
@@ -147,11 +147,13 @@ fn row_digests(rows: &[Row]) -> Result<BTreeSet<Digest>, QueryError> {
     rows.iter().map(row_digest).collect()
 }
 
-/// The digest in the first column.
+/// Returns the digest in the first column.
 fn row_digest(row: &Row) -> Result<Digest, QueryError> {
     let bytes: &[u8] = row.try_get(0)?;
-    let whole = bytes.try_into().map(Digest::from_bytes);
-    whole.map_err(|_| QueryError::Store(Error::Unusable("the table `messages` holds what is no digest".to_owned())))
+    let digest = bytes.try_into().map(Digest::from_bytes);
+    digest.map_err(|_| {
+        QueryError::Store(Error::Unusable("invalid digest in the table `messages`: not 32 bytes".to_owned()))
+    })
 }
 
 fn unsigned(number: i64) -> u64 {

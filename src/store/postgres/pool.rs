@@ -1,5 +1,4 @@
-//! Connections to a database: a pool of them, deadlines, and second tries. A connection on which anything failed is not
-//! used again.
+//! The connection pool: timeouts and retries. A connection on which a statement failed is not used again.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,42 +10,42 @@ use super::error::{classify, is_connection_lost, is_serialization_failure};
 use super::{Options, tls, url};
 use crate::message_store::Error;
 
-/// How often a statement is tried again that only others stood in the way of.
-const MAX_RETRIES: u32 = 10;
-/// How much longer than the database itself we wait for it.
+/// Maximum number of executions of a transaction that fails with a deadlock or a serialization failure.
+const MAX_EXECUTIONS: u32 = 10;
+/// Time that is added to the database's own limits before the client gives up.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
-/// Before a database that is not there is asked again.
+/// Pause between two attempts to connect to an unavailable database.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// What came of one try.
+/// Error of one execution.
 pub(super) enum QueryError {
-    /// The statement did.
+    /// The database reported an error, or the connection failed.
     Statement(tokio_postgres::Error),
-    /// It is known already what to say.
+    /// The result was received, but cannot be used.
     Store(Error),
 }
 
 impl From<tokio_postgres::Error> for QueryError {
-    fn from(why: tokio_postgres::Error) -> Self {
-        Self::Statement(why)
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Statement(error)
     }
 }
 
 impl From<Error> for QueryError {
-    fn from(why: Error) -> Self {
-        Self::Store(why)
+    fn from(error: Error) -> Self {
+        Self::Store(error)
     }
 }
 
-/// Whether to do it a second time when it is not known what came of the first.
+/// Permission to execute a transaction again after its connection was lost and its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Idempotent {
     Yes,
-    /// The answer would be another.
+    /// A second execution would return another result.
     No,
 }
 
-/// A pool of connections.
+/// A pool of connections to one database.
 pub(super) struct ConnectionPool {
     name: String,
     pool: Pool,
@@ -63,136 +62,131 @@ impl fmt::Debug for ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// Connects to nothing yet.
+    /// Creates a pool without connections. Starts the threads of the runtime.
     pub(super) fn new(options: &Options) -> Result<Self, Error> {
         let url::Target { mut config, tls, name } = url::parse(&options.url)?;
-        let limit = options.statement_timeout;
+        let statement_timeout = options.statement_timeout;
         config.connect_timeout(options.connect_timeout).keepalives_idle(Duration::from_secs(15));
         config.keepalives_interval(Duration::from_secs(5)).keepalives_retries(3);
-        if !limit.is_zero() {
-            config.tcp_user_timeout(limit + TIMEOUT_GRACE);
+        if !statement_timeout.is_zero() {
+            config.tcp_user_timeout(statement_timeout + TIMEOUT_GRACE);
         }
         let connector = MakeRustlsConnect::new(tls::config(&tls)?);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, connector, recycling);
-        // Nobody may lose what was acknowledged because `synchronous_commit` is off for this user or database.
+        // With `synchronous_commit = off` for the role or the database, acknowledged messages could be lost.
         let setup = format!(
             "SET statement_timeout = {}; SELECT set_config('synchronous_commit', 'on', false) WHERE \
              current_setting('synchronous_commit') = 'off'",
-            limit.as_millis()
+            statement_timeout.as_millis()
         );
-        let prepare = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        let setup_hook = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
             let setup = setup.clone();
             Box::pin(async move { client.batch_execute(&setup).await.map_err(HookError::Backend) })
         });
-        let connect = Some(options.connect_timeout + TIMEOUT_GRACE);
-        let pool = Pool::builder(manager).max_size(options.pool_size.max(1)).runtime(Runtime::Tokio1);
-        let pool = pool.wait_timeout(connect).create_timeout(connect).post_create(prepare).build();
-        let pool = pool.map_err(|why| Error::Unusable(format!("cannot use {name}: {why}")))?;
+        let checkout_timeout = Some(options.connect_timeout + TIMEOUT_GRACE);
+        let builder = Pool::builder(manager).max_size(options.pool_size.max(1)).runtime(Runtime::Tokio1);
+        let builder = builder.wait_timeout(checkout_timeout).create_timeout(checkout_timeout).post_create(setup_hook);
+        let pool = builder.build().map_err(|error| Error::Unusable(format!("cannot use {name}: {error}")))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-        let runtime = runtime.map_err(|why| Error::io("cannot start threads for the database", why))?;
-        let deadline = Some(limit + TIMEOUT_GRACE).filter(|_| !limit.is_zero());
-        Ok(Self {
-            name,
-            pool,
-            ready_timeout: options.ready_timeout,
-            statement_timeout: limit,
-            response_timeout: deadline,
-            runtime,
-        })
+        let runtime = runtime.map_err(|error| Error::io("cannot start the threads of the PostgreSQL client", error))?;
+        let response_timeout = Some(statement_timeout + TIMEOUT_GRACE).filter(|_| !statement_timeout.is_zero());
+        Ok(Self { name, pool, ready_timeout: options.ready_timeout, statement_timeout, response_timeout, runtime })
     }
 
-    /// What the database is called in errors.
+    /// Returns the redacted URL of the database, for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// How long a statement may take; zero is for ever.
+    /// Returns the maximum time for one statement; zero means no limit.
     pub(super) const fn statement_timeout(&self) -> Duration {
         self.statement_timeout
     }
 
-    /// Whether all connections are at work.
+    /// Returns whether all connections are in use and no more may be opened.
     pub(super) fn is_exhausted(&self) -> bool {
         let status = self.pool.status();
         status.available == 0 && status.size >= status.max_size
     }
 
-    /// Does `work` on a connection, and again where that can change the outcome.
+    /// Runs `work` on a connection, and again after an error that a retry can resolve. Blocks.
     pub(super) fn run<T>(
         &self,
-        again: Idempotent,
+        idempotent: Idempotent,
         work: impl AsyncFn(&Object) -> Result<T, QueryError>,
     ) -> Result<T, Error> {
-        self.run_with_timeout(self.response_timeout, again, work)
+        self.run_with_timeout(self.response_timeout, idempotent, work)
     }
 
-    /// The same with a deadline of its own.
+    /// Runs `work` like [`Self::run`], but with the given limit for each execution; `None` means no limit.
     #[allow(clippy::needless_pass_by_value, reason = "a closure is written where it is used")]
     pub(super) fn run_with_timeout<T>(
         &self,
-        deadline: Option<Duration>,
-        again: Idempotent,
+        timeout: Option<Duration>,
+        idempotent: Idempotent,
         work: impl AsyncFn(&Object) -> Result<T, QueryError>,
     ) -> Result<T, Error> {
-        let mut lost = false;
-        for tried in 1.. {
+        let mut was_lost = false;
+        for execution in 1.. {
             let session = self.checkout()?;
             let outcome = self.runtime.block_on(async {
-                match deadline {
-                    Some(deadline) => tokio::time::timeout(deadline, work(&session)).await,
+                match timeout {
+                    Some(timeout) => tokio::time::timeout(timeout, work(&session)).await,
                     None => Ok(work(&session).await),
                 }
             });
             let Ok(outcome) = outcome else {
                 drop(Object::take(session));
-                return Err(self.unavailable("it does not answer in time"));
+                return Err(self.unavailable("no response in time; raise --db-statement-timeout"));
             };
-            let why = match outcome {
-                Ok(done) => return Ok(done),
-                Err(QueryError::Store(why)) => return Err(why),
-                Err(QueryError::Statement(why)) => why,
+            let error = match outcome {
+                Ok(result) => return Ok(result),
+                Err(QueryError::Store(error)) => return Err(error),
+                Err(QueryError::Statement(error)) => error,
             };
-            // Whatever it was, it may have left a transaction behind.
+            // The failed statement may have left an open transaction.
             drop(Object::take(session));
-            match why.code() {
-                Some(code) if is_serialization_failure(code) && tried < MAX_RETRIES => {
-                    std::thread::sleep(Duration::from_millis(5 * u64::from(tried)));
+            match error.code() {
+                Some(code) if is_serialization_failure(code) && execution < MAX_EXECUTIONS => {
+                    std::thread::sleep(Duration::from_millis(5 * u64::from(execution)));
                 }
-                Some(code) if !is_connection_lost(code) => return Err(classify(&self.name, &why)),
+                Some(code) if !is_connection_lost(code) => return Err(classify(&self.name, &error)),
                 _ => {
-                    // A connection that was kept may have been dead before anything was sent on it.
-                    if lost || again == Idempotent::No {
-                        return Err(classify(&self.name, &why));
+                    // A pooled connection may have been closed before the statement was sent.
+                    if was_lost || idempotent == Idempotent::No {
+                        return Err(classify(&self.name, &error));
                     }
-                    lost = true;
+                    was_lost = true;
                 }
             }
         }
-        unreachable!("it ends with an answer or an error")
+        unreachable!("the loop returns a result or an error")
     }
 
-    /// A connection, tried for until `patience` is over.
+    /// Returns a connection. An unavailable database is tried again until `ready_timeout` has passed.
     fn checkout(&self) -> Result<Object, Error> {
-        let until = Instant::now() + self.ready_timeout;
+        let deadline = Instant::now() + self.ready_timeout;
         loop {
-            let why = match self.runtime.block_on(self.pool.get()) {
+            let error = match self.runtime.block_on(self.pool.get()) {
                 Ok(session) => return Ok(session),
-                Err(PoolError::Timeout(_)) => self.unavailable("no connection within --db-connect-timeout"),
-                Err(PoolError::Backend(why) | PoolError::PostCreateHook(HookError::Backend(why))) => {
-                    classify(&self.name, &why)
+                Err(PoolError::Timeout(_)) => {
+                    self.unavailable("no connection in time; raise --db-connect-timeout or --db-pool-size")
                 }
-                Err(why) => self.unavailable(&why.to_string()),
+                Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) => {
+                    classify(&self.name, &error)
+                }
+                Err(error) => self.unavailable(&error.to_string()),
             };
-            if !matches!(why, Error::Unavailable { .. }) || Instant::now() >= until {
-                return Err(why);
+            if !matches!(error, Error::Unavailable { .. }) || Instant::now() >= deadline {
+                return Err(error);
             }
             std::thread::sleep(RECONNECT_DELAY);
         }
     }
 
-    fn unavailable(&self, why: &str) -> Error {
-        Error::Unavailable { server: self.name.clone(), cause: why.to_owned() }
+    fn unavailable(&self, cause: &str) -> Error {
+        Error::Unavailable { server: self.name.clone(), cause: cause.to_owned() }
     }
 }

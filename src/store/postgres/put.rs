@@ -1,4 +1,4 @@
-//! Puts: what seems to be known is read back and compared before it is acknowledged, and mended if it is corrupt.
+//! Puts. A row that exists already is compared with the message before it is acknowledged, and replaced if it differs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,57 +8,58 @@ use crate::digest::Digest;
 use crate::message_store::Error;
 
 impl Postgres {
-    /// Puts some, in the order of their digests, so that two that put the same do not wait for each other.
+    /// Stores the messages of `part` and returns the digests of the new ones. Rows are inserted in the order of their
+    /// digests, so that concurrent puts do not deadlock.
     pub(super) fn put_batch(&self, part: &BTreeMap<Digest, Vec<u8>>) -> Result<BTreeSet<Digest>, Error> {
-        // Without a conflict target, partitions may be foreign tables.
+        // No conflict target is named, because partitions may be foreign tables, which do not support one.
         const INSERT: &str = "INSERT INTO messages (digest, message) SELECT * FROM unnest($1::bytea[], $2::bytea[]) \
              ON CONFLICT DO NOTHING RETURNING digest";
         let mut new = BTreeSet::new();
-        let mut left: Vec<_> = part.keys().copied().collect();
+        let mut pending: Vec<_> = part.keys().copied().collect();
         for _ in 0..MAX_ATTEMPTS {
-            let keys = digest_keys(&left);
-            let messages: Vec<_> = left.iter().map(|digest| part[digest].as_slice()).collect();
+            let keys = digest_keys(&pending);
+            let messages: Vec<_> = pending.iter().map(|digest| part[digest].as_slice()).collect();
             let stored = self.pool.run(Idempotent::Yes, async |session| {
-                let put = session.prepare_cached(INSERT).await?;
-                row_digests(&session.query(&put, &[&keys, &messages]).await?)
+                let statement = session.prepare_cached(INSERT).await?;
+                row_digests(&session.query(&statement, &[&keys, &messages]).await?)
             })?;
-            left.retain(|digest| !stored.contains(digest));
+            pending.retain(|digest| !stored.contains(digest));
             new.extend(stored);
-            left = self.repair_stored(part, &left, &mut new)?;
-            if left.is_empty() {
+            pending = self.repair_stored(part, &pending, &mut new)?;
+            if pending.is_empty() {
                 return Ok(new);
             }
         }
-        let why = "a message is removed as often as it is put".to_owned();
-        Err(Error::Server { server: self.pool.name().to_owned(), cause: why })
+        let cause = "cannot store a message: other clients remove it again and again".to_owned();
+        Err(Error::Server { server: self.pool.name().to_owned(), cause })
     }
 
-    /// Looks at what seems to be known: mends what is corrupt, and answers with what is not there any more.
+    /// Compares the rows of `existing` with the messages of `part`, and replaces corrupt rows. Returns the digests that
+    /// must be put again: rows that were removed meanwhile, and replaced ones, so that they are compared once more.
     fn repair_stored(
         &self,
         part: &BTreeMap<Digest, Vec<u8>>,
-        known: &[Digest],
+        existing: &[Digest],
         new: &mut BTreeSet<Digest>,
     ) -> Result<Vec<Digest>, Error> {
         const UPDATE_CORRUPT: &str = "UPDATE messages SET message = $2, stored_at = now() WHERE digest = $1";
-        let mut absent = Vec::new();
-        self.for_each_row(known, |digest, stored| {
+        let mut pending = Vec::new();
+        self.for_each_row(existing, |digest, stored| {
             let message = &part[&digest];
             match stored {
                 Some(stored) if stored == *message => {}
-                None => absent.push(digest),
+                None => pending.push(digest),
                 Some(_) => {
                     self.pool.run(Idempotent::Yes, async |session| {
-                        let mend = session.prepare_cached(UPDATE_CORRUPT).await?;
-                        Ok(session.execute(&mend, &[&digest.as_bytes().as_slice(), message]).await?)
+                        let statement = session.prepare_cached(UPDATE_CORRUPT).await?;
+                        Ok(session.execute(&statement, &[&digest.as_bytes().as_slice(), message]).await?)
                     })?;
                     new.insert(digest);
-                    // Looked at once more.
-                    absent.push(digest);
+                    pending.push(digest);
                 }
             }
             Ok(())
         })?;
-        Ok(absent)
+        Ok(pending)
     }
 }

@@ -1,4 +1,5 @@
-//! What only looks: some at a time, so that memory stays flat, and each message as it is stored, right or wrong.
+//! Reads. Each statement returns a bounded number of bytes, so memory use is bounded. Messages are returned as stored;
+//! the caller hashes them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
@@ -13,90 +14,91 @@ use crate::message_store::{Entry, Error, ListQuery};
 use crate::store::Backend;
 
 impl Postgres {
-    /// See [`Backend::get`].
-    pub(super) fn get_batch(&self, wanted: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let mut wanted = &wanted[..wanted.len().min(STATEMENT_ROWS)];
-        if wanted.len() > 1 {
-            let lengths = self.lengths(wanted)?;
+    /// Implements [`Backend::get`].
+    pub(super) fn get_batch(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let mut digests = &digests[..digests.len().min(STATEMENT_ROWS)];
+        if digests.len() > 1 {
+            let lengths = self.lengths(digests)?;
             let mut size = 0;
-            let fits = wanted.iter().take_while(|digest| {
+            let fitting = digests.iter().take_while(|digest| {
                 size += lengths.get(digest).copied().unwrap_or(0);
                 size <= STATEMENT_BYTES
             });
-            wanted = &wanted[..fits.count().max(1)];
+            digests = &digests[..fitting.count().max(1)];
         }
-        let mut found = self.fetch(wanted)?;
-        // The same digest may be asked for twice; nearly always it is not.
-        let twice = wanted.iter().collect::<BTreeSet<_>>().len() < wanted.len();
-        Ok(wanted.iter().map(|digest| if twice { found.get(digest).cloned() } else { found.remove(digest) }).collect())
+        let mut messages = self.fetch(digests)?;
+        // A message is copied only if its digest may be requested again.
+        let has_duplicates = digests.iter().collect::<BTreeSet<_>>().len() < digests.len();
+        let take = |digest| if has_duplicates { messages.get(digest).cloned() } else { messages.remove(digest) };
+        Ok(digests.iter().map(take).collect())
     }
 
-    /// See [`Backend::has`].
-    pub(super) fn has_batch(&self, wanted: &[Digest]) -> Result<Vec<bool>, Error> {
+    /// Implements [`Backend::has`].
+    pub(super) fn has_batch(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         const HAS: &str = "SELECT digest FROM messages WHERE digest = ANY($1)";
-        let mut has = Vec::with_capacity(wanted.len());
-        for part in wanted.chunks(STATEMENT_ROWS) {
+        let mut results = Vec::with_capacity(digests.len());
+        for part in digests.chunks(STATEMENT_ROWS) {
             let keys = digest_keys(part);
-            let there = self.pool.run(Idempotent::Yes, async |session| {
-                let has = session.prepare_cached(HAS).await?;
-                row_digests(&session.query(&has, &[&keys]).await?)
+            let stored = self.pool.run(Idempotent::Yes, async |session| {
+                let statement = session.prepare_cached(HAS).await?;
+                row_digests(&session.query(&statement, &[&keys]).await?)
             })?;
-            has.extend(part.iter().map(|digest| there.contains(digest)));
+            results.extend(part.iter().map(|digest| stored.contains(digest)));
         }
-        Ok(has)
+        Ok(results)
     }
 
-    /// See [`Backend::list`].
+    /// Implements [`Backend::list`].
     pub(super) fn list_page(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
-        // Two, so that the index is entered at the right place.
+        // One condition per bound, so that PostgreSQL starts the index scan at the first entry of the page.
         const LIST_FROM: &str = "SELECT digest, octet_length(message)::bigint, stored_at FROM messages \
              WHERE digest >= $1 AND digest <= $2 ORDER BY digest LIMIT $3";
         const LIST_AFTER: &str = "SELECT digest, octet_length(message)::bigint, stored_at FROM messages \
              WHERE digest > $1 AND digest <= $2 ORDER BY digest LIMIT $3";
         let (first, last) = page.prefix.range().into_inner();
         let after = page.after.filter(|after| *after >= first);
-        let (text, first) = after.map_or((LIST_FROM, first), |after| (LIST_AFTER, after));
+        let (sql, first) = after.map_or((LIST_FROM, first), |after| (LIST_AFTER, after));
         let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
         self.pool.run(Idempotent::Yes, async |session| {
-            let statement = session.prepare_cached(text).await?;
+            let statement = session.prepare_cached(sql).await?;
             let (first, last) = (first.as_bytes().as_slice(), last.as_bytes().as_slice());
             session.query(&statement, &[&first, &last, &limit]).await?.iter().map(entry).collect()
         })
     }
 
-    /// How long each of the messages is that are there.
-    pub(super) fn lengths(&self, wanted: &[Digest]) -> Result<HashMap<Digest, u64>, Error> {
+    /// Returns the lengths in bytes of those messages that are stored.
+    pub(super) fn lengths(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>, Error> {
         const LENGTHS: &str = "SELECT digest, octet_length(message)::bigint FROM messages WHERE digest = ANY($1)";
-        let keys = digest_keys(wanted);
+        let keys = digest_keys(digests);
         self.pool.run(Idempotent::Yes, async |session| {
-            let lengths = session.prepare_cached(LENGTHS).await?;
-            let rows = session.query(&lengths, &[&keys]).await?;
+            let statement = session.prepare_cached(LENGTHS).await?;
+            let rows = session.query(&statement, &[&keys]).await?;
             rows.iter().map(|row| Ok((row_digest(row)?, unsigned(row.try_get(1)?)))).collect()
         })
     }
 
-    /// Hands over what is stored under each of the digests, in order.
+    /// Calls `visit` for each digest in order, with the stored bytes or `None`. Stops at the first error.
     pub(super) fn for_each_row(
         &self,
-        mut wanted: &[Digest],
-        mut look: impl FnMut(Digest, Option<Vec<u8>>) -> Result<(), Error>,
+        mut digests: &[Digest],
+        mut visit: impl FnMut(Digest, Option<Vec<u8>>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        while !wanted.is_empty() {
-            let got = self.get_batch(wanted)?;
-            let (these, others) = wanted.split_at(got.len());
-            wanted = others;
-            these.iter().zip(got).try_for_each(|(digest, stored)| look(*digest, stored))?;
+        while !digests.is_empty() {
+            let messages = self.get_batch(digests)?;
+            let (fetched, remaining) = digests.split_at(messages.len());
+            digests = remaining;
+            fetched.iter().zip(messages).try_for_each(|(digest, stored)| visit(*digest, stored))?;
         }
         Ok(())
     }
 
-    /// The messages of all these, which fit in memory.
-    fn fetch(&self, wanted: &[Digest]) -> Result<HashMap<Digest, Vec<u8>>, Error> {
+    /// Returns the stored bytes of all `digests` at once. The caller makes sure that they fit in memory.
+    fn fetch(&self, digests: &[Digest]) -> Result<HashMap<Digest, Vec<u8>>, Error> {
         const GET: &str = "SELECT digest, message FROM messages WHERE digest = ANY($1)";
-        let keys = digest_keys(wanted);
+        let keys = digest_keys(digests);
         self.pool.run(Idempotent::Yes, async |session| {
-            let get = session.prepare_cached(GET).await?;
-            let rows = session.query(&get, &[&keys]).await?;
+            let statement = session.prepare_cached(GET).await?;
+            let rows = session.query(&statement, &[&keys]).await?;
             rows.iter().map(|row| Ok((row_digest(row)?, row.try_get(1)?))).collect()
         })
     }
@@ -104,7 +106,7 @@ impl Postgres {
 
 fn entry(row: &Row) -> Result<Entry, QueryError> {
     let stored_at: SystemTime = row.try_get(2)?;
-    let seconds = stored_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = stored_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |duration| duration.as_secs());
     let stored_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     Ok(Entry { digest: row_digest(row)?, length: unsigned(row.try_get(1)?), stored_at })
 }

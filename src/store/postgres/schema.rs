@@ -1,4 +1,4 @@
-//! The tables: made on first use, and looked at before, since what is called `messages` may be another program's.
+//! The tables. They are created on first use, but only if an existing table `messages` belongs to sha-api.
 
 use tokio_postgres::types::Type;
 
@@ -7,81 +7,82 @@ use super::{MAX_ATTEMPTS, Postgres};
 use crate::message_store::Error;
 use crate::store::StoreEvent;
 
-/// The version of the tables that this program makes.
+/// Version of the tables in [`SCHEMA_SQL`].
 const SCHEMA_VERSION: i32 = 1;
-/// How the tables are made.
 const SCHEMA_SQL: &str = include_str!("schema.sql");
 
-/// What is found under a name.
+/// State of the table `messages`.
 enum SchemaState {
     Missing,
     Compatible,
-    /// With this in it that ours have not, or without it.
+    /// The table of another program, with the first difference found.
     Foreign(String),
 }
 
 impl Postgres {
-    /// Makes sure that the tables are there, and ours.
+    /// Creates the tables if they do not exist. Fails if they belong to another program or have another version.
     pub(super) fn ensure_schema(&self) -> Result<(), Error> {
-        let mut made = Ok(());
+        let mut created = Ok(());
         for _ in 0..MAX_ATTEMPTS {
-            if let SchemaState::Foreign(why) = self.inspect()? {
-                return Err(self.foreign_schema(&why));
+            if let SchemaState::Foreign(difference) = self.inspect()? {
+                return Err(self.foreign_schema(&difference));
             }
             match self.schema_version()? {
                 Some(SCHEMA_VERSION) => return Ok(()),
                 Some(other) => {
                     let name = self.pool.name();
                     return Err(Error::Unusable(format!(
-                        "the tables in {name} are of version {other}, this program knows {SCHEMA_VERSION}; use a newer one"
+                        "cannot use {name}: its tables have version {other}, but this program supports version \
+                         {SCHEMA_VERSION} only; use a newer release"
                     )));
                 }
-                // Another may be making them: then one of the two fails, and finds them made.
-                None => made = self.create_schema(),
+                // Two processes may create the tables at the same time. One fails, and finds them in the next round.
+                None => created = self.create_schema(),
             }
         }
-        made
+        created
     }
 
-    /// What `messages` is.
+    /// Checks the columns of the table `messages`.
     fn inspect(&self) -> Result<SchemaState, Error> {
         const SELECT_COLUMNS: &str = "SELECT digest, message, stored_at FROM messages";
         const TYPES: [Type; 3] = [Type::BYTEA, Type::BYTEA, Type::TIMESTAMPTZ];
         self.pool.run(Idempotent::Yes, async |session| {
-            let columns = match session.prepare(SELECT_COLUMNS).await {
+            let statement = match session.prepare(SELECT_COLUMNS).await {
                 Ok(statement) => statement,
-                Err(why) => {
-                    return match why.as_db_error() {
-                        Some(said) if said.code().code() == "42P01" => Ok(SchemaState::Missing),
-                        Some(said) if said.code().code() == "42703" => {
-                            Ok(SchemaState::Foreign(said.message().to_owned()))
+                Err(error) => {
+                    return match error.as_db_error() {
+                        Some(db_error) if db_error.code().code() == "42P01" => Ok(SchemaState::Missing),
+                        Some(db_error) if db_error.code().code() == "42703" => {
+                            Ok(SchemaState::Foreign(db_error.message().to_owned()))
                         }
-                        _ => Err(why.into()),
+                        _ => Err(error.into()),
                     };
                 }
             };
-            let wrong = columns.columns().iter().zip(TYPES).find(|(column, kind)| column.type_() != kind);
-            Ok(wrong.map_or(SchemaState::Compatible, |(column, kind)| {
-                SchemaState::Foreign(format!("column \"{}\" is {}, not {kind}", column.name(), column.type_()))
+            let difference =
+                statement.columns().iter().zip(TYPES).find(|(column, expected)| column.type_() != expected);
+            Ok(difference.map_or(SchemaState::Compatible, |(column, expected)| {
+                SchemaState::Foreign(format!("column \"{}\" is {}, not {expected}", column.name(), column.type_()))
             }))
         })
     }
 
-    fn foreign_schema(&self, why: &str) -> Error {
+    fn foreign_schema(&self, difference: &str) -> Error {
         let name = self.pool.name();
         Error::Unusable(format!(
-            "the table `messages` in {name} is not one of ours: {why}; name another database, or a schema of its own \
-             with ?options=-csearch_path%3DSCHEMA"
+            "cannot use {name}: its table `messages` was not created by sha-api: {difference}; use another database, \
+             or a separate schema with ?options=-csearch_path%3DSCHEMA"
         ))
     }
 
-    /// The version of the tables; `None`: there are none.
+    /// Returns the version of the tables, `None` if they do not exist.
     fn schema_version(&self) -> Result<Option<i32>, Error> {
         self.pool.run(Idempotent::Yes, async |session| {
             match session.query_one("SELECT max(version) FROM messages_version", &[]).await {
                 Ok(row) => Ok(row.try_get::<_, Option<i32>>(0)?),
-                Err(why) if why.code().is_some_and(|code| code.code() == "42P01") => Ok(None),
-                Err(why) => Err(why.into()),
+                Err(error) if error.code().is_some_and(|code| code.code() == "42P01") => Ok(None),
+                Err(error) => Err(error.into()),
             }
         })
     }
@@ -90,18 +91,18 @@ impl Postgres {
         self.pool.run(Idempotent::Yes, async |session| Ok(session.batch_execute(SCHEMA_SQL).await?))
     }
 
-    /// Says what takes from the promise that an acknowledged message survives a power cut.
+    /// Reports settings of the database with which a power cut can lose acknowledged messages.
     pub(super) fn warn_unsafe_settings(&self) -> Result<(), Error> {
         const SELECT_UNSAFE: &str =
             "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'";
-        let off = self.pool.run(Idempotent::Yes, async |session| {
+        let unsafe_settings = self.pool.run(Idempotent::Yes, async |session| {
             let rows = session.query(SELECT_UNSAFE, &[]).await?;
             Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?)
         })?;
-        for name in off {
-            let database = self.pool.name();
-            let line = format!("{name} is off in {database}: a power cut there may take what was acknowledged");
-            (self.events)(StoreEvent::Message(line));
+        for setting in unsafe_settings {
+            let name = self.pool.name();
+            let warning = format!("{setting} is off in {name}: a power cut can lose acknowledged messages; turn it on");
+            (self.events)(StoreEvent::Message(warning));
         }
         Ok(())
     }

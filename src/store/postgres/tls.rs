@@ -1,4 +1,5 @@
-//! TLS to a database, as `sslmode` says: what libpq means by it. Who is not verified may still not be overheard.
+//! TLS for database connections. Every `sslmode` verifies as much of the server's certificate as in libpq; a connection
+//! without verification is still encrypted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use crate::message_store;
 use crate::pem::{certificates, private_key, unusable};
 
-/// What `sslmode`, `sslrootcert`, `sslcert` and `sslkey` say.
+/// Parameters `sslmode`, `sslrootcert`, `sslcert` and `sslkey` of a database URL.
 #[derive(Debug, Default)]
 pub(super) struct SslOptions {
     pub verify: CertificateCheck,
@@ -21,56 +22,59 @@ pub(super) struct SslOptions {
     pub key: Option<PathBuf>,
 }
 
-/// How far the server's certificate is looked at.
+/// Verification of the server's certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum CertificateCheck {
-    /// Not at all.
+    /// No verification.
     #[default]
     None,
-    /// An authority must vouch for it.
+    /// The certificate must be signed by a trusted CA.
     Ca,
-    /// And it must be for the host that was asked for.
+    /// The certificate must be signed by a trusted CA and valid for the host name.
     Full,
 }
 
-/// The client's side of TLS.
+/// Creates the TLS configuration of the client.
 pub(super) fn config(options: &SslOptions) -> Result<ClientConfig, message_store::Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match options.verify {
         CertificateCheck::None => Arc::new(HostnameAgnosticVerifier { provider: provider.clone(), chain: None }),
         verify => {
             let roots = Arc::new(load_roots(options.roots.as_deref())?);
-            let strict = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
-            let strict =
-                strict.map_err(|why| message_store::Error::Unusable(format!("cannot verify databases: {why}")))?;
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+            let verifier = verifier.map_err(|error| {
+                message_store::Error::Unusable(format!(
+                    "cannot verify certificates of databases: {error}; set sslrootcert to a file of CA certificates"
+                ))
+            })?;
             match verify {
-                CertificateCheck::Full => strict,
-                _ => Arc::new(HostnameAgnosticVerifier { provider: provider.clone(), chain: Some(strict) }),
+                CertificateCheck::Full => verifier,
+                _ => Arc::new(HostnameAgnosticVerifier { provider: provider.clone(), chain: Some(verifier) }),
             }
         }
     };
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.expect("ring knows the usual versions");
+    let builder = builder.expect("ring supports the default versions");
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some(cert) = &options.cert else { return Ok(builder.with_no_client_auth()) };
     let key = options.key.as_ref().unwrap_or(cert);
-    builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|why| unusable(cert, &why))
+    builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|error| unusable(cert, &error))
 }
 
 fn load_roots(file: Option<&Path>) -> Result<RootCertStore, message_store::Error> {
-    let mut store = RootCertStore::empty();
+    let mut roots = RootCertStore::empty();
     match file.filter(|file| *file != Path::new("system")) {
         Some(file) => {
             for root in certificates(file)? {
-                store.add(root).map_err(|why| unusable(file, &why))?;
+                roots.add(root).map_err(|error| unusable(file, &error))?;
             }
         }
-        None => drop(store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
-    Ok(store)
+    Ok(roots)
 }
 
-/// Does not ask for whom a certificate is, and without `chain` not who vouches for it either.
+/// Certificate verifier that ignores the host name. Without `chain`, it accepts every certificate.
 #[derive(Debug)]
 struct HostnameAgnosticVerifier {
     provider: Arc<CryptoProvider>,
@@ -80,19 +84,19 @@ struct HostnameAgnosticVerifier {
 impl ServerCertVerifier for HostnameAgnosticVerifier {
     fn verify_server_cert(
         &self,
-        end: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        match chain.verify_server_cert(end, between, name, ocsp, now) {
-            // The name is looked at last.
+        match chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+            // The name is checked last, so everything else is valid.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
+            outcome => outcome,
         }
     }
 

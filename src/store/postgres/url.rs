@@ -1,4 +1,4 @@
-//! A database's URL, taken apart: what libpq means by it. Its password goes nowhere but to the database.
+//! Parser of database URLs, with the meaning that libpq gives them. Errors do not contain the password.
 
 use std::path::PathBuf;
 
@@ -9,23 +9,23 @@ use super::tls::{self, CertificateCheck};
 use crate::message_store::Error;
 use crate::postgres_url;
 
-/// What a URL says.
+/// A parsed database URL.
 pub(super) struct Target {
     pub config: Config,
     pub tls: tls::SslOptions,
-    /// For errors: without password and parameters.
+    /// The URL without password and parameters, for messages.
     pub name: String,
 }
 
-/// Takes `url` apart.
+/// Parses `url`. Reads the variable `PGPASSWORD` if the URL has no password.
 pub(super) fn parse(url: &str) -> Result<Target, Error> {
     let name = postgres_url::redacted(url);
-    let unusable = |why: &str| Error::Unusable(format!("cannot use {name}: {why}"));
+    let unusable = |cause: &str| Error::Unusable(format!("cannot use {name}: {cause}"));
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let (mut mode, mut options, mut rest) = (SslMode::Prefer, tls::SslOptions::default(), Vec::new());
+    let (mut mode, mut options, mut others) = (SslMode::Prefer, tls::SslOptions::default(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = || percent_decode(value).ok_or_else(|| unusable(&format!("{key} is not in the form of URLs")));
+        let value = || percent_decode(value).ok_or_else(|| unusable(&format!("invalid percent-encoding in {key}")));
         match key {
             "sslmode" => {
                 (mode, options.verify) = match value()?.as_str() {
@@ -34,27 +34,31 @@ pub(super) fn parse(url: &str) -> Result<Target, Error> {
                     "require" => (SslMode::Require, CertificateCheck::None),
                     "verify-ca" => (SslMode::Require, CertificateCheck::Ca),
                     "verify-full" => (SslMode::Require, CertificateCheck::Full),
-                    _ => return Err(unusable("sslmode is disable, prefer, require, verify-ca or verify-full")),
+                    _ => {
+                        return Err(unusable(
+                            "invalid sslmode: expected disable, prefer, require, verify-ca or verify-full",
+                        ));
+                    }
                 }
             }
             "sslrootcert" => options.roots = Some(PathBuf::from(value()?)),
             "sslcert" => options.cert = Some(PathBuf::from(value()?)),
             "sslkey" => options.key = Some(PathBuf::from(value()?)),
-            _ => rest.push(pair),
+            _ => others.push(pair),
         }
     }
-    // As libpq does it: who names an authority wants it to be asked.
+    // With a CA file, libpq treats `require` like `verify-ca`.
     if mode == SslMode::Require && options.verify == CertificateCheck::None && options.roots.is_some() {
         options.verify = CertificateCheck::Ca;
     }
-    let plain = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-    let mut config: Config = plain.parse().map_err(|_| {
-        unusable("it is not in the form postgres://USER:PASSWORD@HOST:PORT/DATABASE?KEY=VALUE, or has an unknown key")
+    let url = if others.is_empty() { base.to_owned() } else { format!("{base}?{}", others.join("&")) };
+    let mut config: Config = url.parse().map_err(|_| {
+        unusable("invalid URL or unknown key: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE?KEY=VALUE")
     })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err(unusable("it names no host; for a socket, add ?host=/run/postgresql"));
+        return Err(unusable("the URL has no host; for a Unix socket, add ?host=/run/postgresql"));
     }
-    // Nobody listens in on a socket of this machine.
+    // A connection over a Unix socket does not leave the machine.
     let is_local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
     config.ssl_mode(if is_local { SslMode::Disable } else { mode });
     if let (None, Some(password)) = (config.get_password(), std::env::var_os("PGPASSWORD")) {
@@ -67,12 +71,13 @@ pub(super) fn parse(url: &str) -> Result<Target, Error> {
 }
 
 fn percent_decode(text: &str) -> Option<String> {
-    let (mut bytes, mut left) = (Vec::new(), text.bytes());
-    while let Some(byte) = left.next() {
+    let (mut bytes, mut remaining) = (Vec::new(), text.bytes());
+    while let Some(byte) = remaining.next() {
         bytes.push(match byte {
             b'%' => {
-                u8::try_from((char::from(left.next()?).to_digit(16)? << 4) | char::from(left.next()?).to_digit(16)?)
-                    .ok()?
+                let high = char::from(remaining.next()?).to_digit(16)?;
+                let low = char::from(remaining.next()?).to_digit(16)?;
+                u8::try_from((high << 4) | low).ok()?
             }
             byte => byte,
         });
@@ -85,15 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sslmode_has_the_meaning_of_libpq() {
+    fn sslmode_selects_the_verification_of_libpq() {
         let verify =
             |query: &str| parse(&format!("postgres://me:secret@host/db?{query}")).map(|target| target.tls.verify);
         assert_eq!(verify("sslmode=require").unwrap(), CertificateCheck::None);
         assert_eq!(verify("sslmode=require&sslrootcert=%2fca.pem").unwrap(), CertificateCheck::Ca);
         assert_eq!(verify("sslmode=verify-full").unwrap(), CertificateCheck::Full);
-        for bad in ["sslmode=maybe", "frob=1", "sslrootcert=%zz"] {
-            let why = verify(bad).unwrap_err().to_string();
-            assert!(!why.contains("secret") && why.contains("postgres://me@host/db"), "{why}");
+        for invalid in ["sslmode=maybe", "frob=1", "sslrootcert=%zz"] {
+            let error = verify(invalid).unwrap_err().to_string();
+            assert!(!error.contains("secret") && error.contains("postgres://me@host/db"), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Verification, step by step in the order of the digests, and repair: what is corrupt goes to `messages_quarantine`.
+//! Verification in steps, in the order of the digests, and repair: corrupt rows are moved to `messages_quarantine`.
 
 use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,12 @@ use crate::digest::{Digest, Prefix};
 use crate::message_store::{Cursor, Damage, Error, ListQuery, VerifyStep};
 use crate::store::{Backend, StoreEvent};
 
-/// Bytes that a step reads, unless one message alone is longer.
+/// Maximum number of bytes per step. A longer message gets a step of its own.
 const STEP_BYTES: u64 = 32 << 20;
-/// Messages that a step reads.
+/// Maximum number of messages per step.
 const STEP_ENTRIES: usize = 1 << 14;
 
-/// How far a verification is.
+/// Content of a [`Cursor`].
 #[derive(Serialize, Deserialize)]
 struct VerifyProgress {
     after: Digest,
@@ -23,10 +23,11 @@ struct VerifyProgress {
     damaged: u64,
 }
 
-/// See [`crate::message_store::MessageStore::verify`].
+/// Implements [`Backend::verify`].
 pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
-    let foreign = |_| Error::Unusable("it is not known where to go on with verifying; begin anew".to_owned());
-    let progress = from.map(|cursor| serde_json::from_str::<VerifyProgress>(&cursor.0)).transpose().map_err(foreign)?;
+    let invalid =
+        |_| Error::Unusable("cannot continue the verification: invalid cursor; start from the beginning".to_owned());
+    let progress = from.map(|cursor| serde_json::from_str::<VerifyProgress>(&cursor.0)).transpose().map_err(invalid)?;
     let after = progress.as_ref().map(|progress| progress.after);
     let (done, total, damaged) = match &progress {
         Some(progress) => (progress.done, progress.total, progress.damaged),
@@ -34,33 +35,33 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyS
     };
     let mut entries = postgres.list(&ListQuery { prefix: Prefix::ALL, after, limit: STEP_ENTRIES })?;
     let mut size = 0;
-    let within = entries.iter().take_while(|entry| {
+    let fitting = entries.iter().take_while(|entry| {
         size += entry.length;
         size <= STEP_BYTES
     });
-    let within = within.count().max(1);
-    entries.truncate(within);
-    let wanted: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
+    let count = fitting.count().max(1);
+    entries.truncate(count);
+    let digests: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
     let mut step = VerifyStep { next: None, messages: 0, bytes: 0, done, total, damage: Vec::new() };
-    postgres.for_each_row(&wanted, |digest, stored| {
+    postgres.for_each_row(&digests, |digest, stored| {
         match stored {
             Some(bytes) if digest.matches(&bytes) => {
                 step.messages += 1;
                 step.bytes += bytes.len() as u64;
             }
             Some(_) => step.damage.push(Damage::Corrupt { digest }),
-            // It was removed in the meantime.
+            // The row was removed after it was listed.
             None => {}
         }
         Ok(())
     })?;
     step.done += entries.iter().map(|entry| entry.length).sum::<u64>();
     let damaged = damaged + step.damage.len() as u64;
-    match wanted.last() {
+    match digests.last() {
         Some(last) => {
             step.total = step.total.max(step.done);
             let progress = VerifyProgress { after: *last, done: step.done, total: step.total, damaged };
-            step.next = Some(Cursor(serde_json::to_string(&progress).expect("it is plain data")));
+            step.next = Some(Cursor(serde_json::to_string(&progress).expect("the progress is plain data")));
         }
         None => {
             step.done = step.total;
@@ -70,7 +71,7 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyS
     Ok(step)
 }
 
-/// Only what `stats` tells: a database that takes nothing more takes nothing from the verification.
+/// Records a complete verification for `stats`. An error is ignored, since a read-only database can be verified, too.
 fn record_verification(postgres: &Postgres, damaged: u64) {
     let damaged = i64::try_from(damaged).unwrap_or(i64::MAX);
     let _ = postgres.pool.run(Idempotent::No, async |session| {
@@ -78,20 +79,20 @@ fn record_verification(postgres: &Postgres, damaged: u64) {
     });
 }
 
-/// See [`crate::message_store::MessageStore::repair`].
+/// Implements [`Backend::repair`].
 pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error> {
-    for one in damage {
-        let Damage::Corrupt { digest } = *one else { continue };
-        let moved = postgres.pool.run(Idempotent::Yes, async |session| quarantine_message(session, digest).await)?;
-        if moved {
-            let line = format!("what was stored as {digest} is now in the table messages_quarantine");
-            (postgres.events)(StoreEvent::Message(line));
+    for damage in damage {
+        let Damage::Corrupt { digest } = *damage else { continue };
+        let is_moved = postgres.pool.run(Idempotent::Yes, async |session| quarantine_message(session, digest).await)?;
+        if is_moved {
+            let notice = format!("corrupt message {digest} moved to the table messages_quarantine");
+            (postgres.events)(StoreEvent::Message(notice));
         }
     }
     Ok(())
 }
 
-/// Moves what is stored under a digest out of the way if it is corrupt, still; answers whether it was.
+/// Moves the row of `digest` to the quarantine if it is still corrupt. Returns whether it was moved.
 async fn quarantine_message(session: &Object, digest: Digest) -> Result<bool, QueryError> {
     const SELECT_FOR_UPDATE: &str = "SELECT message FROM messages WHERE digest = $1 FOR UPDATE";
     const QUARANTINE: &str = "INSERT INTO messages_quarantine (digest, message, stored_at) \
@@ -100,11 +101,12 @@ async fn quarantine_message(session: &Object, digest: Digest) -> Result<bool, Qu
     let key = digest.as_bytes().as_slice();
     session.batch_execute("BEGIN").await?;
     let row = session.query_opt(SELECT_FOR_UPDATE, &[&key]).await?;
-    let corrupt = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?.is_some_and(|bytes| !digest.matches(&bytes));
-    if corrupt {
+    let stored = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?;
+    let is_corrupt = stored.is_some_and(|bytes| !digest.matches(&bytes));
+    if is_corrupt {
         session.execute(QUARANTINE, &[&key]).await?;
         session.execute(DELETE, &[&key]).await?;
     }
     session.batch_execute("COMMIT").await?;
-    Ok(corrupt)
+    Ok(is_corrupt)
 }
