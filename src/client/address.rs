@@ -1,37 +1,37 @@
-//! Where a server is: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`. A path behind the port is none of ours.
+//! Addresses of servers: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`. A URL with a path is rejected.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a server is.
+/// Address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// At the other end of a network.
+    /// A server on a network.
     Url(Url),
-    /// At the other end of a socket on this machine.
+    /// A Unix socket on this machine.
     Socket(PathBuf),
 }
 
-/// A scheme, a host and a port.
+/// Scheme, host and port of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    /// Whether TLS is spoken.
+    /// `true` for `https`, `false` for `http`.
     pub https: bool,
-    /// A name or an address, without the brackets of IPv6.
+    /// Host name or IP address; an IPv6 address without brackets.
     pub host: String,
-    /// The usual one of the scheme, if none was named.
+    /// Port; by default that of the scheme.
     pub port: u16,
 }
 
-/// A text that is no address of a server.
+/// Error of parsing an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no URL of a server; one is https://HOST:PORT, http://HOST:PORT or unix:PATH")]
+#[error("invalid server URL `{0}`: expected https://HOST:PORT, http://HOST:PORT or unix:PATH")]
 pub struct ParseAddressError(String);
 
 impl Address {
-    /// Whether `text` is meant to be an address, however wrong it may be.
+    /// Returns whether `text` looks like an address rather than a path. It may still be invalid.
     pub fn looks_like_url(text: &str) -> bool {
         text.contains("://") || text.starts_with("unix:")
     }
@@ -59,14 +59,12 @@ impl fmt::Display for Address {
 }
 
 impl Url {
-    /// The host as it stands in a URL.
+    /// Returns the host as it is written in a URL: an IPv6 address in brackets.
     pub fn bracketed_host(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
-}
 
-impl Url {
-    /// Whether it names this machine, so that no proxy is between.
+    /// Returns whether the host is the loopback interface, which is never contacted through a proxy.
     pub fn is_loopback(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
         self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
@@ -77,23 +75,23 @@ impl FromStr for Url {
     type Err = ParseAddressError;
 
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
-        let wrong = || ParseAddressError(text.to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let invalid = || ParseAddressError(text.to_owned());
+        let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
         let https = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, port.parse().map_err(|_| wrong())?)
+                (host, port.parse().map_err(|_| invalid())?)
             }
             _ => (authority, if https { 443 } else { 80 }),
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte)) {
-            return Err(wrong());
+            return Err(invalid());
         }
         Ok(Self { https, host: host.to_owned(), port })
     }
@@ -101,9 +99,9 @@ impl FromStr for Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, usual) = if self.https { ("https", 443) } else { ("http", 80) };
+        let (scheme, default_port) = if self.https { ("https", 443) } else { ("http", 80) };
         write!(f, "{scheme}://{}", self.bracketed_host())?;
-        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
+        if self.port == default_port { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -112,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_and_written_back() {
-        for (text, written) in [
+    fn an_address_is_parsed_and_printed_in_canonical_form() {
+        for (text, canonical) in [
             ("https://a", "https://a"),
             ("https://a:443/", "https://a"),
             ("HTTP://a.example:8080", "http://a.example:8080"),
@@ -121,14 +119,15 @@ mod tests {
             ("http://[::1]", "http://[::1]"),
             ("unix:/run/a b.sock", "unix:/run/a b.sock"),
         ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), written);
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), canonical);
         }
     }
 
     #[test]
     fn invalid_addresses_are_rejected() {
-        for bad in ["a:1", "ftp://a", "https://", "https://a/b", "https://u@a", "https://a:b", "https://a b", "unix:"] {
-            assert_eq!(bad.parse::<Address>(), Err(ParseAddressError(bad.to_owned())));
+        for text in ["a:1", "ftp://a", "https://", "https://a/b", "https://u@a", "https://a:b", "https://a b", "unix:"]
+        {
+            assert_eq!(text.parse::<Address>(), Err(ParseAddressError(text.to_owned())));
         }
     }
 }

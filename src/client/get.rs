@@ -1,5 +1,5 @@
-//! Gets over a connection: many messages a request, fetched as they are asked for, and each hashed before it is
-//! handed out.
+//! Gets in batches. The next batch is requested when the iterator reaches it. Every message is hashed before it is
+//! returned.
 
 use std::io::{BufRead, Cursor};
 
@@ -14,18 +14,18 @@ use super::transport::Failover;
 use crate::digest::Digest;
 use crate::message_store::Error;
 
-/// Messages that are asked for in one request at the most.
+/// Maximum number of digests in one request.
 const MAX_GET_DIGESTS: usize = 1000;
 
-/// The messages of digests, in order.
+/// Iterator over the messages of digests, in order.
 pub(super) struct BatchGet<'a> {
     failover: &'a Failover,
     remaining: &'a [Digest],
-    /// The reply that is being read, and what of it is not read yet.
+    /// Current response, and a cursor at its next line.
     buffered: Option<(ApiResponse, Cursor<Vec<u8>>)>,
 }
 
-/// What a server says of a digest.
+/// One line of a response: a message, or the reason why the line has none.
 #[derive(Deserialize)]
 struct GetResultLine {
     digest: Digest,
@@ -40,23 +40,23 @@ struct GetResultLine {
 }
 
 impl<'a> BatchGet<'a> {
-    pub(super) const fn new(servers: &'a Failover, digests: &'a [Digest]) -> Self {
-        Self { failover: servers, remaining: digests, buffered: None }
+    pub(super) const fn new(failover: &'a Failover, digests: &'a [Digest]) -> Self {
+        Self { failover, remaining: digests, buffered: None }
     }
 
-    /// What the next line of the reply says of `digest`; `None`: the reply is at its end.
+    /// Returns the next line of the current response, which must be about `digest`; `None` at its end.
     fn next_line(&mut self, digest: Digest) -> Result<Option<GetResultLine>, Error> {
-        let Some((reply, lines)) = &mut self.buffered else { return Ok(None) };
+        let Some((response, lines)) = &mut self.buffered else { return Ok(None) };
         let mut line = Vec::new();
-        lines.read_until(b'\n', &mut line).expect("memory can be read");
+        lines.read_until(b'\n', &mut line).expect("reading from memory does not fail");
         if line.is_empty() {
             self.buffered = None;
             return Ok(None);
         }
         match serde_json::from_slice::<GetResultLine>(&line) {
             Ok(line) if line.digest == digest => Ok(Some(line)),
-            Ok(line) => Err(reply.invalid_response(&format!("asked for {digest} it speaks of {}", line.digest))),
-            Err(why) => Err(reply.invalid_response(&why)),
+            Ok(line) => Err(response.invalid_response(&format!("expected digest {digest}, got {}", line.digest))),
+            Err(error) => Err(response.invalid_response(&error)),
         }
     }
 
@@ -67,13 +67,11 @@ impl<'a> BatchGet<'a> {
         if self.remaining.is_empty() {
             return self.fetch_one(digest);
         }
-        let asked = [&[digest], &self.remaining[..self.remaining.len().min(MAX_GET_DIGESTS - 1)]].concat();
-        let mut reply = self
-            .failover
-            .send(&ApiRequest::post_lines("/messages/get", to_digest_lines(&asked)))?
-            .error_for_status()?;
-        let lines = Cursor::new(std::mem::take(&mut reply.body));
-        self.buffered = Some((reply, lines));
+        let batch = [&[digest], &self.remaining[..self.remaining.len().min(MAX_GET_DIGESTS - 1)]].concat();
+        let request = ApiRequest::post_lines("/messages/get", to_digest_lines(&batch));
+        let mut response = self.failover.send(&request)?.error_for_status()?;
+        let lines = Cursor::new(std::mem::take(&mut response.body));
+        self.buffered = Some((response, lines));
         match self.next_line(digest)? {
             Some(line) => self.decode_line(line),
             None => self.fetch_one(digest),
@@ -94,11 +92,13 @@ impl<'a> BatchGet<'a> {
     }
 
     fn fetch_one(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        let reply = self.failover.send(&ApiRequest::get_message(digest))?;
-        match reply.status {
+        let response = self.failover.send(&ApiRequest::get_message(digest))?;
+        match response.status {
             404 => Ok(None),
-            500 if reply.err_msg().is_some_and(|said| said == "Message is corrupt") => Err(Error::Corrupt(digest)),
-            _ => match reply.error_for_status()?.body {
+            500 if response.err_msg().is_some_and(|err_msg| err_msg == "Message is corrupt") => {
+                Err(Error::Corrupt(digest))
+            }
+            _ => match response.error_for_status()?.body {
                 message if digest.matches(&message) => Ok(Some(message)),
                 _ => Err(Error::Corrupt(digest)),
             },
@@ -110,8 +110,8 @@ impl Iterator for BatchGet<'_> {
     type Item = Result<Option<Vec<u8>>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (digest, rest) = self.remaining.split_first()?;
-        self.remaining = rest;
+        let (digest, remaining) = self.remaining.split_first()?;
+        self.remaining = remaining;
         Some(self.fetch(*digest))
     }
 }

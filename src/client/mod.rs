@@ -1,5 +1,6 @@
-//! `Messages` over a URL or a socket. Nothing that a server says is believed: messages are hashed again, digests are
-//! compared with those computed here, and a listing has to be in order.
+//! The HTTP client: a [`MessageStore`] behind a URL or a Unix socket. Responses are not trusted: messages are hashed,
+//! digests are compared with locally computed ones, and the order of listings is checked.
+//! See docs/design.md, "The client".
 
 mod address;
 mod get;
@@ -31,27 +32,27 @@ use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 use crate::unix_path;
 
-/// Digests that are asked for in one request at the most.
+/// Maximum number of digests in one request.
 const MAX_DIGESTS_PER_REQUEST: usize = 4096;
-/// Entries that a server lists at a time at the most.
+/// Maximum number of entries that a server returns in one page of a listing.
 const MAX_LIST_ENTRIES: usize = 10_000;
 
-/// How to reach a server.
+/// Options of a client.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whom to trust, and who we are.
+    /// Trusted CAs and client certificate.
     pub tls: TlsOptions,
-    /// What says who we are to a server that wants to know.
+    /// Bearer token, sent with each request.
     pub token: Option<Token>,
-    /// For how long a server may say nothing.
+    /// Maximum time without data from the server.
     pub read_timeout: Duration,
-    /// How long to go on asking a server that says it will be ready soon.
+    /// Time during which requests to a server that is not ready are repeated.
     pub ready_timeout: Duration,
-    /// The longest message that is sent, in bytes.
+    /// Maximum length of a message to send, in bytes.
     pub max_message: u64,
 }
 
-/// A secret: it is sent, and never printed.
+/// A bearer token. Its `Debug` form does not contain the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(pub String);
 
@@ -61,7 +62,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The messages of a server.
+/// A message store behind one or more servers.
 #[derive(Debug)]
 pub struct Client {
     failover: Failover,
@@ -69,45 +70,46 @@ pub struct Client {
 }
 
 impl Client {
-    /// The messages of the first of `servers` that answers; all of them serve the same.
+    /// Creates a client of `servers`, which must all have the same store. Does not connect.
     pub fn new(servers: &[Address], options: &Options) -> Result<Self, Error> {
         Ok(Self { failover: Failover::new(servers, options)?, max_message: options.max_message })
     }
 
-    /// The messages of the store at `dir`, if a server holds it.
+    /// Connects to the server that holds the store at `dir`. Returns `None` if there is none.
     pub fn via_local_socket(dir: &Path, options: &Options) -> Option<Self> {
         let socket = dir.join(unix_path::SOCKET_NAME);
-        // Who left a socket and is dead refuses; whatever else is wrong shows when the store is opened.
+        // The socket of a dead server refuses the connection. Other errors show when the store is opened.
         let stream: UnixStream = unix::connect(&socket, options.read_timeout).ok()?;
-        let servers = Failover::via_local_socket(dir.to_owned(), socket, stream, options);
-        Some(Self { failover: servers, max_message: options.max_message })
+        let failover = Failover::via_local_socket(dir.to_owned(), socket, stream, options);
+        Some(Self { failover, max_message: options.max_message })
     }
 
-    /// Asks, and reads the one JSON value of the reply.
-    fn request_json<T: DeserializeOwned>(&self, ask: &ApiRequest<'_>) -> Result<T, Error> {
-        let reply = self.failover.send(ask)?.error_for_status()?;
-        serde_json::from_slice(&reply.body).map_err(|why| reply.invalid_response(&why))
+    /// Sends a request and parses the JSON value in the response.
+    fn request_json<T: DeserializeOwned>(&self, request: &ApiRequest<'_>) -> Result<T, Error> {
+        let response = self.failover.send(request)?.error_for_status()?;
+        serde_json::from_slice(&response.body).map_err(|error| response.invalid_response(&error))
     }
 
-    /// Asks about digests, and reads a line for each of those that the server has something to say about.
+    /// Sends one line per digest and parses the lines of the response.
     fn request_lines<T: DeserializeOwned>(
         &self,
         path: &str,
         digests: &[Digest],
     ) -> Result<(Vec<T>, ApiResponse), Error> {
-        let reply = self.failover.send(&ApiRequest::post_lines(path, to_digest_lines(digests)))?.error_for_status()?;
-        let lines = serde_json::Deserializer::from_slice(&reply.body).into_iter().collect::<Result<Vec<T>, _>>();
-        lines.map_err(|why| reply.invalid_response(&why)).map(|lines| (lines, reply))
+        let request = ApiRequest::post_lines(path, to_digest_lines(digests));
+        let response = self.failover.send(&request)?.error_for_status()?;
+        let lines = serde_json::Deserializer::from_slice(&response.body).into_iter().collect::<Result<Vec<T>, _>>();
+        lines.map_err(|error| response.invalid_response(&error)).map(|lines| (lines, response))
     }
 }
 
-/// A line of a request or a reply that is about a digest.
+/// A line that contains only a digest.
 #[derive(Serialize, Deserialize)]
 struct DigestLine {
     digest: Digest,
 }
 
-/// A line for each digest.
+/// Returns one line of JSON per digest.
 fn to_digest_lines(digests: &[Digest]) -> Vec<u8> {
     digests.iter().map(|digest| format!("{{\"digest\":\"{digest}\"}}\n")).collect::<String>().into_bytes()
 }
@@ -125,29 +127,28 @@ impl MessageStore for Client {
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let mut all = Vec::with_capacity(digests.len());
+        let mut results = Vec::with_capacity(digests.len());
         for digests in digests.chunks(MAX_DIGESTS_PER_REQUEST) {
-            let (missing, reply) = self.request_lines::<DigestLine>("/messages/missing", digests)?;
+            let (missing, response) = self.request_lines::<DigestLine>("/messages/missing", digests)?;
             let missing: HashSet<_> = missing.into_iter().map(|line| line.digest).collect();
-            let before = all.len();
-            all.extend(digests.iter().map(|digest| !missing.contains(digest)));
-            let absent: HashSet<_> =
-                digests.iter().zip(&all[before..]).filter(|(_, has)| !**has).map(|(digest, _)| digest).collect();
-            if absent.len() != missing.len() {
-                return Err(reply.invalid_response(&"it speaks of other digests than it was asked about"));
+            let requested_and_missing =
+                digests.iter().filter(|digest| missing.contains(digest)).collect::<HashSet<_>>();
+            if requested_and_missing.len() != missing.len() {
+                return Err(response.invalid_response(&"it has a digest that was not requested"));
             }
+            results.extend(digests.iter().map(|digest| !missing.contains(digest)));
         }
-        Ok(all)
+        Ok(results)
     }
 
     fn size(&self, digest: Digest) -> Result<Option<u64>, Error> {
-        let reply = self.failover.send(&ApiRequest::head_message(digest))?;
-        if reply.status == 404 {
+        let response = self.failover.send(&ApiRequest::head_message(digest))?;
+        if response.status == 404 {
             return Ok(None);
         }
-        let reply = reply.error_for_status()?;
-        let length = reply.header("Content-Length").and_then(|length| length.parse().ok());
-        length.map(Some).ok_or_else(|| reply.invalid_response(&"it does not tell the length"))
+        let response = response.error_for_status()?;
+        let length = response.header("Content-Length").and_then(|length| length.parse().ok());
+        length.map(Some).ok_or_else(|| response.invalid_response(&"missing or invalid Content-Length"))
     }
 
     fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
@@ -155,28 +156,29 @@ impl MessageStore for Client {
         struct ListResponse {
             messages: Vec<Entry>,
         }
-        let mut all: Vec<Entry> = Vec::new();
-        while all.len() < page.limit {
-            let after = all.last().map_or(page.after, |entry| Some(entry.digest));
-            let limit = MAX_LIST_ENTRIES.min(page.limit - all.len());
-            let reply = self.failover.send(&ApiRequest::list(&page.prefix, after, limit))?.error_for_status()?;
+        let mut entries: Vec<Entry> = Vec::new();
+        while entries.len() < page.limit {
+            let after = entries.last().map_or(page.after, |entry| Some(entry.digest));
+            let limit = MAX_LIST_ENTRIES.min(page.limit - entries.len());
+            let response = self.failover.send(&ApiRequest::list(&page.prefix, after, limit))?.error_for_status()?;
             let listed: ListResponse =
-                serde_json::from_slice(&reply.body).map_err(|why| reply.invalid_response(&why))?;
-            let mut least = after;
+                serde_json::from_slice(&response.body).map_err(|error| response.invalid_response(&error))?;
+            let mut previous = after;
             for entry in &listed.messages {
-                if least.is_some_and(|least| entry.digest <= least) || !page.prefix.range().contains(&entry.digest) {
-                    return Err(reply.invalid_response(&"its list is out of order"));
+                let is_in_order = previous.is_none_or(|previous| entry.digest > previous);
+                if !is_in_order || !page.prefix.range().contains(&entry.digest) {
+                    return Err(response.invalid_response(&"the list is out of order or outside the prefix"));
                 }
-                least = Some(entry.digest);
+                previous = Some(entry.digest);
             }
-            let is_last = listed.messages.is_empty() || reply.header("Link").is_none();
-            all.extend(listed.messages);
+            let is_last = listed.messages.is_empty() || response.header("Link").is_none();
+            entries.extend(listed.messages);
             if is_last {
                 break;
             }
         }
-        all.truncate(page.limit);
-        Ok(all)
+        entries.truncate(page.limit);
+        Ok(entries)
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
@@ -185,15 +187,15 @@ impl MessageStore for Client {
             digest: Digest,
             removed: bool,
         }
-        let mut all = Vec::with_capacity(digests.len());
+        let mut results = Vec::with_capacity(digests.len());
         for digests in digests.chunks(MAX_DIGESTS_PER_REQUEST) {
-            let (lines, reply) = self.request_lines::<RemoveResultLine>("/messages/remove", digests)?;
+            let (lines, response) = self.request_lines::<RemoveResultLine>("/messages/remove", digests)?;
             if !lines.iter().map(|line| &line.digest).eq(digests) {
-                return Err(reply.invalid_response(&"it speaks of other digests than it was asked about"));
+                return Err(response.invalid_response(&"its digests are not those of the request"));
             }
-            all.extend(lines.iter().map(|line| line.removed));
+            results.extend(lines.iter().map(|line| line.removed));
         }
-        Ok(all)
+        Ok(results)
     }
 
     fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
@@ -218,7 +220,7 @@ impl MessageStore for Client {
         }
         match self.request_json::<Health>(&ApiRequest::get_json("/stats"))?.health.as_str() {
             "ok" => Ok(()),
-            why => Err(Error::Unusable(why.to_owned())),
+            health => Err(Error::Unusable(health.to_owned())),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Puts over a connection: small messages in batches, a few under way at a time, large ones alone and as they are.
+//! Puts. Small messages are sent in batches, and several batches may be in flight. A large message is sent alone, as raw
+//! bytes.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -12,56 +13,57 @@ use crate::digest::Digest;
 use crate::json_message::JsonMessage;
 use crate::message_store::{Error, Receipt};
 
-/// Bytes of a batch at the most, about as they are sent; a server takes twice that unless told otherwise.
+/// Maximum estimated size of a batch in bytes. The default limit of a server is twice as high.
 const MAX_REQUEST_BYTES: usize = 512 << 10;
-/// What is sent beside the bytes of a message.
+/// Bytes of a JSON line in addition to the message.
 const MESSAGE_OVERHEAD: usize = 16;
-/// Batches that are under way at a time: while one is committed the next is read.
+/// Maximum number of concurrent requests: the server reads one while it commits the other.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// Puts `batch`; on an error nothing is acknowledged.
-pub(super) fn put(servers: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>, Error> {
+/// Stores `batch` and returns the receipts in order. On an error, no message is acknowledged.
+pub(super) fn put(failover: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>, Error> {
     let parts = split_batch(batch);
     if parts.len() < 2 {
-        return put_request(servers, batch);
+        return put_request(failover, batch);
     }
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(parts.len()));
-    let work = || {
+    let results = Mutex::new(Vec::with_capacity(parts.len()));
+    let send_parts = || {
         while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let receipts = put_request(servers, &batch[part.clone()]);
+            let receipts = put_request(failover, &batch[part.clone()]);
             if receipts.is_err() {
                 next.store(parts.len(), Ordering::Relaxed);
             }
-            done.lock().expect("nobody panics while holding this").push((part.start, receipts));
+            results.lock().expect("no panic while locked").push((part.start, receipts));
         }
     };
     std::thread::scope(|scope| {
         for _ in 1..MAX_IN_FLIGHT.min(parts.len()) {
-            scope.spawn(work);
+            scope.spawn(send_parts);
         }
-        work();
+        send_parts();
     });
-    let mut done = done.into_inner().expect("nobody panicked while holding this");
-    done.sort_by_key(|(start, _)| *start);
+    let mut results = results.into_inner().expect("no panic while locked");
+    results.sort_by_key(|(start, _)| *start);
     let mut receipts = Vec::with_capacity(batch.len());
-    for (_, part) in done {
-        receipts.extend(part?);
+    for (_, part_receipts) in results {
+        receipts.extend(part_receipts?);
     }
     Ok(receipts)
 }
 
-/// Runs of messages that go into one request each.
+/// Splits a batch into ranges that are sent in one request each.
 fn split_batch(batch: &[Vec<u8>]) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let (mut start, mut size) = (0, 0);
     for (index, message) in batch.iter().enumerate() {
-        let weight = message.len() + message.len() / 3 + MESSAGE_OVERHEAD;
-        if index > start && size + weight > MAX_REQUEST_BYTES {
+        // Base64 makes a message a third longer.
+        let encoded_size = message.len() + message.len() / 3 + MESSAGE_OVERHEAD;
+        if index > start && size + encoded_size > MAX_REQUEST_BYTES {
             parts.push(start..index);
             (start, size) = (index, 0);
         }
-        size += weight;
+        size += encoded_size;
     }
     if start < batch.len() {
         parts.push(start..batch.len());
@@ -69,66 +71,64 @@ fn split_batch(batch: &[Vec<u8>]) -> Vec<Range<usize>> {
     parts
 }
 
-fn put_request(servers: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>, Error> {
+fn put_request(failover: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>, Error> {
     match batch {
         [] => Ok(Vec::new()),
-        [message] => Ok(vec![put_single(servers, message)?]),
-        batch => put_lines(servers, batch),
+        [message] => Ok(vec![put_single(failover, message)?]),
+        batch => put_lines(failover, batch),
     }
 }
 
-fn put_single(servers: &Failover, message: &[u8]) -> Result<Receipt, Error> {
+fn put_single(failover: &Failover, message: &[u8]) -> Result<Receipt, Error> {
     #[derive(Deserialize)]
     struct PutResponse {
         digest: Digest,
     }
     let digest = Digest::compute(message);
-    let reply = servers.send(&ApiRequest::put_message(digest, message))?;
-    if reply.status == 413 {
-        let length = message.len();
-        let why =
-            format!("a message of {length} bytes is more than it takes; its --max-message and --max-body raise that");
-        return Err(reply.server_error(why));
+    let response = failover.send(&ApiRequest::put_message(digest, message))?;
+    if response.status == 413 {
+        let cause = "over the limit of the server; raise its --max-message and --max-body";
+        return Err(response.server_error(format!("cannot store a message of {} bytes: {cause}", message.len())));
     }
-    let reply = reply.error_for_status()?;
-    match serde_json::from_slice::<PutResponse>(&reply.body) {
-        Ok(put) if put.digest == digest => Ok(Receipt { digest, new: reply.status == 201 }),
-        Ok(put) => Err(reply.invalid_response(&format!("it calls {digest} {}", put.digest))),
-        Err(why) => Err(reply.invalid_response(&why)),
+    let response = response.error_for_status()?;
+    match serde_json::from_slice::<PutResponse>(&response.body) {
+        Ok(put) if put.digest == digest => Ok(Receipt { digest, new: response.status == 201 }),
+        Ok(put) => Err(response.invalid_response(&format!("expected digest {digest}, got {}", put.digest))),
+        Err(error) => Err(response.invalid_response(&error)),
     }
 }
 
-fn put_lines(servers: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>, Error> {
+fn put_lines(failover: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>, Error> {
     let mut body = Vec::with_capacity(MAX_REQUEST_BYTES);
     for message in batch {
-        serde_json::to_writer(&mut body, &JsonMessage::new(None, message)).expect("a message can be JSON");
+        serde_json::to_writer(&mut body, &JsonMessage::new(None, message)).expect("a message can be serialized");
         body.push(b'\n');
     }
-    let reply = servers.send(&ApiRequest::post_lines("/messages", body))?;
-    if reply.status == 413 {
-        // Escaped, they are longer than was thought, or this server takes less than others.
-        let (one, other) = batch.split_at(batch.len() / 2);
-        return Ok([put_request(servers, one)?, put_request(servers, other)?].concat());
+    let response = failover.send(&ApiRequest::post_lines("/messages", body))?;
+    if response.status == 413 {
+        // Escaping may have made the batch longer than estimated, or the server has a lower limit.
+        let (first, second) = batch.split_at(batch.len() / 2);
+        return Ok([put_request(failover, first)?, put_request(failover, second)?].concat());
     }
-    let reply = reply.error_for_status()?;
-    let lines = serde_json::Deserializer::from_slice(&reply.body).into_iter::<PutResultLine>();
+    let response = response.error_for_status()?;
+    let lines = serde_json::Deserializer::from_slice(&response.body).into_iter::<PutResultLine>();
     let mut receipts = Vec::with_capacity(batch.len());
     for (line, message) in lines.zip(batch) {
-        match line.map_err(|why| reply.invalid_response(&why))? {
-            PutResultLine { digest: Some(said), new, .. } if said == Digest::compute(message) => {
-                receipts.push(Receipt { digest: said, new });
+        match line.map_err(|error| response.invalid_response(&error))? {
+            PutResultLine { digest: Some(digest), new, .. } if digest == Digest::compute(message) => {
+                receipts.push(Receipt { digest, new });
             }
-            PutResultLine { err_msg: Some(why), .. } => return Err(reply.server_error(why)),
-            _ => return Err(reply.invalid_response(&"it calls a message by a digest that is another's")),
+            PutResultLine { err_msg: Some(err_msg), .. } => return Err(response.server_error(err_msg)),
+            _ => return Err(response.invalid_response(&"a line does not have the digest of its message")),
         }
     }
     match receipts.len() == batch.len() {
         true => Ok(receipts),
-        false => Err(reply.invalid_response(&"it is silent about some of the messages")),
+        false => Err(response.invalid_response(&"it has fewer lines than the request")),
     }
 }
 
-/// What became of a message.
+/// Result of one message in a batch.
 #[derive(Deserialize)]
 struct PutResultLine {
     digest: Option<Digest>,

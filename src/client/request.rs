@@ -1,4 +1,4 @@
-//! The requests that there are, written in one place.
+//! All requests that the client sends.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use ureq::http::Method;
 
 use crate::digest::{Digest, Prefix};
 
-/// What is asked.
+/// One request to the HTTP API.
 pub(super) struct ApiRequest<'a> {
     pub(super) method: Method,
     pub(super) path: String,
-    /// The type of the body; none, no body.
+    /// Media type of the body; empty for a request without a body.
     pub(super) content_type: &'static str,
     pub(super) accept: &'static str,
     pub(super) body: Cow<'a, [u8]>,
@@ -22,42 +22,42 @@ impl<'a> ApiRequest<'a> {
         Self { method, path: path.into(), content_type: "", accept: "application/json", body: Cow::default() }
     }
 
-    /// For JSON.
+    /// Creates a GET request for a JSON value.
     pub(super) fn get_json(path: &str) -> Self {
         Self::new(Method::GET, path)
     }
 
-    /// For the bytes of a message.
+    /// Creates a GET request for the bytes of a message.
     pub(super) fn get_message(digest: Digest) -> Self {
         Self { accept: "application/octet-stream", ..Self::new(Method::GET, format!("/messages/{digest}")) }
     }
 
-    /// For the length of a message.
+    /// Creates a HEAD request for the length of a message.
     pub(super) fn head_message(digest: Digest) -> Self {
         Self { method: Method::HEAD, ..Self::get_message(digest) }
     }
 
-    /// For a page of a list.
+    /// Creates a request for one page of a listing.
     pub(super) fn list(prefix: &Prefix, after: Option<Digest>, limit: usize) -> Self {
         let after = after.map_or_else(String::new, |after| format!("&after={after}"));
         Self::get_json(&format!("/messages?limit={limit}&prefix={prefix}{after}"))
     }
 
-    /// With one JSON value.
+    /// Creates a POST request with one JSON value.
     pub(super) fn post_json(path: &str, value: &impl Serialize) -> Self {
-        let body = serde_json::to_vec(value).expect("what is sent can be JSON");
+        let body = serde_json::to_vec(value).expect("the value can be serialized");
         Self { content_type: "application/json", body: body.into(), ..Self::new(Method::POST, path) }
     }
 
-    /// With a JSON value a line, for the same.
+    /// Creates a POST request whose body and response are newline-delimited JSON.
     pub(super) fn post_lines(path: &str, body: Vec<u8>) -> Self {
-        let kind = "application/x-ndjson";
-        Self { content_type: kind, accept: kind, body: body.into(), ..Self::new(Method::POST, path) }
+        let content_type = "application/x-ndjson";
+        Self { content_type, accept: content_type, body: body.into(), ..Self::new(Method::POST, path) }
     }
 
-    /// To keep a message.
+    /// Creates a PUT request that stores a message.
     pub(super) fn put_message(digest: Digest, message: &'a [u8]) -> Self {
-        let kind = "application/octet-stream";
-        Self { content_type: kind, body: message.into(), ..Self::new(Method::PUT, format!("/messages/{digest}")) }
+        let content_type = "application/octet-stream";
+        Self { content_type, body: message.into(), ..Self::new(Method::PUT, format!("/messages/{digest}")) }
     }
 }

@@ -1,4 +1,4 @@
-//! What came back, and the error that it stands for: what a status means is decided here alone.
+//! Responses of a server. This is the only place that converts a status into an error.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -9,27 +9,27 @@ use ureq::http::HeaderMap;
 
 use crate::message_store::Error;
 
-/// The longest pause before a server is asked again, in seconds.
+/// Maximum pause before a request is sent again, in seconds, whatever `Retry-After` says.
 const MAX_RETRY_AFTER_SECS: u64 = 5;
 
-/// What came back.
+/// One response of the HTTP API.
 pub(super) struct ApiResponse {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     pub(super) headers: HeaderMap,
-    /// Who says it.
+    /// URL of the server, for error messages.
     pub(super) server: String,
-    /// Where its messages are, for people.
+    /// Location of the store, for error messages.
     pub(super) store: PathBuf,
 }
 
 impl ApiResponse {
-    /// The text of a field.
+    /// Returns the value of a header field if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// What the server says went wrong.
+    /// Returns the error message in the body, if there is one.
     pub(super) fn err_msg(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct ErrorBody {
@@ -38,44 +38,42 @@ impl ApiResponse {
         Some(serde_json::from_slice::<ErrorBody>(&self.body).ok()?.err_msg)
     }
 
-    /// Itself, if what was asked was done.
+    /// Returns the response if its status is 2xx, otherwise an error.
     pub(super) fn error_for_status(self) -> Result<Self, Error> {
         if (200..300).contains(&self.status) { Ok(self) } else { Err(self.to_error()) }
     }
 
-    /// The error that the status stands for.
+    /// Converts the status and the error message of the server into an error.
     pub(super) fn to_error(&self) -> Error {
-        let said = self.err_msg();
-        let said = said.as_deref();
+        let err_msg = self.err_msg();
+        let err_msg = err_msg.as_deref();
         match self.status {
             401 | 403 | 405 => Error::NotPermitted {
                 server: self.server.clone(),
-                cause: said.unwrap_or("no reason is given").to_owned(),
+                cause: err_msg.unwrap_or("no reason given").to_owned(),
             },
             300..=399 => {
-                let to = self.header("Location").unwrap_or("somewhere else");
-                self.server_error(format!("it refers to {to}, which is not followed"))
+                let target = self.header("Location").unwrap_or("another location");
+                self.server_error(format!("unexpected redirect to {target}: redirects are not followed; check the URL"))
             }
             507 => Error::NoSpace(self.store.clone()),
-            503 if said == Some("Writing has stopped") => {
-                Error::WriteFailed("the server has said why on its stderr".into())
-            }
-            500 => self.server_error("it has failed, and has said why on its stderr"),
-            status => self.server_error(said.map_or_else(|| format!("it answers with status {status}"), str::to_owned)),
+            503 if err_msg == Some("Writing has stopped") => Error::WriteFailed("see the stderr of the server".into()),
+            500 => self.server_error("internal server error (500); see the stderr of the server"),
+            status => self.server_error(err_msg.map_or_else(|| format!("unexpected status {status}"), str::to_owned)),
         }
     }
 
-    /// The error that this is no answer.
-    pub(super) fn invalid_response(&self, why: &dyn Display) -> Error {
-        self.server_error(format!("its answer makes no sense: {why}"))
+    /// Creates the error for a response that does not fit the request or the API.
+    pub(super) fn invalid_response(&self, cause: &dyn Display) -> Error {
+        self.server_error(format!("invalid response: {cause}"))
     }
 
-    /// An error of this server.
-    pub(super) fn server_error(&self, why: impl Into<String>) -> Error {
-        Error::Server { server: self.server.clone(), cause: why.into() }
+    /// Creates an error that names this server.
+    pub(super) fn server_error(&self, cause: impl Into<String>) -> Error {
+        Error::Server { server: self.server.clone(), cause: cause.into() }
     }
 
-    /// How long to leave a server alone that is not ready yet.
+    /// Returns the pause before the request is sent again, if the server answered 503 with `Retry-After`.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let seconds: u64 = self.header("Retry-After").filter(|_| self.status == 503)?.parse().ok()?;
         Some(Duration::from_secs(seconds.clamp(1, MAX_RETRY_AFTER_SECS)))

@@ -1,5 +1,6 @@
-//! One request and its reply: the next server when one does not answer, again when it will be ready soon, never for
-//! ever. Asking twice does no harm, since nothing that is asked adds up.
+//! One request and its response, with failover and retries. If a server fails, the next one is tried; if a server is
+//! not ready, the request is repeated until a deadline. Requests may be sent twice, since that does not change the store
+//! a second time.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -18,22 +19,22 @@ use super::unix::{NoopResolver, UnixConnector};
 use super::{Address, Options, proxy, tls};
 use crate::message_store::Error;
 
-/// For a connection to come about, if nothing shorter is asked for.
+/// Maximum time to establish a connection; less if the read timeout is shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest reply that is read: a message of 4 GiB.
+/// Maximum length in bytes of the response to a request without a body, which may be a message of up to 4 GiB.
 const MAX_MESSAGE_RESPONSE: u64 = 1 << 32;
-/// The longest reply that is no message.
+/// Maximum length in bytes of the response to a request with a body.
 const MAX_JSON_RESPONSE: u64 = 64 << 20;
-/// Uploads from here on wait until the server says that it wants them.
+/// Minimum length in bytes of a PUT body that is sent with `Expect: 100-continue`.
 const EXPECT_CONTINUE_MIN: usize = 256 << 10;
-/// For a server to say that it wants an upload, before it is sent all the same.
+/// Time to wait for `100 Continue` before the body is sent anyway.
 const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Servers of the same messages.
+/// Servers with the same store. Requests go to the server that answered last.
 #[derive(Debug)]
 pub(super) struct Failover {
     servers: Vec<Server>,
-    /// The one that answered last.
+    /// Index of the server that answered last.
     current: AtomicUsize,
     ready_timeout: Duration,
 }
@@ -41,91 +42,90 @@ pub(super) struct Failover {
 #[derive(Debug)]
 struct Server {
     name: String,
-    /// What stands in front of a path.
+    /// URL without a path.
     base_url: String,
-    /// Where its messages are, for people.
+    /// Location of the store, for error messages.
     store: PathBuf,
     agent: Agent,
     authorization: Option<HeaderValue>,
     read_timeout: Duration,
-    /// What stands between, for people.
-    proxy: Option<String>,
+    /// URL of the proxy without password, for error messages.
+    proxy_url: Option<String>,
 }
 
 impl Failover {
     pub(super) fn new(addresses: &[Address], options: &Options) -> Result<Self, Error> {
-        let all = addresses.iter().map(|address| Server::new(address, options)).collect::<Result<_, _>>()?;
-        Ok(Self { servers: all, current: AtomicUsize::new(0), ready_timeout: options.ready_timeout })
+        let servers = addresses.iter().map(|address| Server::new(address, options)).collect::<Result<_, _>>()?;
+        Ok(Self { servers, current: AtomicUsize::new(0), ready_timeout: options.ready_timeout })
     }
 
-    /// The server of the store at `dir`, who trusts whoever can open its socket.
+    /// Creates a client of the server of the store at `dir`. The server requires no token on its Unix socket.
     pub(super) fn via_local_socket(dir: PathBuf, socket: PathBuf, stream: UnixStream, options: &Options) -> Self {
         let mut server = Server::from_socket(socket, Some(stream), options);
         server.store = dir;
         Self { servers: vec![server], current: AtomicUsize::new(0), ready_timeout: options.ready_timeout }
     }
 
-    /// The reply to `ask`, whatever its status, of the first server that is ready.
-    pub(super) fn send(&self, ask: &ApiRequest) -> Result<ApiResponse, Error> {
+    /// Sends a request and returns the response of the first server that is ready, whatever its status. Blocks.
+    pub(super) fn send(&self, request: &ApiRequest) -> Result<ApiResponse, Error> {
         let deadline = Instant::now() + self.ready_timeout;
         loop {
-            let (mut pause, mut failed) = (None, Vec::new());
+            let (mut pause, mut errors) = (None, Vec::new());
             let first = self.current.load(Ordering::Relaxed);
             for index in (first..self.servers.len()).chain(0..first) {
-                match self.servers[index].send(ask) {
-                    Ok(reply) => {
-                        let Some(time) = reply.retry_after() else {
+                match self.servers[index].send(request) {
+                    Ok(response) => {
+                        let Some(retry_after) = response.retry_after() else {
                             self.current.store(index, Ordering::Relaxed);
-                            return Ok(reply);
+                            return Ok(response);
                         };
-                        pause = pause.max(Some(time));
-                        failed.push(reply.to_error());
+                        pause = pause.max(Some(retry_after));
+                        errors.push(response.to_error());
                     }
-                    Err(why) => failed.push(why),
+                    Err(error) => errors.push(error),
                 }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let remaining = deadline.saturating_duration_since(Instant::now());
             match pause {
-                Some(pause) if !left.is_zero() => std::thread::sleep(pause.min(left)),
-                _ => return Err(combine_errors(failed)),
+                Some(pause) if !remaining.is_zero() => std::thread::sleep(pause.min(remaining)),
+                _ => return Err(combine_errors(errors)),
             }
         }
     }
 }
 
-/// One error that says what all of them do.
-fn combine_errors(mut failed: Vec<Error>) -> Error {
-    let last = failed.pop().expect("there is at least one server");
-    if failed.is_empty() {
+/// Joins the errors of all servers. A single error is returned unchanged.
+fn combine_errors(mut errors: Vec<Error>) -> Error {
+    let last = errors.pop().expect("there is at least one server");
+    if errors.is_empty() {
         return last;
     }
-    failed.push(last);
-    Error::Unusable(failed.iter().map(Error::to_string).collect::<Vec<_>>().join("; "))
+    errors.push(last);
+    Error::Unusable(errors.iter().map(Error::to_string).collect::<Vec<_>>().join("; "))
 }
 
 impl Server {
     fn new(address: &Address, options: &Options) -> Result<Self, Error> {
         let authorization = options.token.as_ref().map(|token| HeaderValue::from_str(&format!("Bearer {}", token.0)));
-        let authorization =
-            authorization.transpose().map_err(|_| Error::Unusable("SHA_API_TOKEN is no token".to_owned()))?;
+        let authorization = authorization.transpose().map_err(|_| {
+            Error::Unusable("invalid SHA_API_TOKEN: it contains a control or non-ASCII character".to_owned())
+        })?;
         let mut server = match address {
             Address::Socket(path) => Self::from_socket(path.clone(), None, options),
             Address::Url(url) => {
-                let between = proxy::proxy_for(url)?;
-                let proxy = between.as_ref().map(proxy::redacted);
-                let is_tls = url.https || proxy.as_ref().is_some_and(|proxy| proxy.starts_with("https:"));
-                let trust = if is_tls { tls::config(&options.tls)? } else { tls::disabled() };
-                let agent = agent_config(options.read_timeout).tls_config(trust).proxy(between).build().new_agent();
-                let base = url.to_string();
-                let (name, store) = (base.clone(), PathBuf::from(&base));
+                let proxy = proxy::proxy_for(url)?;
+                let proxy_url = proxy.as_ref().map(proxy::redacted);
+                let is_tls = url.https || proxy_url.as_ref().is_some_and(|proxy| proxy.starts_with("https:"));
+                let tls = if is_tls { tls::config(&options.tls)? } else { tls::disabled() };
+                let base_url = url.to_string();
                 Self {
-                    name,
-                    base_url: base,
-                    store,
-                    agent,
+                    name: base_url.clone(),
+                    store: PathBuf::from(&base_url),
+                    base_url,
+                    agent: agent_config(options.read_timeout).tls_config(tls).proxy(proxy).build().new_agent(),
                     authorization: None,
                     read_timeout: options.read_timeout,
-                    proxy,
+                    proxy_url,
                 }
             }
         };
@@ -133,80 +133,79 @@ impl Server {
         Ok(server)
     }
 
-    fn from_socket(socket: PathBuf, first: Option<UnixStream>, options: &Options) -> Self {
+    fn from_socket(socket: PathBuf, established: Option<UnixStream>, options: &Options) -> Self {
         let name = format!("unix:{}", socket.display());
-        let store = PathBuf::from(&name);
         let config = agent_config(options.read_timeout).proxy(None).build();
-        let agent = Agent::with_parts(config, UnixConnector::new(socket, first), NoopResolver);
-        let base = "http://localhost".to_owned();
         Self {
+            store: PathBuf::from(&name),
             name,
-            base_url: base,
-            store,
-            agent,
+            base_url: "http://localhost".to_owned(),
+            agent: Agent::with_parts(config, UnixConnector::new(socket, established), NoopResolver),
             authorization: None,
             read_timeout: options.read_timeout,
-            proxy: None,
+            proxy_url: None,
         }
     }
 
-    fn send(&self, ask: &ApiRequest) -> Result<ApiResponse, Error> {
-        match self.send_once(ask) {
-            // A connection that was kept may have been closed meanwhile.
-            Err(ureq::Error::Io(error)) if is_connection_closed(error.kind()) => self.send_once(ask),
+    fn send(&self, request: &ApiRequest) -> Result<ApiResponse, Error> {
+        let outcome = match self.send_once(request) {
+            // The server may have closed a pooled connection while it was idle.
+            Err(ureq::Error::Io(error)) if is_connection_closed(error.kind()) => self.send_once(request),
             outcome => outcome,
-        }
-        .map_err(|why| {
-            let through = self.proxy.as_ref().map_or_else(String::new, |proxy| format!("through the proxy {proxy}: "));
-            Error::Server { server: self.name.clone(), cause: through + &self.describe_error(&why) }
+        };
+        outcome.map_err(|error| {
+            let proxy = self.proxy_url.as_ref().map_or_else(String::new, |url| format!("through the proxy {url}: "));
+            Error::Server { server: self.name.clone(), cause: proxy + &self.describe_error(&error) }
         })
     }
 
-    fn send_once(&self, ask: &ApiRequest) -> Result<ApiResponse, ureq::Error> {
-        let mut request = Request::builder().method(&ask.method).uri(format!("{}{}", self.base_url, ask.path));
-        request = request.header("Accept", ask.accept);
+    fn send_once(&self, request: &ApiRequest) -> Result<ApiResponse, ureq::Error> {
+        let mut builder = Request::builder().method(&request.method).uri(format!("{}{}", self.base_url, request.path));
+        builder = builder.header("Accept", request.accept);
         if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
+            builder = builder.header("Authorization", authorization);
         }
-        let response = match ask.content_type {
-            "" => self.agent.run(request.body(())?),
-            kind => {
-                request = request.header("Content-Type", kind);
-                if ask.body.len() >= EXPECT_CONTINUE_MIN && ask.method == Method::PUT {
-                    request = request.header("Expect", "100-continue");
+        let response = match request.content_type {
+            "" => self.agent.run(builder.body(())?),
+            content_type => {
+                builder = builder.header("Content-Type", content_type);
+                if request.body.len() >= EXPECT_CONTINUE_MIN && request.method == Method::PUT {
+                    builder = builder.header("Expect", "100-continue");
                 }
-                self.agent.run(request.body(&ask.body[..])?)
+                self.agent.run(builder.body(&request.body[..])?)
             }
         }?;
         let (head, body) = response.into_parts();
-        let limit = if ask.content_type.is_empty() { MAX_MESSAGE_RESPONSE } else { MAX_JSON_RESPONSE };
+        let limit = if request.content_type.is_empty() { MAX_MESSAGE_RESPONSE } else { MAX_JSON_RESPONSE };
         let body = body.into_with_config().limit(limit).read_to_vec()?;
         let (server, store) = (self.name.clone(), self.store.clone());
         Ok(ApiResponse { status: head.status.as_u16(), headers: head.headers, body, server, store })
     }
 
     fn describe_error(&self, error: &ureq::Error) -> String {
-        let within = |time| format!("within {}", humantime::format_duration(time));
+        let display = humantime::format_duration;
         match error {
-            ureq::Error::Io(why) => match why.get_ref().and_then(|why| why.downcast_ref::<rustls::Error>()) {
-                Some(why) => describe_tls_error(why),
-                None if why.kind() == ErrorKind::UnexpectedEof => "it has hung up".to_owned(),
-                None => why.to_string(),
+            ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                Some(tls_error) => describe_tls_error(tls_error),
+                None if error.kind() == ErrorKind::UnexpectedEof => "connection closed by server".to_owned(),
+                None => error.to_string(),
             },
-            ureq::Error::Rustls(why) => describe_tls_error(why),
+            ureq::Error::Rustls(error) => describe_tls_error(error),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-                format!("no connection {}", within(self.read_timeout.min(CONNECT_TIMEOUT)))
+                format!("connection timed out after {}", display(self.read_timeout.min(CONNECT_TIMEOUT)))
             }
-            ureq::Error::Timeout(_) => format!("no answer {}; --read-timeout waits longer", within(self.read_timeout)),
-            ureq::Error::HostNotFound => "there is no host of this name".to_owned(),
-            // It ends with the status, if there was one.
-            ureq::Error::ConnectProxyFailed(why) => match why.rsplit_once('/') {
-                Some((_, "407")) => "it wants to know who we are, or another password (407)".to_owned(),
-                Some((_, status)) => format!("it does not connect us ({status})"),
-                None => "it has hung up".to_owned(),
+            ureq::Error::Timeout(_) => {
+                format!("no response within {}; raise --read-timeout", display(self.read_timeout))
+            }
+            ureq::Error::HostNotFound => "host not found".to_owned(),
+            // The text of the error ends with the status, if the proxy sent one.
+            ureq::Error::ConnectProxyFailed(text) => match text.rsplit_once('/') {
+                Some((_, "407")) => "proxy authentication required (407)".to_owned(),
+                Some((_, status)) => format!("CONNECT rejected by proxy ({status})"),
+                None => "connection closed by proxy".to_owned(),
             },
-            ureq::Error::Protocol(why) => format!("it does not speak HTTP/1.1: {why}"),
-            why => why.to_string(),
+            ureq::Error::Protocol(error) => format!("invalid HTTP/1.1 response: {error}"),
+            error => error.to_string(),
         }
     }
 }
@@ -214,10 +213,10 @@ impl Server {
 fn describe_tls_error(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "nobody whom we trust vouches for its certificate; --cacert names who may".to_owned()
+            "certificate signed by unknown authority; use --cacert".to_owned()
         }
-        rustls::Error::InvalidCertificate(why) => format!("its certificate cannot be trusted: {why}"),
-        why => format!("TLS has failed: {why}"),
+        rustls::Error::InvalidCertificate(error) => format!("invalid server certificate: {error}"),
+        error => format!("TLS error: {error}"),
     }
 }
 
@@ -226,7 +225,7 @@ const fn is_connection_closed(kind: ErrorKind) -> bool {
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// What holds for every connection.
+/// Returns the configuration that is common to all connections.
 fn agent_config(timeout: Duration) -> ConfigBuilder<ureq::typestate::AgentScope> {
     Config::builder()
         .http_status_as_error(false)
@@ -238,7 +237,7 @@ fn agent_config(timeout: Duration) -> ConfigBuilder<ureq::typestate::AgentScope>
         .timeout_per_read(Some(timeout))
         .timeout_per_write(Some(timeout))
         .max_idle_connections_per_host(16)
-        // Shorter than servers keep a connection that says nothing.
+        // Shorter than the idle timeout of servers, so that a pooled connection is rarely closed already.
         .max_idle_age(Duration::from_secs(10))
         .input_buffer_size(128 << 10)
         .output_buffer_size(128 << 10)

@@ -1,4 +1,4 @@
-//! HTTP over a socket on this machine. However long its path is, it can be reached.
+//! Transport of ureq over a Unix socket with a path of any length.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,25 +14,25 @@ use ureq::{Error, Timeout};
 
 use crate::unix_path;
 
-/// Connects to the socket at `path`, waiting no longer than `time` for room in its queue.
-pub(super) fn connect(path: &Path, time: Duration) -> io::Result<UnixStream> {
-    let unbound = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&unbound, SocketTimeout::Send, Some(time))?;
-    unix_path::with_address(path, |address| rustix::net::connect(&unbound, address))?;
-    Ok(unbound.into())
+/// Connects to the socket at `path`. Blocks for at most `timeout` while the socket's backlog is full.
+pub(super) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, SocketTimeout::Send, Some(timeout))?;
+    unix_path::with_address(path, |address| rustix::net::connect(&socket, address))?;
+    Ok(socket.into())
 }
 
-/// Connects to one socket, whatever a URL says.
+/// Connector that connects to one socket and ignores the URL.
 #[derive(Debug)]
 pub(super) struct UnixConnector {
     path: PathBuf,
-    /// A connection that is there already.
+    /// Connection that was established beforehand, for the first request.
     established: Mutex<Option<UnixStream>>,
 }
 
 impl UnixConnector {
-    pub(super) fn new(path: PathBuf, first: Option<UnixStream>) -> Self {
-        Self { path, established: Mutex::new(first) }
+    pub(super) fn new(path: PathBuf, established: Option<UnixStream>) -> Self {
+        Self { path, established: Mutex::new(established) }
     }
 }
 
@@ -40,8 +40,8 @@ impl Connector for UnixConnector {
     type Out = UnixTransport;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<UnixTransport>, Error> {
-        let first = self.established.lock().expect("nobody panics while holding this").take();
-        let stream = match first {
+        let established = self.established.lock().expect("no panic while locked").take();
+        let stream = match established {
             Some(stream) => stream,
             None => connect(&self.path, *details.timeout.after)?,
         };
@@ -50,7 +50,7 @@ impl Connector for UnixConnector {
     }
 }
 
-/// Finds nothing, since a socket needs no address.
+/// Resolver that returns no addresses, since a Unix socket needs none.
 #[derive(Debug)]
 pub(super) struct NoopResolver;
 
@@ -65,7 +65,7 @@ impl Resolver for NoopResolver {
     }
 }
 
-/// A connection.
+/// Connection over a Unix socket.
 #[derive(Debug)]
 pub(super) struct UnixTransport {
     stream: UnixStream,
@@ -100,7 +100,7 @@ impl Transport for UnixTransport {
         }
     }
 
-    /// Open is what is silent: what comes unasked belongs to no request.
+    /// Returns whether an idle connection can be used again. Unexpected data makes it unusable, like an end of file.
     fn is_open(&mut self) -> bool {
         let mut probe = || {
             self.stream.set_nonblocking(true)?;
@@ -112,7 +112,7 @@ impl Transport for UnixTransport {
     }
 }
 
-/// A socket cannot be told to wait for no time at all.
+/// Converts a timeout. Zero becomes one millisecond, because a socket does not accept a timeout of zero.
 fn socket_timeout(timeout: &NextTimeout) -> Option<Duration> {
     (!timeout.after.is_not_happening()).then(|| (*timeout.after).max(Duration::from_millis(1)))
 }
@@ -138,12 +138,12 @@ mod tests {
             let dir = (0..depth).fold(dir.path().to_owned(), |dir, _| dir.join("a".repeat(40)));
             std::fs::create_dir_all(&dir).unwrap();
             let opened = File::open(&dir).unwrap();
-            let short = format!("/proc/self/fd/{}/{}", opened.as_raw_fd(), unix_path::SOCKET_NAME);
-            let listener = UnixListener::bind(short).unwrap();
+            let short_path = format!("/proc/self/fd/{}/{}", opened.as_raw_fd(), unix_path::SOCKET_NAME);
+            let listener = UnixListener::bind(short_path).unwrap();
             connect(&dir.join(unix_path::SOCKET_NAME), Duration::from_secs(30)).unwrap();
             drop(listener);
-            let refused = connect(&dir.join(unix_path::SOCKET_NAME), Duration::from_secs(30)).unwrap_err();
-            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+            let error = connect(&dir.join(unix_path::SOCKET_NAME), Duration::from_secs(30)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         }
     }
 }
