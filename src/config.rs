@@ -1,62 +1,58 @@
-//! Settings: a flag, then its `SHA_API_*` variable, then its key in the TOML file, then the default.
-//! Keys are the long flags that hold for every command, and those of `serve`; any other key is an error.
+//! Settings: a flag, then its `SHA_API_*` variable, then its key in the settings file, then the default.
+//! Keys are the long names of the common options and of the options of `serve`; any other key is an error.
 
 mod file;
+mod unused;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
+use clap::builder::{BoolishValueParser, StyledStr};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
-use crate::cli::{Cli, Global};
+use crate::cli::{self, Cli, Global};
 use crate::client::Token;
 use crate::postgres_url;
 use file::Settings;
 
-/// Flags that say where settings come from or what is printed are no settings themselves.
+/// Options that are not settings: they select the settings, or print something and exit.
 const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];
 
-/// The setting that has no flag.
+/// Key of the settings file that has no option.
 const TOKEN_KEY: &str = "token";
 
-/// Flags of other commands that stand for the same setting of `serve`.
+/// Options of other commands that have the value of a setting of `serve`.
 const ALIASES: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
 
-/// The command line with the variables that stand for flags.
+/// Returns the command line, with environment variables.
 pub fn command() -> Command {
-    let command = map_configurable_args(Cli::command(), |argument| match argument.get_action() {
-        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
-        _ => argument,
-    });
-    map_configurable_args(command, with_env_variable)
+    map_configurable_args(definition(), with_env_variable)
 }
 
-/// A setting, as [`effective_settings`] tells it.
+/// One setting, as `serve --check` prints it.
 #[derive(Debug, serde::Serialize)]
 pub struct Setting {
-    /// The long flag, which is also the key.
+    /// Long option, which is also the key in the settings file.
     pub name: String,
-    /// As it was written; `None` is unset.
+    /// Text of the value; `None` if unset.
     pub value: Option<String>,
     /// `flag`, `variable`, `file` or `default`.
     pub source: &'static str,
 }
 
-/// Every setting that holds for `serve` with these arguments.
-pub fn effective_settings(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<Setting>, clap::Error> {
-    let arguments: Vec<_> = arguments.into_iter().collect();
-    let (mut command, settings) = with_settings_file(&arguments)?;
-    let matches = command.try_get_matches_from_mut(&arguments)?;
-    let (_, matches) = matches.subcommand().expect("it was parsed before");
-    let (serve, command) = (command.find_subcommand("serve").expect("the command line has it"), &command);
-    let flags = command.get_arguments().chain(serve.get_arguments());
+/// Returns the settings of `serve` that `arguments`, the environment and the settings file result in.
+pub fn effective_settings(arguments: &[OsString]) -> Result<Vec<Setting>, clap::Error> {
+    let Invocation { mut command, settings, .. } = Invocation::prepare(arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let (name, matches) = matches.subcommand().expect("every command line has a command");
+    let own = command.find_subcommand(name).expect("the matches are those of this command").get_arguments();
     let mut all: Vec<Setting> = Vec::new();
-    for flag in flags {
-        let (Some(name), id) = (flag.get_long(), flag.get_id().as_str()) else { continue };
-        if NOT_CONFIGURABLE.contains(&name) || all.iter().any(|setting| setting.name == name) {
+    for argument in command.get_arguments().chain(own) {
+        let (Some(long), id) = (argument.get_long(), argument.get_id().as_str()) else { continue };
+        let is_listed = all.iter().any(|setting| setting.name == long);
+        if is_listed || NOT_CONFIGURABLE.contains(&long) || cli::is_unused(name, id) {
             continue;
         }
         let raw = matches.try_get_raw(id).ok().flatten();
@@ -66,34 +62,112 @@ pub fn effective_settings(arguments: impl IntoIterator<Item = OsString>) -> Resu
         let source = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "variable",
-            _ if settings.contains_key(name) => "file",
+            _ if settings.contains_key(long) => "file",
             _ => "default",
         };
-        all.push(Setting { name: name.to_owned(), value, source });
+        all.push(Setting { name: long.to_owned(), value, source });
     }
     Ok(all)
 }
 
-/// Reads arguments, variables and the settings file.
+/// Parses arguments, environment variables and the settings file.
 pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let (mut command, settings) = with_settings_file(arguments)?;
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut invocation = Invocation::prepare(arguments)?;
+    let matches = invocation.command.try_get_matches_from_mut(arguments);
+    let matches = matches.map_err(|error| invocation.with_plain_usage(error))?;
+    let (name, _) = matches.subcommand().expect("every command line has a command");
+    unused::reject(&mut invocation.command, name, &matches)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
-    let (verb, matches) = matches.subcommand().expect("every command line has a command");
-    verb.clone_into(&mut cli.global.command_name);
-    cli.global.token = token(&settings);
-    resolve_store_or_server(&mut cli.global, matches).map_err(|why| command.error(ErrorKind::ArgumentConflict, why))?;
+    resolve_common(&mut cli.global, &matches, &invocation.settings)
+        .map_err(|reason| invocation.command.error(ErrorKind::ArgumentConflict, reason))?;
     Ok(cli)
 }
 
-/// The token of the variable, else of the file; an empty one is none.
+/// Parses the common options of a command line that the user is still typing; `None` if that is not possible.
+pub fn parse_unfinished(arguments: &[OsString]) -> Option<Global> {
+    let Invocation { command, settings, .. } = Invocation::prepare(arguments).ok()?;
+    let matches = command.ignore_errors(true).try_get_matches_from(arguments).ok()?;
+    let mut global = Global::from_arg_matches(&matches).ok()?;
+    resolve_common(&mut global, &matches, &settings).ok()?;
+    Some(global)
+}
+
+/// The command line for one set of arguments: variables and the settings file apply only to options that the command
+/// uses.
+struct Invocation {
+    command: Command,
+    settings: Settings,
+    /// Name of the command that the arguments name, if any.
+    name: Option<String>,
+}
+
+impl Invocation {
+    fn prepare(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        // Errors are reported by the complete parse. This one finds the command and the settings file.
+        let preview = definition().mut_arg("config", with_env_variable).ignore_errors(true);
+        let matches = preview.try_get_matches_from(arguments).ok();
+        let name = matches.as_ref().and_then(ArgMatches::subcommand_name).map(str::to_owned);
+        let apply = |argument: Arg, change: &dyn Fn(Arg) -> Arg| {
+            let is_unused = name.as_ref().is_some_and(|name| cli::is_unused(name, argument.get_id().as_str()));
+            if is_unused { argument } else { change(argument) }
+        };
+        let mut command = map_configurable_args(definition(), |argument| apply(argument, &with_env_variable));
+        let Some(path) = file::config_path(matches.as_ref()) else {
+            return Ok(Self { command, settings: Settings::new(), name });
+        };
+        let settings = file::read(&path).and_then(|settings| reject_unknown(settings, &command, &path));
+        let settings = settings.map_err(|reason| command.error(ErrorKind::Io, reason))?;
+        let with_file_value = |argument: Arg| with_file_value(argument, &settings);
+        let command = map_configurable_args(command, |argument| apply(argument, &with_file_value));
+        Ok(Self { command, settings, name })
+    }
+
+    /// Replaces the usage line of `error`. clap lists in it the options that have a value from a variable, as if they
+    /// were required.
+    fn with_plain_usage(&mut self, mut error: clap::Error) -> clap::Error {
+        if error.get(ContextKind::Usage).is_some() {
+            let usage = self.usage();
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+        }
+        error
+    }
+
+    fn usage(&mut self) -> StyledStr {
+        match self.name.as_ref().and_then(|name| self.command.find_subcommand_mut(name)) {
+            Some(subcommand) => subcommand.render_usage(),
+            None => self.command.render_usage(),
+        }
+    }
+}
+
+/// Returns the command line without variables and settings.
+fn definition() -> Command {
+    let command = unused::hide(Cli::command());
+    map_configurable_args(command, |argument| match argument.get_action() {
+        ArgAction::SetTrue => argument.value_parser(BoolishValueParser::new()),
+        _ => argument,
+    })
+}
+
+/// Sets what no option alone determines: the token, the name of the command, and the choice of store or server.
+fn resolve_common(global: &mut Global, matches: &ArgMatches, settings: &Settings) -> Result<(), &'static str> {
+    matches.subcommand_name().unwrap_or_default().clone_into(&mut global.command_name);
+    global.connection.token = token(settings);
+    resolve_store_or_server(global, matches)?;
+    if global.connection.key.is_some() && global.connection.cert.is_none() {
+        return Err("--key needs --cert: it is the private key of that certificate");
+    }
+    Ok(())
+}
+
+/// Returns the token of the variable, or else of the settings file. An empty token counts as none.
 fn token(settings: &Settings) -> Option<Token> {
     let variable = std::env::var_os("SHA_API_TOKEN").map(|token| token.to_string_lossy().into_owned());
     let token = variable.or_else(|| settings.get(TOKEN_KEY)?.first().cloned());
     token.filter(|token| !token.is_empty()).map(Token)
 }
 
-/// Where the messages are is said by `store` or by `server`, whichever comes first: flag, variable, file.
+/// Selects `--store` or `--server`: a flag precedes a variable, and a variable precedes the settings file.
 fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str> {
     let rank = |id| match matches.value_source(id) {
         Some(ValueSource::CommandLine) => 3,
@@ -102,69 +176,58 @@ fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<
         None => 0,
     };
     let (store, server) = (rank("store"), rank("server"));
-    if store > server || global.command_name == "serve" {
-        global.server.clear();
+    if store > server {
+        global.connection.servers.clear();
     } else if store == server && server > 0 {
-        return Err("both --store and --server say where the messages are; one of them must go");
-    }
-    if global.key.is_some() && global.cert.is_none() {
-        return Err("--key is the key of a certificate; --cert must name it");
+        return Err("--store and --server exclude each other; remove one of them");
     }
     Ok(())
 }
 
-/// The command line with what the settings file says, and that.
-fn with_settings_file(arguments: &[OsString]) -> Result<(Command, Settings), clap::Error> {
-    let mut command = command();
-    let Some(path) = file::config_path(&command, arguments) else { return Ok((command, Settings::new())) };
-    let settings = file::read(&path).and_then(|settings| reject_unknown(settings, &command, &path));
-    let settings = settings.map_err(|why| command.error(ErrorKind::Io, why))?;
-    Ok((with_file_defaults(command, &settings), settings))
-}
-
-/// `command` with `change` made to every argument that may be a setting.
+/// Changes every argument that may be a setting.
 fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
-    let command = command.mut_args(&change).mut_subcommand("serve", |serve| serve.mut_args(&change));
-    let shared = |command: Command, (name, id): (&'static str, &'static str)| {
-        command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, &change))
-    };
-    ALIASES.into_iter().fold(command, shared)
+    let change = |argument: Arg| if argument.is_hide_set() { argument } else { change(argument) };
+    let command = command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change));
+    ALIASES.into_iter().fold(command, |command, (name, id)| {
+        command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, change))
+    })
 }
 
+/// Adds the environment variable, which only the long help shows.
 fn with_env_variable(argument: Arg) -> Arg {
     match argument.get_long() {
         Some(long) if !["help", "version", "check"].contains(&long) => {
             let variable = format!("SHA_API_{}", long.to_uppercase().replace('-', "_"));
-            argument.env(variable).hide_env_values(true)
+            let help = argument.get_long_help().or_else(|| argument.get_help()).cloned().unwrap_or_default();
+            argument.long_help(format!("{help} [env: {variable}]")).env(variable).hide_env(true)
         }
         _ => argument,
     }
 }
 
-/// Where a kind of file is kept: the directory that a variable names, or the one below the home directory.
-pub fn xdg_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    set(variable).or_else(|| Some(set("HOME")?.join(below_home)))
-}
-
-/// The settings, if there is a flag for each.
-fn reject_unknown(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
-    let serve = command.find_subcommand("serve").expect("the command line has it");
-    let flags: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();
-    let is_known = |key: &str| key == TOKEN_KEY || flags.contains(&key) && !NOT_CONFIGURABLE.contains(&key);
-    match settings.keys().find(|key| !is_known(key)) {
-        Some(key) => Err(format!("{}: `{key}` is no setting; `sha-api serve --help` lists them", path.display())),
-        None => Ok(settings),
+/// Makes the value of the settings file the default.
+fn with_file_value(argument: Arg, settings: &Settings) -> Arg {
+    match argument.get_long().and_then(|long| settings.get(long)) {
+        Some(values) => argument.default_values(values.clone()).required(false),
+        None => argument,
     }
 }
 
-/// What the file says takes the place of what the program would take by itself.
-fn with_file_defaults(command: Command, settings: &Settings) -> Command {
-    let change = |argument: Arg| match argument.get_long().and_then(|long| settings.get(long)) {
-        Some(values) => argument.default_values(values.clone()).required(false),
-        None => argument,
-    };
-    map_configurable_args(command, change)
+/// Returns the base directory of a kind of file: the one in `variable`, or else `below_home` in the home directory.
+pub fn xdg_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
+}
+
+/// Returns an error that names the first key that is not a setting.
+fn reject_unknown(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
+    let serve = command.find_subcommand("serve").expect("the command line has it");
+    let options: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();
+    let is_known = |key: &str| key == TOKEN_KEY || options.contains(&key) && !NOT_CONFIGURABLE.contains(&key);
+    match settings.keys().find(|key| !is_known(key)) {
+        Some(key) => Err(format!("{}: `{key}` is not a setting; see `sha-api serve --help`", path.display())),
+        None => Ok(settings),
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +237,38 @@ mod tests {
     #[test]
     fn the_command_definition_is_valid() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn help_lines_have_at_most_80_characters() {
+        let command = command();
+        for command in std::iter::once(&command).chain(command.get_subcommands()) {
+            let about = command.get_about().map(ToString::to_string);
+            let lines = command.get_arguments().map(|argument| {
+                let defaults: Vec<_> =
+                    argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+                let default = match argument.get_action() {
+                    ArgAction::SetTrue => String::new(),
+                    _ if defaults.is_empty() => String::new(),
+                    _ => format!(" [default: {}]", defaults.join(" ")),
+                };
+                argument.get_help().map(|help| format!("{help}{default}"))
+            });
+            for line in lines.flatten().chain(about) {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+                assert!(!line.contains('\n') && !line.ends_with('.'), "{}: {line}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_help_of_a_command_shows_at_most_15_common_options() {
+        let command = command();
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{argument}");
+        }
+        let shown = command.get_arguments().filter(|argument| !argument.is_hide_short_help_set()).count();
+        assert!(shown <= 15, "{shown}");
     }
 
     fn parse_with(settings: &str, arguments: &[&str]) -> Result<Cli, clap::Error> {
@@ -188,9 +283,9 @@ mod tests {
     fn file_settings_apply_where_no_flag_is_given() {
         let settings = "store = '/from/file'\nmax-message = 10\njson = true\nlisten = ['[::1]:1', '[::1]:2']\n";
         let cli = parse_with(settings, &["--store", "/from/flag", "serve"]).unwrap();
-        assert_eq!(cli.global.store, Some(crate::cli::Location("/from/flag".into())));
-        assert_eq!(cli.global.max_message.as_u64(), 10);
-        assert!(cli.global.json);
+        assert_eq!(cli.global.store.location, Some(crate::cli::Location("/from/flag".into())));
+        assert_eq!(cli.global.store.max_message.as_u64(), 10);
+        assert!(cli.global.output.json);
         let crate::cli::Command::Serve(serve) = cli.command else { panic!("not serve") };
         assert_eq!(serve.listen, ["[::1]:1", "[::1]:2"]);
     }
@@ -206,15 +301,62 @@ mod tests {
     fn an_unknown_key_is_named_in_the_error() {
         for key in ["stroe", "config", "help", "lines"] {
             let error = parse_with(&format!("{key} = 'x'"), &["stats"]).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{key}` is no setting")), "{error}");
+            assert!(error.contains(&format!("`{key}` is not a setting")), "{error}");
         }
     }
 
     #[test]
     fn an_invalid_value_is_reported_with_its_key() {
-        let error = parse_with("wait = { a = 1 }", &["stats"]).unwrap_err().to_string();
-        assert!(error.contains("`wait` must be"), "{error}");
-        let error = parse_with("wait = 'soon'", &["stats"]).unwrap_err().to_string();
-        assert!(error.contains("--wait"), "{error}");
+        let error = parse_with("lock-timeout = { a = 1 }", &["stats"]).unwrap_err().to_string();
+        assert!(error.contains("`lock-timeout` must be"), "{error}");
+        let error = parse_with("lock-timeout = 'soon'", &["stats"]).unwrap_err().to_string();
+        assert!(error.contains("--lock-timeout"), "{error}");
+    }
+
+    #[test]
+    fn an_unused_option_is_rejected_before_and_after_the_command() {
+        for arguments in [
+            ["serve", "--server", "http://a"],
+            ["--server", "http://a", "serve"],
+            ["man", "--store", "a"],
+            ["--store", "a", "man"],
+            ["stats", "--max-message", "not a size"],
+        ] {
+            let error = parse_with("", &arguments).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{error}");
+            let option = arguments.iter().find(|argument| argument.starts_with("--")).unwrap();
+            assert!(error.to_string().contains(&format!("'{option}'")), "{error}");
+            assert!(error.to_string().contains("does not use it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn file_settings_of_unused_options_are_ignored() {
+        let cli = parse_with("server = 'not a URL'\nmax-message = 'much'", &["man"]).unwrap();
+        assert!(cli.global.connection.servers.is_empty());
+        let cli = parse_with("server = 'http://a'\nstore = '/b'", &["serve"]).unwrap();
+        assert_eq!(cli.global.store.location, Some(crate::cli::Location("/b".into())));
+        assert!(cli.global.connection.servers.is_empty());
+    }
+
+    #[test]
+    fn a_common_option_is_accepted_before_and_after_the_command() {
+        for arguments in [["--store", "/a", "stats"], ["stats", "--store", "/a"]] {
+            let cli = parse_with("", &arguments).unwrap();
+            assert_eq!(cli.global.store.location, Some(crate::cli::Location("/a".into())));
+        }
+    }
+
+    #[test]
+    fn the_usage_line_names_no_option_as_required() {
+        let error = parse_with("store = '/a'", &["put", "--store", "/b", "--nonsense"]).unwrap_err().to_string();
+        assert!(error.contains("Usage: sha-api put [OPTIONS] [MESSAGE]\n"), "{error}");
+    }
+
+    #[test]
+    fn an_unfinished_command_line_has_a_store() {
+        let arguments = ["sha-api", "list", "--store", "/a", "--limit", "x", "--after"].map(OsString::from);
+        let global = parse_unfinished(&arguments).unwrap();
+        assert_eq!(global.store.location, Some(crate::cli::Location("/a".into())));
     }
 }

@@ -1,4 +1,4 @@
-//! Flags that every command takes, and the values that only they have.
+//! Options that several commands share, and the types of their values. `groups.rs` says which command uses which.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,70 +9,136 @@ use humantime::Duration;
 
 use crate::client::{self, Address};
 
-/// Flags that every command takes.
+/// Values of the options that several commands share.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where the messages are: a directory, or the URL of a PostgreSQL database [default: $XDG_DATA_HOME/sha-api]
-    #[arg(long, global = true, value_name = "LOCATION", value_hint = ValueHint::DirPath)]
-    pub store: Option<Location>,
-    /// Where a server has the messages: https://HOST:PORT, http://HOST:PORT or unix:PATH; the next is tried if one does not answer [repeatable]
-    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url, value_delimiter = ',')]
-    pub server: Vec<Address>,
-    /// The authorities that vouch for servers, PEM [default: those of the system]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cacert: Option<PathBuf>,
-    /// Our certificate chain, for a server that asks for one, PEM
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cert: Option<PathBuf>,
-    /// Its private key, PEM [default: in the certificate's file]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub key: Option<PathBuf>,
-    /// For how long a server may say nothing
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
-    pub read_timeout: Duration,
-    /// Settings, as TOML: the keys are the long flags [default: $XDG_CONFIG_HOME/sha-api/config.toml, if it exists]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Settings file, TOML [default: $XDG_CONFIG_HOME/sha-api/config.toml]
+    ///
+    /// The keys are the long names of the options without the dashes. The default file may be absent.
+    #[arg(long, global = true, display_order = 900, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Print every result and every error as one JSON object a line
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// No progress bar and no notes; `has` prints nothing
-    #[arg(long, short, global = true)]
-    pub quiet: bool,
-    /// How long to wait for a store that another process holds, or for a server to be ready
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s")]
-    pub wait: Duration,
-    /// The longest message that is taken
-    #[arg(long, global = true, value_name = "SIZE", default_value = "64MiB")]
-    pub max_message: ByteSize,
-    /// Memory for the pages of the index
-    #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB")]
-    pub index_cache: ByteSize,
-    /// How long the files of the log grow; a compaction needs room for one of them
-    #[arg(long, global = true, value_name = "SIZE", default_value = "1GiB")]
-    pub segment_size: ByteSize,
-    /// How hard to compress what is put, as a level of zstd from 1 to 19; what does not shrink is left as it is
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
-    pub compression: Compression,
-    /// Connections to a database at a time
-    #[arg(long, global = true, value_name = "COUNT", default_value_t = 16)]
-    pub db_pool_size: usize,
-    /// How long to wait for a connection to a database
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s")]
-    pub db_connect_timeout: Duration,
-    /// How long a database may work on one statement; 0s: for ever
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
-    pub db_statement_timeout: Duration,
-    /// Who we are to a server; no flag, since other users of the machine see those.
-    #[arg(skip)]
-    pub token: Option<client::Token>,
-    /// The name of the command, for who finds the store held.
+    #[command(flatten)]
+    pub store: StoreOptions,
+    #[command(flatten)]
+    pub connection: ConnectionOptions,
+    #[command(flatten)]
+    pub output: OutputOptions,
+    #[command(flatten)]
+    pub database: DatabaseOptions,
+    /// Name of the command. It is shown to processes that wait for the lock of the store.
     #[arg(skip)]
     pub command_name: String,
 }
 
-/// A directory, or a URL. That of a database may hold a password, so it is never shown as it is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreOptions {
+    /// Store directory, or URL of a database [default: $XDG_DATA_HOME/sha-api]
+    #[arg(id = "store", long = "store", global = true, value_name = "LOCATION", value_hint = ValueHint::DirPath)]
+    pub location: Option<Location>,
+    /// Time to wait for a store that another process has locked
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s")]
+    pub lock_timeout: Duration,
+    /// Maximum size of a message
+    #[arg(long, global = true, value_name = "SIZE", default_value = "64MiB")]
+    pub max_message: ByteSize,
+    /// Compression of new messages: none, or zstd level 1 to 19
+    ///
+    /// A message that does not shrink is stored uncompressed.
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "none")]
+    pub compression: Compression,
+    /// Memory for pages of the index
+    #[arg(long, global = true, value_name = "SIZE", default_value = "128MiB", hide_short_help = true)]
+    pub index_cache: ByteSize,
+    /// Maximum size of a log segment
+    ///
+    /// Compaction needs free disk space for one segment.
+    #[arg(long, global = true, value_name = "SIZE", default_value = "1GiB", hide_short_help = true)]
+    pub segment_size: ByteSize,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Server connection")]
+pub struct ConnectionOptions {
+    /// Server to use instead of a store [repeatable]
+    ///
+    /// A URL is https://HOST:PORT, http://HOST:PORT or unix:PATH. If a server does not answer, the next one is asked.
+    #[arg(
+        id = "server",
+        long = "server",
+        global = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        value_hint = ValueHint::Url
+    )]
+    pub servers: Vec<Address>,
+    /// CA certificates for servers, PEM [default: those of the system]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cacert: Option<PathBuf>,
+    /// Client certificate chain, PEM
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM [default: in the --cert file]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Read timeout for server responses
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s")]
+    pub read_timeout: Duration,
+    /// Time to wait for a server or database that is not ready
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s")]
+    pub ready_timeout: Duration,
+    /// Access token for servers. It has no option, because other users of the machine can see arguments.
+    #[arg(skip)]
+    pub token: Option<client::Token>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputOptions {
+    /// Print each result and each error as one JSON object per line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print no progress bar and no notes; `has` prints nothing
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "PostgreSQL")]
+pub struct DatabaseOptions {
+    /// Maximum number of connections to the database
+    #[arg(
+        id = "db_pool_size",
+        long = "db-pool-size",
+        global = true,
+        value_name = "COUNT",
+        default_value_t = 16,
+        hide_short_help = true
+    )]
+    pub pool_size: usize,
+    /// Time to wait for a connection to the database
+    #[arg(
+        id = "db_connect_timeout",
+        long = "db-connect-timeout",
+        global = true,
+        value_name = "TIME",
+        default_value = "5s",
+        hide_short_help = true
+    )]
+    pub connect_timeout: Duration,
+    /// Maximum duration of a database statement; 0s: no limit
+    #[arg(
+        id = "db_statement_timeout",
+        long = "db-statement-timeout",
+        global = true,
+        value_name = "TIME",
+        default_value = "60s",
+        hide_short_help = true
+    )]
+    pub statement_timeout: Duration,
+}
+
+/// A directory or a URL. `Debug` hides the password of a database URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Location(pub OsString);
 
@@ -88,12 +154,15 @@ impl std::fmt::Debug for Location {
     }
 }
 
-/// `none`, or a level of zstd.
+/// Compression of new messages: none, or a zstd level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression(Option<u8>);
 
 impl Compression {
-    /// The level; `None` compresses nothing.
+    /// Highest zstd level that is accepted.
+    pub const MAX_LEVEL: u8 = 19;
+
+    /// Returns the zstd level; `None` disables compression.
     pub fn level(self) -> Option<i32> {
         self.0.map(i32::from)
     }
@@ -104,9 +173,9 @@ impl std::str::FromStr for Compression {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse() {
-            Ok(level @ 1..=19) => Ok(Self(Some(level))),
+            Ok(level @ 1..=Self::MAX_LEVEL) => Ok(Self(Some(level))),
             _ if text == "none" => Ok(Self(None)),
-            _ => Err("it is `none`, or a level from 1 to 19"),
+            _ => Err("not `none` or a level from 1 to 19"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs for all messages of a store at once.
+//! Commands for all messages of a store: `stats`, `verify`, `export`, `import`, `copy`.
 
 use std::path::PathBuf;
 
@@ -6,40 +6,43 @@ use clap::{Args, ValueHint};
 
 use super::Location;
 
-/// Count what is stored
+/// Count messages, bytes and disk usage
 #[derive(Debug, Args)]
 pub struct Stats {}
 
-/// Read everything and hash it again
+/// Read all messages and hash them again
 ///
-/// Prints what is wrong, and exits with 4 if there is anything.
+/// Each damage is printed. The exit status is 4 if any damage is left.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Move what is corrupt into quarantine, and make the index anew if it does not fit the log
+    /// Quarantine corrupt data; rebuild the index if it does not match the log
     #[arg(long)]
     pub repair: bool,
-    /// Where to fetch messages from that are corrupt or lost here
+    /// Store or server to fetch corrupt or lost messages from
     #[arg(long, value_name = "LOCATION", requires = "repair", value_hint = ValueHint::DirPath)]
     pub from: Option<Location>,
 }
 
-/// Write all messages as JSON, one a line
+/// Write all messages as JSON, one per line
 ///
-/// In the order of their digests: {"digest", "message"}, or "base64" in place of "message" where it is not UTF-8.
+/// The lines are in the order of the digests: {"digest", "message"}, or "base64" instead of "message" if the message is
+/// not UTF-8.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Where to, whole or not at all, compressed if it ends in .zst; none or `-`: stdout
+    /// Output file, compressed if its name ends in .zst; stdout if absent or `-`
+    ///
+    /// The file is written completely or not at all.
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
 }
 
-/// Store the messages that `export` wrote
+/// Store the messages of an export
 ///
-/// Each must hash to its digest. What is stored already is passed over, so an import that was broken off can be begun
-/// again.
+/// Each message must hash to its digest. Messages that are already stored are skipped, so an interrupted import can be
+/// repeated.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// Where from; none or `-`: stdin. It may be compressed with zstd
+    /// Input file, plain or compressed with zstd; stdin if absent or `-`
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// Stop at the first bad line
@@ -47,15 +50,15 @@ pub struct Import {
     pub strict: bool,
 }
 
-/// Bring one store up to date with another
+/// Update one store from another
 ///
-/// Only what is missing is sent, and all of it is verified on the way. Nothing is removed.
+/// Only missing messages are sent, and each is verified. No message is removed.
 #[derive(Debug, Args)]
 pub struct Copy {
-    /// Where the messages are
+    /// Source: a directory, or the URL of a server or database
     #[arg(value_hint = ValueHint::DirPath)]
     pub from: Location,
-    /// Where they shall be, too
+    /// Destination: a directory, or the URL of a server or database
     #[arg(value_hint = ValueHint::DirPath)]
     pub to: Location,
 }

@@ -1,4 +1,4 @@
-//! The verbs for messages that are named, and for their digests.
+//! Commands for single messages and their digests: `put`, `get`, `has`, `list`, `rm`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,32 +9,33 @@ use crate::digest::{Digest, Prefix};
 
 /// Store messages and print their digests
 ///
-/// A digest is printed only once its message is safe on disk. `put foo` prints what `printf %s foo | sha256sum` does.
+/// A digest is printed after its message is safe on disk. `put foo` prints the digest that `printf %s foo | sha256sum`
+/// prints.
 #[derive(Debug, Args)]
 pub struct Put {
-    /// The message; none or `-`: all of stdin, the exact bytes
+    /// Message; all of stdin if absent or `-`
     #[arg(conflicts_with_all = ["file", "lines", "null"], allow_hyphen_values = false)]
     pub message: Option<OsString>,
-    /// Each FILE is one message; prints lines that `sha256sum -c` can check
+    /// Store each FILE as one message; print lines for `sha256sum -c`
     #[arg(long, short, num_args = 1.., value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["lines", "null"])]
     pub file: Vec<PathBuf>,
-    /// Each line of stdin is one message, without its newline
+    /// Store each line of stdin as one message, without its newline
     #[arg(long, short, conflicts_with = "null")]
     pub lines: bool,
-    /// Each NUL-ended record of stdin is one message, without its NUL
+    /// Store each NUL-terminated record of stdin as one message, without its NUL
     #[arg(long, short = '0')]
     pub null: bool,
 }
 
 /// Print the messages of digests
 ///
-/// The exact bytes, one message after the other. Exits with 1 if any is absent.
+/// The exact bytes are printed, one message after the other. The exit status is 1 if any message is absent.
 #[derive(Debug, Args)]
 pub struct Get {
-    /// Digests, or unique prefixes of at least 8 hex digits; `-`: from stdin, one a line
+    /// Digests, or unique prefixes of at least 8 hex digits; `-`: lines of stdin
     #[arg(required_unless_present_any = ["lines", "null"], value_name = "DIGEST")]
     pub digests: Vec<String>,
-    /// Write to FILE instead of stdout, whole or not at all
+    /// Write to FILE instead of stdout, completely or not at all
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
     /// End each message with a newline; without digests, read them from stdin
@@ -45,39 +46,39 @@ pub struct Get {
     pub null: bool,
 }
 
-/// Tell whether digests are stored
+/// Check whether digests are stored
 ///
-/// Exits with 0 if all are; else with 1, printing the absent ones.
+/// The exit status is 0 if all are stored. Otherwise it is 1, and the absent digests are printed.
 #[derive(Debug, Args)]
 pub struct Has {
-    /// Digests; `-`: from stdin, one a line
+    /// Digests; `-`: lines of stdin
     #[arg(required = true, value_name = "DIGEST")]
     pub digests: Vec<String>,
 }
 
-/// Print the digests of all that is stored, in order
+/// List the stored digests in ascending order
 #[derive(Debug, Args)]
 pub struct List {
-    /// Only digests after this one
+    /// List only digests greater than this one
     #[arg(long, value_name = "DIGEST")]
     pub after: Option<Digest>,
-    /// At most so many
+    /// Maximum number of digests
     #[arg(long, value_name = "COUNT")]
     pub limit: Option<u64>,
-    /// Only digests that begin with these hex digits
+    /// List only digests that begin with these hex digits
     #[arg(long, value_name = "HEX")]
     pub prefix: Option<Prefix>,
-    /// Also the length in bytes, and when it was stored
+    /// Print also the length in bytes and the time of storing
     #[arg(long)]
     pub long: bool,
 }
 
 /// Remove messages
 ///
-/// Their space is used again. Exits with 1 if any was absent.
+/// Their disk space is reclaimed in the background. The exit status is 1 if any message was absent.
 #[derive(Debug, Args)]
 pub struct Rm {
-    /// Digests; `-`: from stdin, one a line
+    /// Digests; `-`: lines of stdin
     #[arg(required = true, value_name = "DIGEST")]
     pub digests: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `serve`, and the verbs for who looks after a server.
+//! `serve` and the commands for the operator of a server: `health`, `token`.
 
 use std::path::PathBuf;
 
@@ -11,130 +11,137 @@ use crate::server::{IpNet, Scopes};
 
 /// Serve the store over HTTPS
 ///
-/// Prints `listening on URL` once it accepts connections. SIGTERM and SIGINT end it cleanly.
+/// `listening on URL` is printed once connections are accepted. SIGTERM and SIGINT shut the server down cleanly.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Where to listen; port 0 picks a free one [repeatable]
+    /// Listen address; port 0: any free port [repeatable]
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_delimiter = ',')]
     pub listen: Vec<String>,
-    /// Plain HTTP, for use behind a proxy that does TLS
+    /// Serve plain HTTP, for use behind a proxy that terminates TLS
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     pub http: bool,
-    /// The certificate chain, PEM [default: a self-signed one, made once in the store]
+    /// Certificate chain, PEM [default: self-signed, created in the store]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tls_cert: Option<PathBuf>,
-    /// The private key, PEM [default: in the certificate's file]
+    /// Private key, PEM [default: in the file of --tls-cert]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Let in only who has a certificate from an authority in FILE, PEM
+    /// Require client certificates signed by a CA in FILE (PEM)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "http")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Who may do what: a token a line, made by `sha-api token` [default: everyone reads and writes]
+    /// Access tokens, made by `sha-api token` [default: anonymous read and write]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: Option<PathBuf>,
-    /// Where /metrics is shown, in plain HTTP, to who needs no token [default: where the messages are]
+    /// Serve /metrics on this address over plain HTTP, without authentication
+    ///
+    /// Without this option, /metrics is served on the addresses of --listen.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<String>,
-    /// Write down each request in FILE; SIGHUP opens it anew
+    /// Access log file, one line per request; SIGHUP reopens it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub access_log: Option<PathBuf>,
-    /// Write down each request so, on stderr if there is no --access-log [default with --access-log: combined]
+    /// Access log format; written to stderr without --access-log
+    ///
+    /// The default with --access-log is `combined`.
     #[arg(long, value_name = "FORMAT")]
     pub access_log_format: Option<LogFormat>,
-    /// Print each setting, its value and where that comes from, and serve nothing
+    /// Print each setting, its value and its origin, and exit
     #[arg(long)]
     pub check: bool,
-    /// Keep near what passes from and to this server; several URLs serve the same [repeatable]
+    /// Cache messages that pass to and from this server [repeatable]
+    ///
+    /// Several URLs must name servers of the same messages.
     #[arg(long, value_name = "URL", value_delimiter = ',', value_hint = ValueHint::Url)]
     pub upstream: Vec<Address>,
-    /// Take no messages and remove none
+    /// Disable storing and removing
     #[arg(long, conflicts_with = "append_only")]
     pub read_only: bool,
-    /// Remove no messages
+    /// Disable removing
     #[arg(long)]
     pub append_only: bool,
-    /// No page for people at /
+    /// Disable the web page at /
     #[arg(long)]
     pub no_ui: bool,
-    /// The longest request body
+    /// Maximum size of a request body
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     pub max_body: ByteSize,
-    /// Connections at a time; beyond it 503
+    /// Maximum number of concurrent connections
+    ///
+    /// Further connections get status 503.
     #[arg(long, value_name = "COUNT", default_value_t = 512)]
     pub max_connections: usize,
-    /// Connections at a time from one address
+    /// Maximum number of concurrent connections per client address
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub max_connections_per_address: usize,
-    /// Believe this peer, or any in this network, whose requests it hands on (X-Forwarded-For) [repeatable]
+    /// Trust X-Forwarded-For from this address or network [repeatable]
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub trusted_proxy: Vec<IpNet>,
-    /// Requests on one connection before it is closed
+    /// Maximum number of requests per connection
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     pub max_requests: u64,
-    /// Memory for replies that can be sent again as they are
+    /// Memory for cached responses; 0 disables the cache
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     pub cache_size: ByteSize,
-    /// For the TLS handshake
+    /// Time limit for a TLS handshake
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub handshake_timeout: Duration,
-    /// For the head of a request, from its first byte
+    /// Time limit for a request head, from its first byte
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub head_timeout: Duration,
-    /// For the body of a request, and more as long as --min-rate is kept
+    /// Time limit for a request body, extended at --min-rate
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub body_timeout: Duration,
-    /// For taking the reply, and more as long as --min-rate is kept
+    /// Time limit for sending a response, extended at --min-rate
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub write_timeout: Duration,
-    /// The slowest that a body may come and a reply be taken, a second
+    /// Minimum rate of bodies and responses, per second
     #[arg(long, value_name = "SIZE", default_value = "240B")]
     pub min_rate: ByteSize,
-    /// How long a connection may idle between requests
+    /// Maximum idle time of a connection between requests
     #[arg(long, value_name = "TIME", default_value = "15s")]
     pub idle_timeout: Duration,
-    /// Verify everything so often, gently [default: never]
+    /// Interval of background verification of the whole store [default: never]
     #[arg(long, value_name = "TIME")]
     pub scrub_interval: Option<Duration>,
-    /// How long requests in flight may take to finish at the end
+    /// Time limit for requests in flight at shutdown
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub drain_timeout: Duration,
 }
 
-/// How the access log is written
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
     Combined,
     Json,
 }
 
-/// Ask a server whether it is ready
+/// Check whether a server is ready
 ///
-/// Exits with 0 if it is. For the health checks of containers.
+/// The exit status is 0 if it is ready. For health checks of containers and load balancers.
 #[derive(Debug, Args)]
 pub struct Health {
-    /// Where the server is [default: the first --listen]
+    /// URL of the server [default: the first address of --listen]
     ///
-    /// A server on this machine is trusted without --cacert.
+    /// The certificate of a server on this machine is not verified without --cacert.
     pub url: Option<String>,
-    /// Where the server listens, as it was told
+    /// Listen address of the server, as for `serve`
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_delimiter = ',')]
     pub listen: Vec<String>,
-    /// The server speaks plain HTTP
+    /// Use plain HTTP instead of HTTPS
     #[arg(long)]
     pub http: bool,
 }
 
-/// Make a token for `serve`, and print it
+/// Create an access token for a server
 ///
-/// It is printed this once: the token file keeps only its SHA-256.
+/// The token is printed once. The token file holds only its SHA-256.
 #[derive(Debug, Args)]
 pub struct Token {
-    /// What to call it
+    /// Name of the token
     pub name: String,
-    /// What it permits: some of read, write, list and rm, with commas between
+    /// Scopes of the token: read, write, list and rm, separated by commas
     #[arg(long, value_name = "SCOPES")]
     pub scope: Scopes,
-    /// The file to add it to, made if it is not there
+    /// Token file; created if absent
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: PathBuf,
 }

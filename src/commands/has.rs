@@ -16,7 +16,7 @@ pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<ExitStatus> 
             if !stored {
                 outcome = ExitStatus::Absent;
             }
-            if !context.global.quiet && (context.output.is_json() || !stored) {
+            if !context.global.output.quiet && (context.output.is_json() || !stored) {
                 context
                     .output
                     .print_line(digest.to_string().as_bytes(), &json!({ "digest": digest, "stored": stored }))?;

@@ -30,7 +30,7 @@ pub fn run(context: &mut Context, health: &cli::Health) -> anyhow::Result<ExitSt
         None => probe_url(&health.listen, !health.http)?,
     };
     let reply =
-        request_readyz(&url, context.global.cacert.as_deref()).map_err(|error| match error.is::<UsageError>() {
+        request_readyz(&url, context.global.connection.cacert.as_deref()).map_err(|error| match error.is::<UsageError>() {
             true => error,
             // As text: a connection that broke is not the closed pipe that ends a command quietly.
             false => anyhow!("{}:{}: {error:#}", url.bracketed_host(), url.port),

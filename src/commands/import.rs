@@ -32,7 +32,7 @@ struct ImportCounts {
 /// Stores all lines that are good; says which are not.
 pub fn run(context: &mut Context, import: &cli::Import) -> anyhow::Result<ExitStatus> {
     let input = open_input(import.file.as_deref())?;
-    let limit = context.global.max_message.as_u64().saturating_mul(MAX_ESCAPE_BYTES).saturating_add(LINE_OVERHEAD);
+    let limit = context.global.store.max_message.as_u64().saturating_mul(MAX_ESCAPE_BYTES).saturating_add(LINE_OVERHEAD);
     let batches = read_ahead(Records::new(input, b'\n', limit));
     // What feeds this pipe may need the store first.
     let first = batches.recv();

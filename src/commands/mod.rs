@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::cli::{Cli, Command, Global};
 use crate::location;
 use crate::message_store::{self, MessageStore};
+pub use completions::answer_shell;
 use output::Output;
 use progress::Progress;
 
@@ -103,8 +104,8 @@ impl Context {
 pub fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
     let global = cli.global;
     let mut context = Context {
-        output: Output::new(global.json)?,
-        progress: Arc::new(Progress::new(!global.quiet, global.json)),
+        output: Output::new(global.output.json)?,
+        progress: Arc::new(Progress::new(!global.output.quiet, global.output.json)),
         global,
     };
     let outcome = match cli.command {

@@ -28,7 +28,7 @@ pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<ExitStatus> 
     if put.lines || put.null {
         return put_records(context, if put.null { 0 } else { b'\n' });
     }
-    let limit = context.global.max_message.as_u64();
+    let limit = context.global.store.max_message.as_u64();
     let message = match &put.message {
         Some(message) if message != "-" => message.as_bytes().to_vec(),
         _ => {
@@ -44,7 +44,7 @@ pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<ExitStatus> 
 }
 
 fn put_records(context: &mut Context, end: u8) -> anyhow::Result<ExitStatus> {
-    let batches = read_ahead(Records::new(stdin(), end, context.global.max_message.as_u64()));
+    let batches = read_ahead(Records::new(stdin(), end, context.global.store.max_message.as_u64()));
     let mut bytes = 0;
     // What feeds this pipe may need the store first.
     let mut next = batches.recv().ok();
@@ -80,7 +80,7 @@ fn put_files(context: &mut Context, files: &[PathBuf]) -> anyhow::Result<ExitSta
     let mut group = Vec::new();
     let mut names = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        match read_file(file, context.global.max_message.as_u64()) {
+        match read_file(file, context.global.store.max_message.as_u64()) {
             Ok(message) => {
                 group.push(message);
                 names.push(file.as_os_str());

@@ -17,7 +17,7 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<ExitStat
     };
     let options = Options {
         local_socket: dir.map(|dir| dir.join(unix_path::SOCKET_NAME)),
-        max_message: context.global.max_message.as_u64(),
+        max_message: context.global.store.max_message.as_u64(),
         listen: serve.listen.clone(),
         tls,
         client_ca: serve.tls_client_ca.clone(),
@@ -53,7 +53,7 @@ fn missing_certificate_error() -> message_store::Error {
 
 /// Prints what would be used, and from where.
 fn print_settings(context: &mut Context) -> anyhow::Result<ExitStatus> {
-    for setting in config::effective_settings(std::env::args_os())? {
+    for setting in config::effective_settings(&std::env::args_os().collect::<Vec<_>>())? {
         let value = setting.value.as_deref().unwrap_or("(none)");
         context.output.print_line(format!("{} = {value}  # {}", setting.name, setting.source).as_bytes(), &setting)?;
     }

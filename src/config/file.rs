@@ -1,35 +1,35 @@
-//! The settings file: where it is, and what it says, whatever that may mean.
+//! The settings file: its path and its keys with their values. `config.rs` knows which keys are valid.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgMatches, Command};
+use clap::ArgMatches;
 
 use super::xdg_dir;
 
-/// The values of the keys in a settings file.
+/// Values of each key in a settings file.
 pub(super) type Settings = BTreeMap<String, Vec<String>>;
 
-/// The file that is named, or the one in its usual place if there is one.
-pub(super) fn config_path(command: &Command, arguments: &[OsString]) -> Option<PathBuf> {
-    let named = |matches: &ArgMatches| matches.get_one::<PathBuf>("config").cloned();
-    let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments).ok();
-    let named = matches.as_ref().and_then(|matches| {
-        let below =
-            matches.subcommand().and_then(|(_, matches)| matches.try_contains_id("config").ok().and(named(matches)));
-        below.or_else(|| named(matches))
+/// Returns the path of `--config` or `SHA_API_CONFIG`, or else the default path if that file exists.
+pub(super) fn config_path(matches: Option<&ArgMatches>) -> Option<PathBuf> {
+    let named = matches.and_then(|matches| {
+        let of_command = matches.subcommand().and_then(|(_, matches)| config_option(matches));
+        of_command.or_else(|| config_option(matches))
     });
     named.or_else(|| {
-        let usual = xdg_dir("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
-        usual.is_file().then_some(usual)
+        let default = xdg_dir("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
+        default.is_file().then_some(default)
     })
 }
 
-/// What it says.
+fn config_option(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.try_get_one::<PathBuf>("config").ok().flatten().cloned()
+}
+
+/// Reads and parses the settings file.
 pub(super) fn read(path: &Path) -> Result<Settings, String> {
-    let text = std::fs::read_to_string(path).map_err(|why| format!("cannot read {}: {why}", path.display()))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let values = |(key, value): (String, toml::Value)| match value {
         toml::Value::Array(values) => {
             let values: Option<Vec<_>> = values.iter().map(scalar_to_string).collect();
@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Settings, String> {
     };
     let settings: Result<_, String> = table.into_iter().map(values).collect();
     settings.map_err(|key| {
-        format!("{}: `{key}` must be a string, a number, true, false, or a list of them", path.display())
+        format!("{}: `{key}` must be a string, a number, true, false, or a list of these", path.display())
     })
 }
 
