@@ -1,4 +1,4 @@
-//! A digest is checked where it enters the program; inside, a [`Digest`] cannot be wrong.
+//! Digests and prefixes of digests. Text is validated when it is parsed, so every [`Digest`] is well-formed.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,53 +9,53 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::Digest as _;
 
-/// The SHA-256 (FIPS 180-4) of a message. Its text form is 64 lower-case hex digits.
+/// SHA-256 (FIPS 180-4) of a message. Its text form is 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
-/// Why a text is neither a digest nor a prefix of one.
+/// Error of parsing a digest or a prefix of a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// Something else than hex digits.
-    #[error("a digest is made of hex digits only")]
+    /// The text contains a character that is not a hex digit.
+    #[error("only hex digits are allowed")]
     NotHex,
-    /// Not the length of a digest.
-    #[error("a digest has 64 hex digits, this has {0}")]
+    /// The text does not have the length of a digest.
+    #[error("expected 64 hex digits, got {0}")]
     Length(usize),
-    /// Too short to be a prefix.
-    #[error("a prefix of a digest needs at least {shortest} hex digits, this has {given}", shortest = Prefix::MIN_DIGITS, given = .0)]
+    /// The prefix is too short to stand for a digest.
+    #[error("expected at least {min} hex digits, got {given}", min = Prefix::MIN_DIGITS, given = .0)]
     Short(usize),
 }
 
 impl Digest {
-    /// The digest of `message`.
+    /// Returns the digest of `message`.
     pub fn compute(message: &[u8]) -> Self {
         Self(sha2::Sha256::digest(message).into())
     }
 
-    /// Takes the 32 bytes as they are.
+    /// Creates a digest from its 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Its first bytes, as a number: in the order of digests, but different ones may share it.
+    /// Returns the first 8 bytes as a number. The numbers are ordered like the digests, but not unique.
     pub fn prefix_u64(&self) -> u64 {
-        u64::from_be_bytes(*self.0.first_chunk().expect("a digest is longer"))
+        u64::from_be_bytes(*self.0.first_chunk().expect("a digest has 32 bytes"))
     }
 
-    /// Whether `message` is what this digest names.
+    /// Returns whether `message` has this digest.
     pub fn matches(&self, message: &[u8]) -> bool {
         Self::compute(message) == *self
     }
 }
 
 impl Ord for Digest {
-    /// The order of their bytes. Nearly always the first of them tell.
+    /// Compares byte by byte. The first 8 bytes are compared as a number, since they nearly always differ.
     fn cmp(&self, other: &Self) -> Ordering {
         self.prefix_u64().cmp(&other.prefix_u64()).then_with(|| self.0.cmp(&other.0))
     }
@@ -68,7 +68,7 @@ impl PartialOrd for Digest {
 }
 
 impl Hash for Digest {
-    /// Of its first bytes alone: nobody finds more than a few messages whose digests share them.
+    /// Hashes the first 8 bytes only. To find many messages whose digests share them is infeasible.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.prefix_u64());
     }
@@ -77,7 +77,7 @@ impl Hash for Digest {
 impl FromStr for Digest {
     type Err = ParseError;
 
-    /// Reads 64 hex digits of either case.
+    /// Parses 64 hex digits in lower or upper case.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut bytes = [0; 32];
         match hex::decode_to_slice(text, &mut bytes) {
@@ -92,7 +92,7 @@ impl FromStr for Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; 64];
-        hex::encode_to_slice(self.0, &mut text).expect("64 bytes hold 32 in hex");
+        hex::encode_to_slice(self.0, &mut text).expect("32 bytes are 64 hex digits");
         f.write_str(std::str::from_utf8(&text).expect("hex is ASCII"))
     }
 }
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// The first hex digits of a digest, 0 to 64 of them: names all digests that begin so.
+/// The first 0 to 64 hex digits of a digest, stored as the range of the digests that begin with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
     first: Digest,
@@ -123,23 +123,23 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The fewest hex digits that a command takes in place of a digest.
+    /// Minimum number of hex digits that a command accepts in place of a digest.
     pub const MIN_DIGITS: usize = 8;
 
-    /// The prefix of every digest.
+    /// The empty prefix, which matches every digest.
     pub const ALL: Self = Self { first: Digest([0; 32]), last: Digest([0xff; 32]) };
 
-    /// The digests that begin with this prefix, first and last possible.
+    /// Returns the range of all digests that begin with this prefix.
     pub const fn range(&self) -> RangeInclusive<Digest> {
         self.first..=self.last
     }
 
-    /// The digest itself, if all 64 digits were given.
+    /// Returns the digest if the prefix has all 64 hex digits.
     pub fn to_digest(&self) -> Option<Digest> {
         (self.first == self.last).then_some(self.first)
     }
 
-    /// Reads a prefix that is long enough to stand for a digest.
+    /// Parses a prefix of at least [`Prefix::MIN_DIGITS`] hex digits.
     pub fn parse_unambiguous(text: &str) -> Result<Self, ParseError> {
         let prefix = text.parse()?;
         if text.len() < Self::MIN_DIGITS {
@@ -160,7 +160,7 @@ impl fmt::Display for Prefix {
 impl FromStr for Prefix {
     type Err = ParseError;
 
-    /// Reads 0 to 64 hex digits of either case.
+    /// Parses 0 to 64 hex digits in lower or upper case.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ParseError::NotHex);
@@ -179,12 +179,12 @@ mod tests {
     const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
     #[test]
-    fn the_digest_of_foo_is_what_sha256sum_prints() {
+    fn the_digest_of_foo_equals_the_output_of_sha256sum() {
         assert_eq!(Digest::compute(b"foo").to_string(), FOO);
     }
 
     #[test]
-    fn either_case_is_read_and_lower_case_is_written() {
+    fn both_cases_are_parsed_and_lower_case_is_printed() {
         assert_eq!(FOO.to_uppercase().parse::<Digest>().unwrap().to_string(), FOO);
     }
 
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_matches_exactly_the_digests_that_begin_with_it() {
+    fn a_prefix_matches_only_the_digests_that_begin_with_it() {
         let foo: Digest = FOO.parse().unwrap();
         for end in 0..=64 {
             let prefix: Prefix = FOO[..end].parse().unwrap();

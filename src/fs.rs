@@ -1,13 +1,13 @@
-//! Files that are there whole or not at all, also after a power cut.
+//! Durable file operations. A file that is written here exists completely or not at all, even after a power cut.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes a file under a temporary name beside `path`, syncs it and renames it into place.
+/// Writes a temporary file in the directory of `path`, syncs it, renames it to `path`, and syncs the directory.
 ///
-/// `write` fills it; if it fails, whatever was at `path` stays as it was.
+/// `write` writes the content. If it fails, an existing file at `path` is unchanged.
 pub fn write_atomic(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let dir = parent_dir(path);
     let mut file =
@@ -18,12 +18,12 @@ pub fn write_atomic(path: &Path, mode: u32, write: impl FnOnce(&mut dyn Write) -
     sync_dir(dir)
 }
 
-/// Makes the names in a directory durable: those that were made, moved or removed.
+/// Syncs a directory, so that files created, renamed or removed in it are durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes all files below a directory durable, and their names.
+/// Syncs all files below a directory that are not empty, and all directories.
 pub fn sync_tree(dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -36,7 +36,7 @@ pub fn sync_tree(dir: &Path) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// The directory that holds `path`.
+/// Returns the directory that contains `path`: `.` for a bare file name.
 pub fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,

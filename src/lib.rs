@@ -1,24 +1,28 @@
-//! `sha-api` keeps messages by their SHA-256. The rooms, from the door inwards; arrows point down only.
+//! `sha-api` stores messages by their SHA-256. The modules are listed from the outermost to the innermost; a module
+//! imports only modules in lower groups.
 //!
-//! The program is the product; the library is public so that the program's tests and benches can reach its rooms.
-
-pub mod cli;
-pub mod config;
+//! The product is the program. The library is public only for its integration tests and benchmarks.
 
 pub mod commands;
 
 pub mod location;
-pub mod server;
+
+pub mod config;
+
+pub mod cli;
 
 pub mod client;
+pub mod server;
+pub mod store;
+
+pub mod pem;
 
 pub mod message_store;
-pub mod store;
+
+pub mod json_message;
 
 pub mod digest;
 pub mod fs;
-pub mod json_message;
-pub mod pem;
 pub mod postgres_url;
 pub mod random;
 pub mod sandbox;

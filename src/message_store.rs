@@ -1,5 +1,5 @@
-//! The contract of everything that keeps messages: commands and the HTTP API know nothing below it.
-//! Batches are the primitive; one message is a batch of one. Absent is an answer, never an error.
+//! The interface of every message store: the commands and the HTTP API use this trait only.
+//! All operations work on batches. An absent message is a result, not an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,234 +10,237 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, Prefix};
 use crate::json_message::rfc3339;
 
-/// The longest message that is kept unless the user says otherwise, in bytes.
+/// Default of `--max-message`, in bytes.
 pub const DEFAULT_MAX_MESSAGE: u64 = 64 << 20;
 
-/// Keeps messages by their digest.
+/// A store that finds messages by their digest. All methods block.
 pub trait MessageStore: Send + Sync {
-    /// Stores a batch, durably when this returns, and answers with a receipt for each message, in order.
+    /// Stores a batch and returns a receipt for each message, in order. The messages are durable when this returns.
     ///
-    /// On an error nothing is acknowledged; some of the batch may be stored all the same.
+    /// On an error, no message is acknowledged, but some messages of the batch may be stored.
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error>;
 
-    /// The messages of `digests`, in order and fetched as the iterator is advanced. `None` is absent.
+    /// Returns the messages of `digests` in order, `None` for an absent one. They are fetched as the iterator advances.
     ///
-    /// Bytes that do not hash to their digest are never handed out: they are [`Error::Corrupt`].
+    /// Bytes that do not hash to their digest are never returned: the item is [`Error::Corrupt`].
     fn get<'a>(&'a self, digests: &'a [Digest]) -> Box<dyn Iterator<Item = Result<Option<Vec<u8>>, Error>> + 'a>;
 
-    /// Hears that `digests` are about to be got, and may fetch them together.
+    /// Announces that `digests` will be requested soon, so that the store may fetch them together.
     fn prefetch(&self, _digests: &[Digest]) {}
 
-    /// Whether each of `digests` is stored, in order.
+    /// Returns for each digest whether its message is stored, in order.
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
-    /// The length of a message in bytes, `None` if it is absent. The message itself is not read.
+    /// Returns the length of a message in bytes, `None` if it is absent. Does not read the message.
     fn size(&self, digest: Digest) -> Result<Option<u64>, Error>;
 
-    /// One page of what is stored, in the order of the digests. An empty page is the end.
+    /// Returns one page of the stored messages in the order of their digests. An empty page is the end.
     fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error>;
 
-    /// Removes messages, durably when this returns. Answers which of them were stored, in order.
+    /// Removes messages and returns for each digest whether it was stored, in order. The removal is durable when this
+    /// returns.
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error>;
 
-    /// Takes one step of verifying everything: reads and hashes again a part of what is stored, some tens of MiB.
+    /// Verifies a part of the store, some tens of MiB: reads the messages and hashes them again.
     ///
-    /// `from` is `None` for the first step, then what the step before answered with as [`VerifyStep::next`].
+    /// `from` is `None` in the first step, and [`VerifyStep::next`] of the previous step in all others.
     fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error>;
 
-    /// Puts out of the way what [`MessageStore::verify`] found: what is corrupt is kept in quarantine and absent from now
-    /// on, and everything that is whole can be found again.
+    /// Repairs damage that [`MessageStore::verify`] found. Corrupt messages are moved to quarantine and are absent from
+    /// then on; intact messages that were not in the index are found again.
     fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
 
-    /// What there is, counted.
+    /// Counts the contents of the store.
     fn stats(&self) -> Result<Stats, Error>;
 
-    /// The reason if nothing can be put any more. Asked often, so it must be cheap.
+    /// Returns the error that prevents puts, if there is one. Called often, so it must be cheap.
     fn health(&self) -> Result<(), Error>;
 
-    /// The message of one digest.
+    /// Returns the message of one digest, `None` if it is absent.
     fn get_one(&self, digest: Digest) -> Result<Option<Vec<u8>>, Error> {
-        self.get(&[digest]).next().expect("one answer for one digest")
+        self.get(&[digest]).next().expect("one result for one digest")
     }
 }
 
-/// The acknowledgement of one message: it is stored, and stays stored after a power cut.
+/// Acknowledgement of one message: it is stored and survives a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// What to get it by.
+    /// Digest of the message.
     pub digest: Digest,
-    /// Whether it was absent before.
+    /// `true` if the message was absent before.
     pub new: bool,
 }
 
-/// Which digests to list.
+/// Selection of the digests in a listing.
 #[derive(Debug, Clone, Copy)]
 pub struct ListQuery {
-    /// Only digests that begin so.
+    /// Prefix of all listed digests.
     pub prefix: Prefix,
-    /// Only digests greater than this one.
+    /// Exclusive lower bound of the listed digests.
     pub after: Option<Digest>,
-    /// At most so many.
+    /// Maximum number of entries.
     pub limit: usize,
 }
 
-/// A line of a listing.
+/// One message in a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The digest of the message.
+    /// Digest of the message.
     pub digest: Digest,
-    /// The length of the message in bytes.
+    /// Length of the message in bytes.
     pub length: u64,
-    /// When it was stored, to the second.
+    /// Time when the message was stored, in whole seconds.
     #[serde(with = "rfc3339")]
     pub stored_at: SystemTime,
 }
 
-/// How far a verification got; it means something only to what made it.
+/// Position of a verification. The content is opaque to all but the store that created it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor(pub String);
 
-/// What a step of a verification found.
+/// Result of one step of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyStep {
-    /// Where the next step begins; `None`: everything is verified.
+    /// Start of the next step; `None` if the verification is complete.
     pub next: Option<Cursor>,
-    /// How many messages were found whole in this step.
+    /// Number of intact messages in this step.
     pub messages: u64,
-    /// The sum of their lengths in bytes.
+    /// Sum of the lengths of these messages, in bytes.
     pub bytes: u64,
-    /// How far all steps got, in bytes of what `total` counts.
+    /// Bytes that all steps so far have read, out of `total`.
     pub done: u64,
-    /// How much there is to read in all steps together, in bytes.
+    /// Bytes that all steps together have to read.
     pub total: u64,
-    /// What is not as it should be.
+    /// Damage found in this step.
     pub damage: Vec<Damage>,
 }
 
-/// Something that is not as it should be.
+/// One piece of damage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "damage", rename_all = "lowercase")]
 pub enum Damage {
     /// The stored bytes do not hash to the digest.
     Corrupt {
-        /// Of the message.
+        /// Digest of the message.
         digest: Digest,
     },
-    /// It is known to be stored, but its bytes are gone.
+    /// The store has an entry for the message, but its bytes are missing.
     Lost {
-        /// Of the message.
+        /// Digest of the message.
         digest: Digest,
     },
-    /// It is stored and whole, but cannot be found.
+    /// The message is stored and intact, but not in the index.
     Unindexed {
-        /// Of the message.
+        /// Digest of the message.
         digest: Digest,
     },
-    /// Bytes that are nothing known; what stood there is lost.
+    /// Bytes of the log that are not a record. The records that were there are lost.
     Gap {
-        /// The number of the segment.
+        /// Number of the segment.
         segment: u32,
-        /// In the segment.
+        /// Offset in the segment, in bytes.
         offset: u64,
-        /// How many bytes.
+        /// Length in bytes.
         length: u64,
     },
 }
 
-/// What a store holds.
+/// Statistics of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// How many messages.
+    /// Number of messages.
     pub messages: u64,
-    /// The sum of their lengths in bytes.
+    /// Sum of the lengths of the messages, in bytes.
     pub bytes: u64,
-    /// What they take on disk in bytes, index included.
+    /// Disk usage in bytes, including the index.
     pub disk: u64,
-    /// How much of that is taken by what was removed or stored anew, in bytes.
+    /// Part of the disk usage that belongs to removed or replaced messages, in bytes.
     pub dead: u64,
-    /// When the newest was stored.
+    /// Time when the newest message was stored.
     #[serde(with = "rfc3339::option")]
     pub newest: Option<SystemTime>,
-    /// When everything was last verified to the end.
+    /// Time of the last complete verification.
     #[serde(with = "rfc3339::option")]
     pub verified: Option<SystemTime>,
-    /// How much damage was found then.
+    /// Number of pieces of damage that the last complete verification found.
     pub damaged: u64,
 }
 
-/// Why a request could not be carried out. One error may answer many waiting puts, so it is `Clone`.
+/// Error of a store operation. It is `Clone` because all puts of a batch get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The stored bytes no longer hash to their digest.
-    #[error("{0} is corrupt: its stored bytes no longer hash to it; putting the message again repairs it")]
+    /// The stored bytes do not hash to their digest.
+    #[error("message {0} is corrupt: the stored bytes do not match the digest; put the message again to repair it")]
     Corrupt(Digest),
-    /// The message is longer than the store takes.
-    #[error("a message of {length} bytes is over the limit of {limit}; --max-message raises it")]
+    /// The message is longer than the store accepts.
+    #[error("cannot store a message of {length} bytes: over the limit of {limit} bytes; raise --max-message")]
     TooLarge {
-        /// Of the message, in bytes.
+        /// Length of the message in bytes.
         length: u64,
-        /// The most that is taken, in bytes.
+        /// Maximum length in bytes.
         limit: u64,
     },
-    /// No room on the disk; writing works again once there is.
-    #[error("no space left for {0}; free some and try again")]
+    /// The disk is full. Puts work again when space is available.
+    #[error("cannot write to {0}: no space left on device; free some space and try again")]
     NoSpace(PathBuf),
-    /// Another process has the store.
-    #[error("the store {path} is held by {owner}; --wait waits longer than {waited:?}")]
+    /// Another process holds the lock of the store.
+    #[error(
+        "cannot open the store {path} within {waited:?}: locked by {owner}; stop that process or raise --lock-timeout"
+    )]
     Locked {
-        /// The store.
+        /// Directory of the store.
         path: PathBuf,
-        /// Who has it.
+        /// Description of the process that holds the lock.
         owner: String,
-        /// For how long it was tried.
+        /// Time spent waiting for the lock.
         waited: std::time::Duration,
     },
-    /// Writing has stopped for good, until the store is opened anew; reads go on.
-    #[error("writing has stopped, since what was written may not be on disk: {0}; stop, check the disk, start again")]
+    /// A write failed. Puts fail until the store is opened again; reads still work.
+    #[error("writing has stopped after a failed write: {0}; check the disk, then restart")]
     WriteFailed(Arc<str>),
-    /// A database cannot be reached, or cannot do it now; later it may.
-    #[error("{server} cannot be asked: {cause}; is it running, and is this the right place?")]
+    /// A database cannot be reached, or cannot execute the statement at this time. A later attempt may succeed.
+    #[error("{server} is unavailable: {cause}")]
     Unavailable {
-        /// Its URL, without password.
+        /// URL of the database, without password.
         server: String,
-        /// What came back, or did not.
+        /// Cause of the failure.
         cause: String,
     },
-    /// A database takes no changes: it is a standby, or was told so.
-    #[error("{0} takes no changes, since it is read-only; name the one that is not")]
+    /// The database accepts no changes: it is a standby, or configured as read-only.
+    #[error("cannot write to {0}: the database is read-only; use the primary server")]
     ReadOnly(String),
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{operation}: {cause}")]
     Io {
-        /// What was tried, naming the file.
+        /// Description of the failed operation, with the file name.
         operation: String,
-        /// What came back.
+        /// Error of the operating system.
         cause: Arc<std::io::Error>,
     },
-    /// The place cannot be used as a store.
+    /// The location cannot be used as a store.
     #[error("{0}")]
     Unusable(String),
-    /// A server cannot be reached, or its answer is none.
+    /// A server cannot be reached, or its response is invalid or an error.
     #[error("{server}: {cause}")]
     Server {
-        /// Its URL.
+        /// URL of the server.
         server: String,
-        /// What came back, or did not.
+        /// Cause of the failure.
         cause: String,
     },
-    /// A server permits us less than this takes.
-    #[error("{server} does not permit this: {cause}")]
+    /// The server does not permit the operation.
+    #[error("operation not permitted by {server}: {cause}")]
     NotPermitted {
-        /// Its URL.
+        /// URL of the server.
         server: String,
-        /// What it says.
+        /// Error message of the server.
         cause: String,
     },
 }
 
 impl Error {
-    /// Says what was tried when the operating system refused.
-    pub fn io(what: impl Into<String>, why: std::io::Error) -> Self {
-        Self::Io { operation: what.into(), cause: Arc::new(why) }
+    /// Creates an error of the operating system. `operation` says what failed and names the file.
+    pub fn io(operation: impl Into<String>, cause: std::io::Error) -> Self {
+        Self::Io { operation: operation.into(), cause: Arc::new(cause) }
     }
 }

@@ -1,4 +1,4 @@
-//! Certificates and keys from PEM files, for whoever connects with TLS; an error names the file.
+//! Certificates and private keys in PEM files, for TLS clients. Every error names the file.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -8,20 +8,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::message_store::Error;
 
-/// The certificates of a file, at least one.
+/// Reads the certificates in a file. A file without a certificate is an error.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     match CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-        Ok(none) if none.is_empty() => Err(unusable(file, &"there is no certificate in it")),
-        read => read.map_err(|why| unusable(file, &why)),
+        Ok(chain) if chain.is_empty() => Err(unusable(file, &"no certificate found")),
+        outcome => outcome.map_err(|error| unusable(file, &error)),
     }
 }
 
-/// The first private key of a file.
+/// Reads the first private key in a file.
 pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    PrivateKeyDer::from_pem_file(file).map_err(|why| unusable(file, &why))
+    PrivateKeyDer::from_pem_file(file).map_err(|error| unusable(file, &error))
 }
 
-/// That a file is of no use, and why.
-pub fn unusable(file: &Path, why: &dyn Display) -> Error {
-    Error::Unusable(format!("cannot use {}: {why}", file.display()))
+/// Creates the error for a file that cannot be used.
+pub fn unusable(file: &Path, cause: &dyn Display) -> Error {
+    Error::Unusable(format!("cannot use {}: {cause}", file.display()))
 }

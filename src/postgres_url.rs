@@ -1,18 +1,18 @@
-//! What names a database, and how that may be shown: without its password, with which it goes nowhere else.
+//! URLs of PostgreSQL databases as text. They are printed without password and parameters.
 
-/// Whether a text is meant as the URL of a database.
+/// Returns whether a text has the scheme of a database URL.
 pub fn looks_like(text: &str) -> bool {
     text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
-/// A URL without its password and its parameters; any other text as it is.
+/// Returns a database URL without its password and its parameters. Any other text is returned unchanged.
 pub fn redacted(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://").filter(|_| looks_like(text)) else { return text.to_owned() };
-    let rest = rest.split('?').next().unwrap_or_default();
-    // A password that is not escaped may hold an `@`, or a `/`.
-    match rest.rsplit_once('@') {
-        Some((who, place)) => format!("{scheme}://{}@{place}", who.split(':').next().unwrap_or_default()),
-        None => format!("{scheme}://{rest}"),
+    let base = rest.split('?').next().unwrap_or_default();
+    // The last `@` counts, because an unescaped password may contain `@` or `/`.
+    match base.rsplit_once('@') {
+        Some((user_info, host)) => format!("{scheme}://{}@{host}", user_info.split(':').next().unwrap_or_default()),
+        None => format!("{scheme}://{base}"),
     }
 }
 
@@ -22,13 +22,13 @@ mod tests {
 
     #[test]
     fn redacted_urls_contain_no_password() {
-        for (url, name) in [
+        for (url, expected) in [
             ("postgres://me:secret@host:1/db?password=secret", "postgres://me@host:1/db"),
             ("postgresql://me:se@cr/et@host/db", "postgresql://me@host/db"),
             ("postgres:///db?host=/run&password=secret", "postgres:///db"),
             ("postgres://host", "postgres://host"),
         ] {
-            assert_eq!(redacted(url), name);
+            assert_eq!(redacted(url), expected);
         }
     }
 }

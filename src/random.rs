@@ -1,10 +1,10 @@
-//! Bytes that nobody can guess, from the operating system.
+//! Cryptographically secure random bytes from the operating system.
 
 use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// As many as the caller takes.
+/// Returns `N` random bytes.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;

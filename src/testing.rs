@@ -1,4 +1,4 @@
-//! Messages kept in memory, for unit tests.
+//! An in-memory message store for unit tests.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 
-/// Keeps messages in memory, or fails at every call.
+/// Message store in memory. It can be configured to fail.
 #[derive(Default)]
 pub(crate) struct MemoryStore {
     messages: Mutex<BTreeMap<Digest, Vec<u8>>>,
@@ -20,26 +20,27 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// Creates a store whose operations fail with `error`.
     pub(crate) fn failing(error: Error) -> Self {
         Self { failing: Some(error), ..Self::default() }
     }
 
-    /// Takes messages of up to `limit` bytes.
+    /// Creates a store that rejects messages of more than `limit` bytes.
     pub(crate) fn with_limit(limit: u64) -> Self {
         Self { limit: Some(limit), ..Self::default() }
     }
 
-    /// Has no room for any batch that has `message` in it.
+    /// Creates a store that rejects each batch that contains `message` with [`Error::NoSpace`].
     pub(crate) fn rejecting(message: &'static [u8]) -> Self {
         Self { rejected: Some(message), ..Self::default() }
     }
 
-    /// How many batches were put.
+    /// Returns the number of calls of `put`.
     pub(crate) fn puts(&self) -> usize {
         self.puts.load(SeqCst)
     }
 
-    /// Keeps something under the digest of `message` that does not hash to it.
+    /// Stores `message`, then reports it as corrupt.
     pub(crate) fn make_corrupt(&self, message: &[u8]) {
         self.put(vec![message.to_vec()]).unwrap();
         self.corrupt.lock().unwrap().push(Digest::compute(message));
@@ -53,8 +54,8 @@ impl MemoryStore {
 impl MessageStore for MemoryStore {
     fn put(&self, batch: Vec<Vec<u8>>) -> Result<Vec<Receipt>, Error> {
         self.puts.fetch_add(1, SeqCst);
-        let mut kept = self.lock_messages()?;
-        if self.rejected.is_some_and(|refused| batch.iter().any(|message| message == refused)) {
+        let mut messages = self.lock_messages()?;
+        if self.rejected.is_some_and(|rejected| batch.iter().any(|message| message == rejected)) {
             return Err(Error::NoSpace("/memory".into()));
         }
         let lengths = batch.iter().map(|message| message.len() as u64);
@@ -63,7 +64,7 @@ impl MessageStore for MemoryStore {
         }
         let put_one = |message: Vec<u8>| {
             let digest = Digest::compute(&message);
-            Receipt { digest, new: kept.insert(digest, message).is_none() }
+            Receipt { digest, new: messages.insert(digest, message).is_none() }
         };
         Ok(batch.into_iter().map(put_one).collect())
     }
@@ -76,8 +77,8 @@ impl MessageStore for MemoryStore {
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let kept = self.lock_messages()?;
-        Ok(digests.iter().map(|digest| kept.contains_key(digest)).collect())
+        let messages = self.lock_messages()?;
+        Ok(digests.iter().map(|digest| messages.contains_key(digest)).collect())
     }
 
     fn size(&self, digest: Digest) -> Result<Option<u64>, Error> {
@@ -90,13 +91,13 @@ impl MessageStore for MemoryStore {
             length: message.len() as u64,
             stored_at: SystemTime::UNIX_EPOCH,
         };
-        let after = |(digest, _): &(&Digest, &Vec<u8>)| page.after.is_none_or(|after| **digest > after);
-        Ok(self.lock_messages()?.range(page.prefix.range()).filter(after).take(page.limit).map(entry).collect())
+        let is_after = |(digest, _): &(&Digest, &Vec<u8>)| page.after.is_none_or(|after| **digest > after);
+        Ok(self.lock_messages()?.range(page.prefix.range()).filter(is_after).take(page.limit).map(entry).collect())
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        let mut kept = self.lock_messages()?;
-        Ok(digests.iter().map(|digest| kept.remove(digest).is_some()).collect())
+        let mut messages = self.lock_messages()?;
+        Ok(digests.iter().map(|digest| messages.remove(digest).is_some()).collect())
     }
 
     fn verify(&self, _: Option<&Cursor>) -> Result<VerifyStep, Error> {

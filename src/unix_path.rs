@@ -1,4 +1,4 @@
-//! The socket beside a store that is served: its name, and an address for it however long its path is.
+//! The Unix socket of a served store: its file name, and its address for a path of any length.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -8,12 +8,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 
-/// What it is called in the directory of the store.
+/// File name of the socket in the directory of the store.
 pub const SOCKET_NAME: &str = "sha-api.sock";
 
-/// Calls `work` with the address of a path.
+/// Calls `work` with the socket address of `path`.
 ///
-/// An address has room for 107 bytes; below the descriptor of its directory, every path is short.
+/// A socket address has at most 107 bytes. A longer path is addressed through `/proc/self/fd` and an open descriptor of
+/// its directory.
 pub fn with_address<T>(path: &Path, work: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<T>) -> io::Result<T> {
     match SocketAddrUnix::new(path) {
         Err(Errno::NAMETOOLONG) => {}
@@ -23,6 +24,6 @@ pub fn with_address<T>(path: &Path, work: impl FnOnce(&SocketAddrUnix) -> rustix
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
-    Ok(work(&SocketAddrUnix::new(&short)?)?)
+    let short_path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    Ok(work(&SocketAddrUnix::new(&short_path)?)?)
 }
