@@ -1,5 +1,5 @@
-//! Attacks that take their time, or stop half-way: others are answered meanwhile, nothing half is stored, and when they
-//! are over the server is as it was before.
+//! Slow, stalled and interrupted clients. Other clients are served meanwhile, no incomplete message is stored, and all
+//! resources are released afterwards.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ fn http_and_https(flags: &[&str]) -> [Server; 2] {
     [Server::http(flags), Server::https(flags)]
 }
 
-/// Answered within a second, as a client that does nothing wrong expects.
+/// Asserts that the server answers `/readyz` within a second.
 fn assert_responsive(server: &Server) {
     let start = Instant::now();
     assert_eq!(server.get("/readyz").status, 200);
@@ -31,7 +31,7 @@ fn is_stored(server: &Server, message: &str) -> bool {
     server.get(&format!("/messages/{}", digest(message.as_bytes()))).status == 200
 }
 
-/// Ends the connection as a crash does, when all that hold it are gone.
+/// Makes the socket send RST instead of FIN when its last descriptor is closed.
 fn reset_on_close(stream: &TcpStream) {
     set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
 }
@@ -42,26 +42,26 @@ fn slow_clients_do_not_delay_other_clients() {
     for server in http_and_https(&[&flags[..], &["--write-timeout", "3s", "--handshake-timeout", "3s"]].concat()) {
         let path = server.put(&"x".repeat(1_000_000));
         let before = server.resource_usage();
-        let mut held: Vec<Client> = Vec::new();
+        let mut slow_clients: Vec<Client> = Vec::new();
         for _ in 0..40 {
             let mut client = server.client();
             client.send("GET /livez HTTP/1.1\r\nHost");
-            held.push(client);
+            slow_clients.push(client);
             let mut client = server.client();
             client.send(
                 "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
             );
-            held.push(client);
+            slow_clients.push(client);
             let mut client = server.client();
             client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(9));
-            held.push(client);
+            slow_clients.push(client);
             assert_responsive(&server);
         }
-        let silent: Vec<_> = (0..40).map(|_| server.tcp_stream()).collect();
+        let silent_clients: Vec<_> = (0..40).map(|_| server.tcp_stream()).collect();
         assert_responsive(&server);
         server.wait_resources_released(before);
         server.assert_healthy();
-        drop((held, silent));
+        drop((slow_clients, silent_clients));
     }
 }
 
@@ -69,22 +69,22 @@ fn slow_clients_do_not_delay_other_clients() {
 fn idle_connections_hold_no_thread() {
     for server in http_and_https(&["--max-connections-per-address", "300"]) {
         let (threads, files) = server.resource_usage();
-        let mut resting: Vec<_> = (0..200).map(|_| server.client()).collect();
-        for client in &mut resting {
+        let mut clients: Vec<_> = (0..200).map(|_| server.client()).collect();
+        for client in &mut clients {
             assert_eq!(client.call(LIVEZ_REQUEST).status, 200);
         }
-        server.wait_resources_released((threads, files + resting.len()));
-        // All wake up at once, and again.
+        server.wait_resources_released((threads, files + clients.len()));
+        // All connections become readable at the same time, several times.
         for _ in 0..3 {
-            for client in &mut resting {
+            for client in &mut clients {
                 client.send(LIVEZ_REQUEST);
             }
-            assert!(resting.iter_mut().all(|client| client.read_response().status == 200));
+            assert!(clients.iter_mut().all(|client| client.read_response().status == 200));
         }
     }
 }
 
-/// Ends connections however the test ends: threads wait at them.
+/// Shuts down sockets on drop, also when the test panics, because threads block on them.
 struct ShutdownOnDrop<'a>(&'a [TcpStream]);
 
 impl Drop for ShutdownOnDrop<'_> {
@@ -99,22 +99,22 @@ impl Drop for ShutdownOnDrop<'_> {
 fn a_client_that_pipelines_without_pause_does_not_delay_other_clients() {
     let server = Server::http(&["--max-requests", "1000000000"]);
     let path = server.put("hot");
-    let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(100);
-    let heard = AtomicUsize::new(0);
+    let requests = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(100);
+    let received = AtomicUsize::new(0);
     let sockets: Vec<_> = (0..4).map(|_| server.tcp_stream()).collect();
     thread::scope(|scope| {
-        let _ending = ShutdownOnDrop(&sockets);
+        let _shutdown = ShutdownOnDrop(&sockets);
         for mut socket in &sockets {
-            let (ask, heard) = (&ask, &heard);
-            scope.spawn(move || while socket.write_all(ask.as_bytes()).is_ok() {});
+            let (requests, received) = (&requests, &received);
+            scope.spawn(move || while socket.write_all(requests.as_bytes()).is_ok() {});
             scope.spawn(move || {
-                let mut replies = vec![0; 1 << 16];
-                while let Ok(count @ 1..) = socket.read(&mut replies) {
-                    heard.fetch_add(count, Ordering::Relaxed);
+                let mut buf = vec![0; 1 << 16];
+                while let Ok(count @ 1..) = socket.read(&mut buf) {
+                    received.fetch_add(count, Ordering::Relaxed);
                 }
             });
         }
-        wait_until("all are at it", || heard.load(Ordering::Relaxed) > 1 << 20);
+        wait_until("responses are flowing", || received.load(Ordering::Relaxed) > 1 << 20);
         for _ in 0..20 {
             assert_responsive(&server);
         }
@@ -125,23 +125,23 @@ fn a_client_that_pipelines_without_pause_does_not_delay_other_clients() {
 #[test]
 fn requests_in_coalesced_tls_records_are_all_answered() {
     let server = Server::https(&[]);
-    let root = server.sandbox.store().join("tls/cert.pem");
+    let cert = server.sandbox.store().join("tls/cert.pem");
     let mut stream = rustls::StreamOwned::new(
-        client_connection(client_config_trusting(&root).with_no_client_auth()),
+        client_connection(client_config_trusting(&cert).with_no_client_auth()),
         server.tcp_stream(),
     );
     stream.flush().unwrap();
     for _ in 0..3 {
-        // A record each, and one write for all.
+        // Five TLS records in one write.
         for _ in 0..5 {
             stream.conn.writer().write_all(LIVEZ_REQUEST.as_bytes()).unwrap();
         }
         stream.flush().unwrap();
-        let (mut replies, mut bytes) = (Vec::new(), [0; 1 << 10]);
-        while String::from_utf8_lossy(&replies).matches("HTTP/1.1 200 ").count() < 5 {
-            let count = stream.read(&mut bytes).unwrap();
-            assert!(count > 0, "{}", String::from_utf8_lossy(&replies));
-            replies.extend_from_slice(&bytes[..count]);
+        let (mut responses, mut buf) = (Vec::new(), [0; 1 << 10]);
+        while String::from_utf8_lossy(&responses).matches("HTTP/1.1 200 ").count() < 5 {
+            let count = stream.read(&mut buf).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&responses));
+            responses.extend_from_slice(&buf[..count]);
         }
     }
 }
@@ -150,15 +150,15 @@ fn requests_in_coalesced_tls_records_are_all_answered() {
 fn pipelined_puts_are_answered_in_order() {
     for server in http_and_https(&[]) {
         thread::scope(|scope| {
-            for name in 0..8 {
+            for client_id in 0..8 {
                 let server = &server;
                 scope.spawn(move || {
-                    let messages: Vec<_> = (0..50).map(|number| format!("{name} {number}")).collect();
+                    let messages: Vec<_> = (0..50).map(|number| format!("{client_id} {number}")).collect();
                     let mut client = server.client();
                     client.send(messages.iter().map(|message| post_request(message, "")).collect::<String>());
                     for message in &messages {
-                        let reply = client.read_response().text().to_owned();
-                        assert_eq!(reply, format!("{{\"digest\": \"{}\"}}", digest(message.as_bytes())));
+                        let response = client.read_response().text().to_owned();
+                        assert_eq!(response, format!("{{\"digest\": \"{}\"}}", digest(message.as_bytes())));
                     }
                 });
             }
@@ -175,17 +175,17 @@ fn an_unread_log_pipe_delays_no_request_and_loses_no_line() {
     let mut log = File::from(rustix::fs::open(&fifo, flags, Mode::empty()).unwrap());
     let flags = ["--http", "--max-connections-per-address", "1000", "--access-log", fifo.to_str().unwrap()];
     let server = Server::spawn(sandbox, &flags);
-    // Unlike `/readyz`, this is asked for without a line in the log.
+    // Unlike a request for `/readyz`, this wait adds no line to the log.
     server.wait_local_socket();
     let path = server.put("hot");
-    // A pipe holds 64 KiB, and a line has more than 90 bytes.
+    // 800 lines of more than 90 bytes exceed the 64 KiB of a pipe buffer.
     for _ in 0..800 {
         let start = Instant::now();
         assert_eq!(server.get(&path).status, 200);
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
     let mut lines = 0;
-    wait_until("all is written down", || {
+    wait_until("all lines are written", || {
         let mut text = String::new();
         let _ = log.read_to_string(&mut text);
         lines += text.lines().count();
@@ -202,12 +202,12 @@ fn a_body_below_the_minimum_rate_is_cut_off() {
             "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n",
         );
         let start = Instant::now();
-        wait_until("it is cut off", || {
+        wait_until("the client is disconnected", || {
             thread::sleep(Duration::from_millis(20));
             !client.try_send("x") || start.elapsed() > Duration::from_millis(2500)
         });
         assert!(client.read_until_close().starts_with("HTTP/1.1 408 "));
-        // Who counts from the last byte would have waited until 3.5 seconds.
+        // A timeout that restarts with each byte would end only after 3.5 seconds.
         assert!(start.elapsed() < Duration::from_millis(3400), "{:?}", start.elapsed());
         server.assert_healthy();
     }
@@ -215,7 +215,7 @@ fn a_body_below_the_minimum_rate_is_cut_off() {
 
 #[test]
 fn a_reset_at_any_point_stores_no_incomplete_message() {
-    // As many as there are at once before the first is seen to have ended.
+    // The server may not yet have noticed the end of the earlier connections.
     let flags = ["--max-connections-per-address", "1000"];
     for (server, step) in [(Server::http(&flags), 1), (Server::https(&flags), 9)] {
         server.assert_healthy();
@@ -242,15 +242,17 @@ fn a_half_closed_client_gets_its_response_and_an_incomplete_request_is_ignored()
     let server = Server::http(&[]);
     server.assert_healthy();
     let before = server.resource_usage();
-    let whole = post_request("whole", "");
-    for (bytes, status) in [(whole.as_str(), "HTTP/1.1 200 "), (&whole[..whole.len() - 1], ""), (&whole[..20], "")] {
+    let complete = post_request("complete", "");
+    for (bytes, status) in
+        [(complete.as_str(), "HTTP/1.1 200 "), (&complete[..complete.len() - 1], ""), (&complete[..20], "")]
+    {
         let mut stream = server.tcp_stream();
         stream.write_all(bytes.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).unwrap();
-        assert_eq!(reply.get(..status.len()), Some(status));
-        assert_eq!(reply.is_empty(), status.is_empty(), "{reply}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert_eq!(response.get(..status.len()), Some(status));
+        assert_eq!(response.is_empty(), status.is_empty(), "{response}");
     }
     server.wait_resources_released(before);
 }
@@ -275,7 +277,7 @@ fn thousands_of_pipelined_requests_are_answered_in_order() {
         let before = server.resource_usage();
         let stream = server.tcp_stream();
         let mut client = server.client_over(stream.try_clone().unwrap());
-        // In portions that fit the buffers of both sides, so that neither waits for the other to read.
+        // Each part fits the socket buffers, so that neither side blocks until the other side reads.
         for _ in 0..100 {
             client.send(LIVEZ_REQUEST.repeat(50));
             for _ in 0..50 {
@@ -294,7 +296,7 @@ fn a_client_that_pipelines_without_reading_is_disconnected() {
     let before = server.resource_usage();
     let mut stream = server.tcp_stream();
     let requests = LIVEZ_REQUEST.repeat(1000);
-    wait_until("it is hung up on", || stream.write_all(requests.as_bytes()).is_err());
+    wait_until("the client is disconnected", || stream.write_all(requests.as_bytes()).is_err());
     server.wait_resources_released(before);
     assert_responsive(&server);
 }
@@ -303,25 +305,25 @@ fn a_client_that_pipelines_without_reading_is_disconnected() {
 fn a_fragmented_client_hello_is_accepted_and_a_truncated_one_is_harmless() {
     let server = Server::https(&["--handshake-timeout", "5s"]);
     let before = server.resource_usage();
-    let root = server.sandbox.store().join("tls/cert.pem");
-    let mut connection = client_connection(client_config_trusting(&root).with_no_client_auth());
-    let mut words = Vec::new();
-    connection.write_tls(&mut words).unwrap();
+    let cert = server.sandbox.store().join("tls/cert.pem");
+    let mut connection = client_connection(client_config_trusting(&cert).with_no_client_auth());
+    let mut client_hello = Vec::new();
+    connection.write_tls(&mut client_hello).unwrap();
     let mut stream = server.tcp_stream();
     stream.set_nodelay(true).unwrap();
-    for byte in &words {
+    for byte in &client_hello {
         stream.write_all(&[*byte]).unwrap();
     }
     let mut tls = rustls::StreamOwned::new(connection, stream);
     tls.write_all(LIVEZ_REQUEST.as_bytes()).unwrap();
-    let mut start = [0; 12];
-    tls.read_exact(&mut start).unwrap();
-    assert_eq!(&start, b"HTTP/1.1 200");
+    let mut status = [0; 12];
+    tls.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
     drop(tls);
     let close_notify = [0x15, 3, 3, 0, 2, 1, 0];
-    for cut in [0, 1, 5, words.len() / 2, words.len()] {
+    for cut in [0, 1, 5, client_hello.len() / 2, client_hello.len()] {
         let mut stream = server.tcp_stream();
-        stream.write_all(&[&words[..cut], &close_notify].concat()).unwrap();
+        stream.write_all(&[&client_hello[..cut], &close_notify].concat()).unwrap();
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
     }
@@ -341,8 +343,8 @@ fn concurrent_reads_of_a_large_message_stay_within_the_memory_budget() {
         })
         .collect();
     assert_responsive(&server);
-    let read = |mut client: Client| thread::spawn(move || client.read_response().status);
-    let readers: Vec<_> = clients.into_iter().map(read).collect();
+    let read_status = |mut client: Client| thread::spawn(move || client.read_response().status);
+    let readers: Vec<_> = clients.into_iter().map(read_status).collect();
     let statuses: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
     assert!(statuses.contains(&200) && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
@@ -356,12 +358,12 @@ fn concurrent_reads_of_a_large_message_stay_within_the_memory_budget() {
 fn a_failed_disk_makes_readyz_fail_and_reads_continue() {
     let server = Server::http(&[]);
     let path = server.put("before");
-    let Some(broken) = SyscallFault::inject(&server, "fdatasync:error=EIO") else { return };
+    let Some(fault) = SyscallFault::inject(&server, "fdatasync:error=EIO") else { return };
     assert_eq!(server.client().call(&post_request("after", "")).status, 503);
     let ready = server.get("/readyz");
     assert_eq!((ready.status, ready.text()), (503, r#"{"err_msg": "The store has failed"}"#));
     assert_eq!((server.get("/livez").status, server.get(&path).status), (200, 200));
-    drop(broken);
+    drop(fault);
     assert_eq!(server.get("/readyz").status, 503);
 }
 
@@ -369,21 +371,21 @@ fn a_failed_disk_makes_readyz_fail_and_reads_continue() {
 fn the_server_recovers_from_thread_exhaustion() {
     let server = Server::http(&["--head-timeout", "1s", "--idle-timeout", "120s"]);
     let path = server.put("before");
-    let mut resting: Vec<_> = (0..12).map(|_| server.client()).collect();
-    for client in &mut resting {
+    let mut clients: Vec<_> = (0..12).map(|_| server.client()).collect();
+    for client in &mut clients {
         assert_eq!(client.call(LIVEZ_REQUEST).status, 200);
     }
-    // Longer than a thread stays that has nothing to do.
+    // Idle worker threads exit within this time.
     thread::sleep(Duration::from_secs(7));
-    let Some(broken) = SyscallFault::inject(&server, "clone3:error=EAGAIN") else { return };
+    let Some(fault) = SyscallFault::inject(&server, "clone3:error=EAGAIN") else { return };
     for _ in 0..8 {
-        // Whatever it says, if it says anything, it does not serve: there is no thread for that.
-        let mut heard = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut server.tcp_stream(), &mut heard);
-        assert!(!heard.starts_with(b"HTTP/1.1 2"));
+        // An error response or a closed connection is fine. No thread can be started for a new connection.
+        let mut received = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut server.tcp_stream(), &mut received);
+        assert!(!received.starts_with(b"HTTP/1.1 2"));
     }
-    // Who is there already is served when those are through who have to be waited for, and each has a thread.
-    let (slow, others) = resting.split_at_mut(6);
+    // Existing connections are served after the slow requests, each of which blocks a thread, have timed out.
+    let (slow, others) = clients.split_at_mut(6);
     for client in slow {
         client.send("GET /livez HTTP/1.1\r\nHost");
     }
@@ -391,16 +393,16 @@ fn the_server_recovers_from_thread_exhaustion() {
         client.send(post_request("meanwhile", ""));
     }
     assert!(others.iter_mut().all(|client| client.read_response().status == 200));
-    drop(broken);
+    drop(fault);
     assert_eq!(server.get(&path).status, 200);
     server.assert_healthy();
 }
 
-/// A server one of whose system calls fails, until this goes.
+/// An strace process that makes a system call of a server fail, until it is dropped.
 struct SyscallFault(std::process::Child);
 
 impl SyscallFault {
-    /// `None` where no process may look into another, as in some containers.
+    /// Attaches strace to the server. Returns `None` if tracing is not possible, as in some containers.
     fn inject(server: &Server, fault: &str) -> Option<Self> {
         if !crate::common::has_tool("strace") {
             return None;
@@ -410,10 +412,10 @@ impl SyscallFault {
         let mut command = std::process::Command::new("strace");
         let mut strace = Self(command.args(args).stderr(std::process::Stdio::piped()).spawn().unwrap());
         let mut line = String::new();
-        let mut said = std::io::BufReader::new(strace.0.stderr.take().unwrap());
-        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
-        // It stays open: strace ends when nobody hears it.
-        strace.0.stderr = Some(said.into_inner());
+        let mut stderr = std::io::BufReader::new(strace.0.stderr.take().unwrap());
+        std::io::BufRead::read_line(&mut stderr, &mut line).unwrap();
+        // The pipe stays open, because strace exits when it cannot write to stderr.
+        strace.0.stderr = Some(stderr.into_inner());
         if !line.contains("attached") {
             crate::common::report_skip(&line);
             return None;
@@ -423,7 +425,7 @@ impl SyscallFault {
 }
 
 impl Drop for SyscallFault {
-    /// Ends politely: a tracer that is killed takes its threads along.
+    /// Detaches strace with SIGINT. SIGKILL would also kill the traced threads.
     fn drop(&mut self) {
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::INT);
         let _ = self.0.wait();

@@ -1,4 +1,4 @@
-//! While the log is compacted, nothing is lost and nothing that was removed comes back.
+//! Compaction of the log loses no message and restores no removed message.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,12 +31,12 @@ fn open_store(dir: &Path) -> HashingStore<LocalStore> {
     HashingStore::new(LocalStore::open(&options).unwrap(), 1 << 20)
 }
 
-/// A message of a thread's own.
+/// Returns a message that no other thread uses.
 fn message(thread: u64, number: u64) -> Vec<u8> {
     pseudorandom_bytes(usize::try_from(10_000 + number * 300).unwrap(), thread * MESSAGES_PER_THREAD + number + 1)
 }
 
-/// Puts and removes at random, and asks for what should be there and what should not. Answers with what is left.
+/// Puts, removes and gets random messages and checks each result. Returns the digests that are stored at the end.
 fn put_get_and_remove_at_random(store: &HashingStore<LocalStore>, thread: u64) -> BTreeSet<Digest> {
     let mut random = Random(thread + 1);
     let mut stored = BTreeSet::new();
@@ -55,8 +55,8 @@ fn put_get_and_remove_at_random(store: &HashingStore<LocalStore>, thread: u64) -
 }
 
 fn list_digests(store: &HashingStore<LocalStore>) -> BTreeSet<Digest> {
-    let page = ListQuery { prefix: Prefix::ALL, after: None, limit: usize::MAX };
-    store.list(&page).unwrap().iter().map(|entry| entry.digest).collect()
+    let query = ListQuery { prefix: Prefix::ALL, after: None, limit: usize::MAX };
+    store.list(&query).unwrap().iter().map(|entry| entry.digest).collect()
 }
 
 #[test]
@@ -72,11 +72,11 @@ fn concurrent_changes_and_compactions_keep_exactly_the_stored_messages() {
     });
     assert!(list_digests(&store) == stored);
     drop(store);
-    assert!(!dir.join("log/00000001.log").exists(), "nothing was compacted");
-    for damage in ["nothing", "index"] {
-        let _ = std::fs::remove_dir_all(dir.join(damage));
+    assert!(!dir.join("log/00000001.log").exists(), "no segment was compacted");
+    for removed in ["nothing", "index"] {
+        let _ = std::fs::remove_dir_all(dir.join(removed));
         let store = open_store(&dir);
-        assert!(list_digests(&store) == stored, "without {damage}");
+        assert!(list_digests(&store) == stored, "without {removed}");
         for thread in 0..THREADS {
             for number in 0..MESSAGES_PER_THREAD {
                 let message = message(thread, number);
@@ -84,12 +84,12 @@ fn concurrent_changes_and_compactions_keep_exactly_the_stored_messages() {
                 assert_eq!(store.get_one(digest).unwrap(), stored.contains(&digest).then_some(message));
             }
         }
-        let mut from = None;
+        let mut cursor = None;
         loop {
-            let step = store.verify(from.as_ref()).unwrap();
+            let step = store.verify(cursor.as_ref()).unwrap();
             assert_eq!(step.damage, []);
-            from = step.next;
-            if from.is_none() {
+            cursor = step.next;
+            if cursor.is_none() {
                 break;
             }
         }
@@ -101,23 +101,23 @@ fn a_message_stays_readable_while_compaction_moves_it() {
     const READERS: usize = 16;
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(&dir.path().join("store"));
-    let kept: Vec<_> = (0..20).map(|seed| pseudorandom_bytes(500, seed + 1)).collect();
-    store.put(kept.clone()).unwrap();
-    let (store, kept, done) = (&store, &kept, &AtomicBool::new(false));
+    let messages: Vec<_> = (0..20).map(|seed| pseudorandom_bytes(500, seed + 1)).collect();
+    store.put(messages.clone()).unwrap();
+    let (store, messages, done) = (&store, &messages, &AtomicBool::new(false));
     std::thread::scope(|scope| {
         for reader in 0..READERS {
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
-                    let message = &kept[reader % kept.len()];
+                    let message = &messages[reader % messages.len()];
                     assert!(store.get_one(Digest::compute(message)).unwrap().as_ref() == Some(message));
                 }
             });
         }
-        // What comes and goes makes segments die, and what is kept move on.
+        // Temporary messages fill segments with garbage, so that compaction moves the other messages.
         let mut random = Random(1);
         for _ in 0..200 {
-            let digests: Vec<_> = (0..10).map(|_| pseudorandom_bytes(8000, random.next())).collect();
-            let receipts = store.put(digests).unwrap();
+            let temporary: Vec<_> = (0..10).map(|_| pseudorandom_bytes(8000, random.next())).collect();
+            let receipts = store.put(temporary).unwrap();
             let digests: Vec<_> = receipts.iter().map(|receipt| receipt.digest).collect();
             assert_eq!(store.remove(&digests).unwrap(), [true; 10]);
         }

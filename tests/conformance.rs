@@ -1,5 +1,5 @@
-//! One suite for all that keeps messages: whatever stands behind `Messages`, this holds.
-//! Beside it: backends that fail at the n-th call, for every n, and one that changes bytes.
+//! A conformance suite that every implementation of [`MessageStore`] passes. In addition, a backend that fails at the
+//! n-th call, for every n, and a backend that returns flipped bits are tested.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,33 +17,35 @@ use crate::common::server::Server;
 use crate::common::store_access::{AccessMode, FULL_ACCESS_TOKEN, StoreAccess, certificate_path, https_url};
 use crate::common::{Sandbox, pseudorandom_bytes};
 
+/// Maximum message size in bytes of each tested store.
 const MAX_MESSAGE: u64 = 1 << 20;
 
-/// All that a `Messages` promises; it must be empty and take messages of up to `LIMIT` bytes.
-fn assert_conforms(messages: &dyn MessageStore) {
-    assert_empty_store_answers(messages);
-    assert_put_round_trips(messages);
-    assert_new_and_known_receipts(messages);
-    assert_rejects_oversized_messages(messages);
-    assert_lists_in_order(messages);
-    assert_stats(messages);
-    assert_concurrent_puts(messages);
-    assert_removes(messages);
-    assert_verifies(messages);
-    assert_concurrent_removals(messages);
+/// Asserts that a store keeps the contract of [`MessageStore`]. The store must be empty and accept messages of up to
+/// [`MAX_MESSAGE`] bytes.
+fn assert_conforms(store: &dyn MessageStore) {
+    assert_empty_store_answers(store);
+    assert_put_round_trips(store);
+    assert_receipts_mark_new_messages(store);
+    assert_rejects_oversized_messages(store);
+    assert_lists_in_order(store);
+    assert_stats(store);
+    assert_concurrent_puts(store);
+    assert_removes(store);
+    assert_verifies(store);
+    assert_concurrent_removals(store);
 }
 
-fn assert_empty_store_answers(messages: &dyn MessageStore) {
-    assert_eq!(messages.put(vec![]).unwrap(), []);
-    assert_eq!(messages.get(&[]).count(), 0);
-    assert_eq!(messages.has(&[]).unwrap(), Vec::<bool>::new());
-    assert_eq!(messages.list(&list_all_query()).unwrap(), []);
-    assert_eq!(messages.get_one(Digest::compute(b"absent")).unwrap(), None);
-    let stats = messages.stats().unwrap();
+fn assert_empty_store_answers(store: &dyn MessageStore) {
+    assert_eq!(store.put(vec![]).unwrap(), []);
+    assert_eq!(store.get(&[]).count(), 0);
+    assert_eq!(store.has(&[]).unwrap(), Vec::<bool>::new());
+    assert_eq!(store.list(&list_all_query()).unwrap(), []);
+    assert_eq!(store.get_one(Digest::compute(b"absent")).unwrap(), None);
+    let stats = store.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes, stats.newest), (0, 0, None));
 }
 
-fn assert_put_round_trips(messages: &dyn MessageStore) {
+fn assert_put_round_trips(store: &dyn MessageStore) {
     let batch = vec![
         vec![],
         b"foo".to_vec(),
@@ -52,44 +54,44 @@ fn assert_put_round_trips(messages: &dyn MessageStore) {
         pseudorandom_bytes(1 << 20, 2),
         b"\n".to_vec(),
     ];
-    let receipts = messages.put(batch.clone()).unwrap();
+    let receipts = store.put(batch.clone()).unwrap();
     let digests: Vec<_> = batch.iter().map(|message| Digest::compute(message)).collect();
     let expected: Vec<_> = digests.iter().map(|digest| Receipt { digest: *digest, new: true }).collect();
     assert_eq!(receipts, expected);
-    let got: Vec<_> = messages.get(&digests).map(|got| got.unwrap().unwrap()).collect();
+    let got: Vec<_> = store.get(&digests).map(|got| got.unwrap().unwrap()).collect();
     assert!(got == batch);
-    assert_eq!(messages.has(&digests).unwrap(), vec![true; batch.len()]);
+    assert_eq!(store.has(&digests).unwrap(), vec![true; batch.len()]);
     for (digest, message) in digests.iter().zip(&batch) {
-        assert_eq!(messages.size(*digest).unwrap(), Some(message.len() as u64));
+        assert_eq!(store.size(*digest).unwrap(), Some(message.len() as u64));
     }
-    assert_eq!(messages.size(Digest::compute(b"absent")).unwrap(), None);
+    assert_eq!(store.size(Digest::compute(b"absent")).unwrap(), None);
     let mixed = [Digest::compute(b"absent"), digests[1], Digest::compute(b"absent too"), digests[0]];
-    let got: Vec<_> = messages.get(&mixed).map(Result::unwrap).collect();
+    let got: Vec<_> = store.get(&mixed).map(Result::unwrap).collect();
     assert_eq!(got, [None, Some(b"foo".to_vec()), None, Some(vec![])]);
-    assert_eq!(messages.has(&mixed).unwrap(), [false, true, false, true]);
+    assert_eq!(store.has(&mixed).unwrap(), [false, true, false, true]);
 }
 
-fn assert_new_and_known_receipts(messages: &dyn MessageStore) {
-    let new = |batch: &[&[u8]]| -> Vec<bool> {
+fn assert_receipts_mark_new_messages(store: &dyn MessageStore) {
+    let are_new = |batch: &[&[u8]]| -> Vec<bool> {
         let batch = batch.iter().map(|message| message.to_vec()).collect();
-        messages.put(batch).unwrap().iter().map(|receipt| receipt.new).collect()
+        store.put(batch).unwrap().iter().map(|receipt| receipt.new).collect()
     };
-    assert_eq!(new(&[b"once", b"foo", b"twice", b"twice"]), [true, false, true, false]);
-    assert_eq!(new(&[b"once", b"twice"]), [false, false]);
+    assert_eq!(are_new(&[b"once", b"foo", b"twice", b"twice"]), [true, false, true, false]);
+    assert_eq!(are_new(&[b"once", b"twice"]), [false, false]);
 }
 
-fn assert_rejects_oversized_messages(messages: &dyn MessageStore) {
-    let long = vec![b'x'; usize::try_from(MAX_MESSAGE).unwrap() + 1];
-    let digest = Digest::compute(&long);
-    let refused = messages.put(vec![b"beside a long one".to_vec(), long]).unwrap_err();
+fn assert_rejects_oversized_messages(store: &dyn MessageStore) {
+    let oversized = vec![b'x'; usize::try_from(MAX_MESSAGE).unwrap() + 1];
+    let digest = Digest::compute(&oversized);
+    let error = store.put(vec![b"in the same batch".to_vec(), oversized]).unwrap_err();
     assert!(
-        matches!(refused, Error::TooLarge { length, limit } if (length, limit) == (MAX_MESSAGE + 1, MAX_MESSAGE)),
-        "{refused}"
+        matches!(error, Error::TooLarge { length, limit } if (length, limit) == (MAX_MESSAGE + 1, MAX_MESSAGE)),
+        "{error}"
     );
-    assert_eq!(messages.has(&[digest, Digest::compute(b"beside a long one")]).unwrap(), [false, false]);
+    assert_eq!(store.has(&[digest, Digest::compute(b"in the same batch")]).unwrap(), [false, false]);
 }
 
-fn assert_lists_in_order(messages: &dyn MessageStore) {
+fn assert_lists_in_order(store: &dyn MessageStore) {
     let mut stored = vec![
         vec![],
         b"foo".to_vec(),
@@ -101,10 +103,10 @@ fn assert_lists_in_order(messages: &dyn MessageStore) {
     stored.extend([b"once".to_vec(), b"twice".to_vec()]);
     let mut expected: Vec<_> = stored.iter().map(|message| (Digest::compute(message), message.len() as u64)).collect();
     expected.sort();
-    let list = |page: &ListQuery| -> Vec<(Digest, u64)> {
-        let entries = messages.list(page).unwrap();
-        let lately = SystemTime::now() - Duration::from_secs(3600)..SystemTime::now() + Duration::from_secs(3600);
-        assert!(entries.iter().all(|entry| lately.contains(&entry.stored_at)));
+    let list = |query: &ListQuery| -> Vec<(Digest, u64)> {
+        let entries = store.list(query).unwrap();
+        let recent = SystemTime::now() - Duration::from_secs(3600)..SystemTime::now() + Duration::from_secs(3600);
+        assert!(entries.iter().all(|entry| recent.contains(&entry.stored_at)));
         entries.iter().map(|entry| (entry.digest, entry.length)).collect()
     };
     assert_eq!(list(&list_all_query()), expected);
@@ -129,24 +131,24 @@ fn filter_listing(all: &[(Digest, u64)], prefix: &str, after: Digest) -> Vec<(Di
     all.iter().filter(|(digest, _)| digest.to_string().starts_with(prefix) && *digest > after).copied().collect()
 }
 
-fn assert_stats(messages: &dyn MessageStore) {
-    let stats = messages.stats().unwrap();
+fn assert_stats(store: &dyn MessageStore) {
+    let stats = store.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes), (8, 3 + 1 + 1000 + (1 << 20) + 1 + 4 + 5));
-    assert!(stats.newest.is_some() && messages.health().is_ok());
+    assert!(stats.newest.is_some() && store.health().is_ok());
 }
 
-fn assert_concurrent_puts(messages: &dyn MessageStore) {
-    let before = messages.stats().unwrap().messages;
+fn assert_concurrent_puts(store: &dyn MessageStore) {
+    let before = store.stats().unwrap().messages;
     let new: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8_u32)
             .map(|thread| {
                 scope.spawn(move || {
                     let mut new = 0;
                     for number in 0..100_u32 {
-                        // Half of them are put by all threads at about the same time.
+                        // All threads put the messages with even numbers, at about the same time.
                         let text = if number % 2 == 0 { format!("{number}") } else { format!("{thread} {number}") };
-                        let receipt = messages.put(vec![text.clone().into_bytes()]).unwrap()[0];
-                        assert_eq!(messages.get_one(receipt.digest).unwrap(), Some(text.into_bytes()));
+                        let receipt = store.put(vec![text.clone().into_bytes()]).unwrap()[0];
+                        assert_eq!(store.get_one(receipt.digest).unwrap(), Some(text.into_bytes()));
                         new += usize::from(receipt.new);
                     }
                     new
@@ -155,65 +157,65 @@ fn assert_concurrent_puts(messages: &dyn MessageStore) {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert_eq!(messages.stats().unwrap().messages - before, 50 + 8 * 50);
+    assert_eq!(store.stats().unwrap().messages - before, 50 + 8 * 50);
     assert!(new >= 50 + 8 * 50, "{new}");
 }
 
-fn assert_removes(messages: &dyn MessageStore) {
-    let before = messages.stats().unwrap();
-    let batch = vec![b"to go".to_vec(), pseudorandom_bytes(70_000, 9), b"to stay".to_vec()];
-    let digests: Vec<_> = messages.put(batch.clone()).unwrap().iter().map(|receipt| receipt.digest).collect();
-    assert_eq!(messages.remove(&[]).unwrap(), Vec::<bool>::new());
-    let [gone, long, kept] = digests[..] else { panic!("three messages") };
+fn assert_removes(store: &dyn MessageStore) {
+    let before = store.stats().unwrap();
+    let batch = vec![b"removed".to_vec(), pseudorandom_bytes(70_000, 9), b"present".to_vec()];
+    let digests: Vec<_> = store.put(batch.clone()).unwrap().iter().map(|receipt| receipt.digest).collect();
+    assert_eq!(store.remove(&[]).unwrap(), Vec::<bool>::new());
+    let [removed, long, present] = digests[..] else { panic!("expected three digests") };
     assert_eq!(
-        messages.remove(&[gone, Digest::compute(b"never there"), long, gone]).unwrap(),
+        store.remove(&[removed, Digest::compute(b"never there"), long, removed]).unwrap(),
         [true, false, true, false]
     );
-    assert_eq!(messages.get(&digests).map(Result::unwrap).collect::<Vec<_>>(), [None, None, Some(b"to stay".to_vec())]);
-    assert_eq!(messages.has(&digests).unwrap(), [false, false, true]);
-    assert_eq!((messages.size(gone).unwrap(), messages.size(kept).unwrap()), (None, Some(7)));
-    assert!(messages.list(&list_all_query()).unwrap().iter().all(|entry| entry.digest != gone && entry.digest != long));
-    let stats = messages.stats().unwrap();
+    assert_eq!(store.get(&digests).map(Result::unwrap).collect::<Vec<_>>(), [None, None, Some(b"present".to_vec())]);
+    assert_eq!(store.has(&digests).unwrap(), [false, false, true]);
+    assert_eq!((store.size(removed).unwrap(), store.size(present).unwrap()), (None, Some(7)));
+    assert!(store.list(&list_all_query()).unwrap().iter().all(|entry| entry.digest != removed && entry.digest != long));
+    let stats = store.stats().unwrap();
     assert_eq!((stats.messages, stats.bytes), (before.messages + 1, before.bytes + 7));
-    // Put again, it is back.
-    assert!(messages.put(vec![b"to go".to_vec()]).unwrap()[0].new);
-    assert_eq!(messages.get_one(gone).unwrap(), Some(b"to go".to_vec()));
-    assert_eq!(messages.remove(&[gone, kept]).unwrap(), [true, true]);
-    assert_eq!(messages.stats().unwrap().messages, before.messages);
+    // A removed message can be put again.
+    assert!(store.put(vec![b"removed".to_vec()]).unwrap()[0].new);
+    assert_eq!(store.get_one(removed).unwrap(), Some(b"removed".to_vec()));
+    assert_eq!(store.remove(&[removed, present]).unwrap(), [true, true]);
+    assert_eq!(store.stats().unwrap().messages, before.messages);
 }
 
-fn assert_verifies(messages: &dyn MessageStore) {
-    let (mut from, mut found, mut bytes) = (None, 0, 0);
+fn assert_verifies(store: &dyn MessageStore) {
+    let (mut cursor, mut count, mut bytes) = (None, 0, 0);
     loop {
-        let step = messages.verify(from.as_ref()).unwrap();
+        let step = store.verify(cursor.as_ref()).unwrap();
         assert_eq!(step.damage, []);
         assert!(step.done <= step.total);
-        found += step.messages;
+        count += step.messages;
         bytes += step.bytes;
         let Some(next) = step.next else { break };
-        from = Some(next);
+        cursor = Some(next);
     }
-    let stats = messages.stats().unwrap();
-    assert_eq!((found, bytes), (stats.messages, stats.bytes));
-    messages.repair(&[]).unwrap();
+    let stats = store.stats().unwrap();
+    assert_eq!((count, bytes), (stats.messages, stats.bytes));
+    store.repair(&[]).unwrap();
 }
 
-fn assert_concurrent_removals(messages: &dyn MessageStore) {
-    let before = messages.stats().unwrap().messages;
+fn assert_concurrent_removals(store: &dyn MessageStore) {
+    let before = store.stats().unwrap().messages;
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
             scope.spawn(move || {
                 for number in 0..50_u32 {
-                    let text = format!("comes and goes {thread} {number}").into_bytes();
-                    let digest = messages.put(vec![text.clone()]).unwrap()[0].digest;
-                    assert_eq!(messages.get_one(digest).unwrap(), Some(text));
-                    assert_eq!(messages.remove(&[digest]).unwrap(), [true]);
-                    assert_eq!(messages.get_one(digest).unwrap(), None);
+                    let text = format!("put and removed {thread} {number}").into_bytes();
+                    let digest = store.put(vec![text.clone()]).unwrap()[0].digest;
+                    assert_eq!(store.get_one(digest).unwrap(), Some(text));
+                    assert_eq!(store.remove(&[digest]).unwrap(), [true]);
+                    assert_eq!(store.get_one(digest).unwrap(), None);
                 }
             });
         }
     });
-    assert_eq!(messages.stats().unwrap().messages, before);
+    assert_eq!(store.stats().unwrap().messages, before);
 }
 
 fn list_all_query() -> ListQuery {
@@ -233,7 +235,7 @@ fn local_options(dir: &std::path::Path) -> Options {
         index_cache: 16 << 20,
         segment_size: 1 << 30,
         compression: None,
-        events: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
+        events: Arc::new(|event| panic!("unexpected event: {event:?}")),
     }
 }
 
@@ -241,10 +243,10 @@ fn local_options(dir: &std::path::Path) -> Options {
 fn a_local_store_conforms_and_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     assert_conforms(&HashingStore::new(open_local(dir.path()), MAX_MESSAGE));
-    let again = HashingStore::new(open_local(dir.path()), MAX_MESSAGE);
-    assert_eq!(again.stats().unwrap().messages, 8 + 50 + 8 * 50);
-    assert_eq!(again.get_one(Digest::compute(b"foo")).unwrap(), Some(b"foo".to_vec()));
-    assert!(!again.put(vec![b"foo".to_vec()]).unwrap()[0].new);
+    let reopened = HashingStore::new(open_local(dir.path()), MAX_MESSAGE);
+    assert_eq!(reopened.stats().unwrap().messages, 8 + 50 + 8 * 50);
+    assert_eq!(reopened.get_one(Digest::compute(b"foo")).unwrap(), Some(b"foo".to_vec()));
+    assert!(!reopened.put(vec![b"foo".to_vec()]).unwrap()[0].new);
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn a_compressing_local_store_conforms() {
     assert_conforms(&HashingStore::new(LocalStore::open(&options).unwrap(), MAX_MESSAGE));
 }
 
-/// A client of a server on an empty store, over HTTPS or over its socket.
+/// Returns a client of `server`, over its local socket or over HTTPS.
 fn connect_client(server: &Server, over_socket: bool) -> Client {
     let options = client::Options {
         tls: client::TlsOptions { cacert: Some(certificate_path(&server.sandbox)), cert: None, key: None },
@@ -271,14 +273,14 @@ fn connect_client(server: &Server, over_socket: bool) -> Client {
 
 #[test]
 fn a_client_conforms_over_https() {
-    let view = StoreAccess::new(AccessMode::Url, Sandbox::new(), &["--max-body", "4MiB"]);
-    assert_conforms(&connect_client(view.server(), false));
+    let access = StoreAccess::new(AccessMode::Url, Sandbox::new(), &["--max-body", "4MiB"]);
+    assert_conforms(&connect_client(access.server(), false));
 }
 
 #[test]
 fn a_client_conforms_over_a_socket() {
-    let view = StoreAccess::new(AccessMode::Served, Sandbox::new(), &[]);
-    assert_conforms(&connect_client(view.server(), true));
+    let access = StoreAccess::new(AccessMode::Served, Sandbox::new(), &[]);
+    assert_conforms(&connect_client(access.server(), true));
 }
 
 #[test]
@@ -290,12 +292,13 @@ fn a_database_conforms() {
         connect_timeout: Duration::from_secs(5),
         statement_timeout: Duration::from_secs(60),
         ready_timeout: Duration::from_secs(10),
-        events: Arc::new(|note| panic!("nothing is to be said: {note:?}")),
+        events: Arc::new(|event| panic!("unexpected event: {event:?}")),
     };
-    // Two at once make the tables.
+    // Two clients create the tables at the same time.
     let open = || HashingStore::new(sha_api::store::postgres::Postgres::open(&options).unwrap(), MAX_MESSAGE);
-    let [one, _other] = std::thread::scope(|scope| [scope.spawn(open), scope.spawn(open)].map(|it| it.join().unwrap()));
-    assert_conforms(&one);
+    let [first, _second] =
+        std::thread::scope(|scope| [scope.spawn(open), scope.spawn(open)].map(|thread| thread.join().unwrap()));
+    assert_conforms(&first);
 }
 
 #[test]
@@ -303,7 +306,7 @@ fn a_store_in_memory_conforms() {
     assert_conforms(&HashingStore::new(MemoryBackend::default(), MAX_MESSAGE));
 }
 
-/// A backend in memory that can be made to fail at a certain call, before or after it has done its work.
+/// A backend in memory. One call can be made to fail, before or after it takes effect.
 #[derive(Default)]
 struct MemoryBackend {
     messages: Mutex<BTreeMap<Digest, (Vec<u8>, u64)>>,
@@ -321,13 +324,13 @@ enum FailurePoint {
 impl MemoryBackend {
     fn call<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let failed = |when| self.fail_at == Some((call, when));
-        let error = || Error::io("cannot do it", std::io::Error::other("this call fails"));
-        if failed(FailurePoint::Before) {
+        let fails = |point| self.fail_at == Some((call, point));
+        let error = || Error::io("an injected failure", std::io::Error::other("this call fails"));
+        if fails(FailurePoint::Before) {
             return Err(error());
         }
-        let done = work();
-        if failed(FailurePoint::After) { Err(error()) } else { Ok(done) }
+        let result = work();
+        if fails(FailurePoint::After) { Err(error()) } else { Ok(result) }
     }
 }
 
@@ -359,18 +362,18 @@ impl Backend for MemoryBackend {
         self.call(|| self.messages.lock().unwrap().get(digest).map(|(message, _)| message.len() as u64))
     }
 
-    fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
+    fn list(&self, query: &ListQuery) -> Result<Vec<Entry>, Error> {
         self.call(|| {
             let messages = self.messages.lock().unwrap();
-            let within = messages.iter().filter(|(digest, _)| {
-                page.prefix.range().contains(digest) && page.after.is_none_or(|after| **digest > after)
+            let selected = messages.iter().filter(|(digest, _)| {
+                query.prefix.range().contains(digest) && query.after.is_none_or(|after| **digest > after)
             });
             let entry = |(digest, (message, time)): (&Digest, &(Vec<u8>, u64))| Entry {
                 digest: *digest,
                 length: message.len() as u64,
                 stored_at: SystemTime::UNIX_EPOCH + Duration::from_secs(*time),
             };
-            within.take(page.limit).map(entry).collect()
+            selected.take(query.limit).map(entry).collect()
         })
     }
 
@@ -405,13 +408,14 @@ impl Backend for MemoryBackend {
     }
 }
 
-/// Some of everything. Answers with what was acknowledged; an error is passed over, as a client would try on.
-fn run_workload(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
+/// Calls `put`, `get`, `has`, `list`, `stats` and `health` several times and continues after errors. Returns the
+/// acknowledged messages and the number of errors.
+fn run_workload(store: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
     let (mut acknowledged, mut errors) = (Vec::new(), 0);
     for number in 0..6_usize {
         let batch: Vec<_> =
             (0..=number % 3).map(|part| pseudorandom_bytes(10 + part, (number * 10 + part) as u64)).collect();
-        match messages.put(batch.clone()) {
+        match store.put(batch.clone()) {
             Ok(receipts) => {
                 assert!(receipts.iter().zip(&batch).all(|(receipt, message)| receipt.digest.matches(message)));
                 acknowledged.extend(batch.clone());
@@ -419,22 +423,22 @@ fn run_workload(messages: &dyn MessageStore) -> (Vec<Vec<u8>>, usize) {
             Err(_) => errors += 1,
         }
         for message in &batch {
-            match messages.get_one(Digest::compute(message)) {
+            match store.get_one(Digest::compute(message)) {
                 Ok(Some(got)) => assert!(got == *message),
                 Ok(None) => assert!(!acknowledged.contains(message)),
                 Err(_) => errors += 1,
             }
         }
         let digests: Vec<_> = acknowledged.iter().map(|message| Digest::compute(message)).collect();
-        match messages.has(&digests) {
+        match store.has(&digests) {
             Ok(has) => assert!(has.iter().all(|has| *has)),
             Err(_) => errors += 1,
         }
-        match messages.list(&list_all_query()) {
+        match store.list(&list_all_query()) {
             Ok(list) => assert!(digests.iter().all(|digest| list.iter().any(|entry| entry.digest == *digest))),
             Err(_) => errors += 1,
         }
-        errors += usize::from(messages.stats().is_err()) + usize::from(messages.health().is_err());
+        errors += usize::from(store.stats().is_err()) + usize::from(store.health().is_err());
     }
     (acknowledged, errors)
 }
@@ -448,9 +452,9 @@ fn any_failing_backend_call_loses_no_acknowledged_message_and_reports_one_error(
     };
     assert!(calls > 30, "{calls}");
     for call in 0..calls {
-        for when in [FailurePoint::Before, FailurePoint::After] {
+        for point in [FailurePoint::Before, FailurePoint::After] {
             let store = HashingStore::new(
-                MemoryBackend { fail_at: Some((call, when)), ..MemoryBackend::default() },
+                MemoryBackend { fail_at: Some((call, point)), ..MemoryBackend::default() },
                 MAX_MESSAGE,
             );
             let (acknowledged, errors) = run_workload(&store);
@@ -467,10 +471,10 @@ fn a_flipped_bit_is_never_returned() {
     let message = b"some message".to_vec();
     let digest = Digest::compute(&message);
     for bit in 0..message.len() * 8 {
-        let memory = MemoryBackend::default();
-        memory.put(vec![(digest, message.clone())]).unwrap();
-        *memory.flipped_bit.lock().unwrap() = Some(bit);
-        let got = HashingStore::new(memory, MAX_MESSAGE).get_one(digest);
+        let backend = MemoryBackend::default();
+        backend.put(vec![(digest, message.clone())]).unwrap();
+        *backend.flipped_bit.lock().unwrap() = Some(bit);
+        let got = HashingStore::new(backend, MAX_MESSAGE).get_one(digest);
         assert!(matches!(got, Err(Error::Corrupt(corrupt)) if corrupt == digest), "bit {bit}: {got:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The Debian package: what is in it, and that it comes and goes as a package should.
+//! The Debian package: its content, and its installation, upgrade and removal.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -30,16 +30,16 @@ fn the_package_has_the_documented_files_and_a_static_binary() {
         ("usr/share/doc/sha-api/changelog.gz", 0o644),
         ("usr/share/doc/sha-api/changelog.Debian.gz", 0o644),
     ] {
-        let found = std::fs::metadata(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert_eq!(found.permissions().mode() & 0o7777, mode, "{file}");
+        let metadata = std::fs::metadata(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{file}");
     }
     let pages = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/man")).unwrap();
     for page in pages {
         let page = page.unwrap().file_name().into_string().unwrap();
         assert!(path(&format!("usr/share/man/man1/{page}.gz")).exists(), "{page}");
     }
-    let settings = std::fs::read_to_string(path("DEBIAN/conffiles")).unwrap();
-    assert_eq!(settings, "/etc/logrotate.d/sha-api\n/etc/sha-api/sha-api.toml\n");
+    let conffiles = std::fs::read_to_string(path("DEBIAN/conffiles")).unwrap();
+    assert_eq!(conffiles, "/etc/logrotate.d/sha-api\n/etc/sha-api/sha-api.toml\n");
     run_checked(Command::new("md5sum").args(["--check", "--quiet", "DEBIAN/md5sums"]).current_dir(dir.path()));
     let put = |binary: &mut Command| {
         stdout_text(&run_checked(binary.args(["put", "foo", "--store"]).arg(dir.path().join("store"))))
@@ -53,25 +53,25 @@ fn lintian_reports_only_overridden_tags() {
     if !has_tool("lintian") {
         return;
     }
-    let lintian = ["--no-cfg", "--allow-root", "--fail-on", "error,warning"];
-    // Tests build what is not stripped, and not for others.
-    let hidden = "unstripped-binary-or-object";
-    let said =
-        stdout_text(&run_checked(Command::new("lintian").args(lintian).args(["--suppress-tags", hidden]).arg(deb)));
-    assert_eq!(said, "");
+    let flags = ["--no-cfg", "--allow-root", "--fail-on", "error,warning"];
+    // The build profile of the tests does not strip the binary.
+    let suppressed = "unstripped-binary-or-object";
+    let output =
+        stdout_text(&run_checked(Command::new("lintian").args(flags).args(["--suppress-tags", suppressed]).arg(deb)));
+    assert_eq!(output, "");
 }
 
 #[test]
 fn changed_settings_survive_an_upgrade_and_messages_survive_removal() {
-    let Some(machine) = SystemdContainer::new() else { return };
+    let Some(container) = SystemdContainer::new() else { return };
     let settings = "etc/sha-api/sha-api.toml";
-    machine.write_file(settings, "store = '/var/lib/mine'\n");
-    machine.write_file("var/lib/private/sha-api/log/00000001.log", "messages");
-    machine.dpkg(&["--install", debian_package().unwrap().to_str().unwrap()]);
-    assert_eq!(std::fs::read_to_string(machine.path(settings)).unwrap(), "store = '/var/lib/mine'\n");
-    machine.dpkg(&["--remove", "sha-api"]);
-    assert!(machine.path(settings).exists() && !machine.path("usr/bin/sha-api").exists());
-    machine.dpkg(&["--purge", "sha-api"]);
-    assert!(!machine.path(settings).exists());
-    assert!(machine.path("var/lib/private/sha-api/log/00000001.log").exists());
+    container.write_file(settings, "store = '/var/lib/mine'\n");
+    container.write_file("var/lib/private/sha-api/log/00000001.log", "messages");
+    container.dpkg(&["--install", debian_package().unwrap().to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(container.path(settings)).unwrap(), "store = '/var/lib/mine'\n");
+    container.dpkg(&["--remove", "sha-api"]);
+    assert!(container.path(settings).exists() && !container.path("usr/bin/sha-api").exists());
+    container.dpkg(&["--purge", "sha-api"]);
+    assert!(!container.path(settings).exists());
+    assert!(container.path("var/lib/private/sha-api/log/00000001.log").exists());
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::common::server::Server;
 use crate::common::{Sandbox, has_tool};
 
-/// Largest README in bytes that a newcomer is expected to read.
+/// Maximum size of README.md in bytes, so that a newcomer reads all of it.
 const MAX_README_BYTES: usize = 9000;
 
 fn repository_root() -> PathBuf {
@@ -23,14 +23,14 @@ fn file_names(dir: &Path) -> BTreeSet<String> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Paths of README.md and of everything in docs/, relative to the repository.
+/// Returns the paths of README.md and of the pages in docs/, relative to the repository.
 fn guides() -> Vec<PathBuf> {
     let docs = file_names(&repository_root().join("docs"));
     let docs = docs.into_iter().filter(|name| name.ends_with(".md")).map(|name| Path::new("docs").join(name));
     std::iter::once(PathBuf::from("README.md")).chain(docs).collect()
 }
 
-/// Paths of all Markdown files that people read, relative to the repository.
+/// Returns the paths of all Markdown files for users and contributors, relative to the repository.
 fn markdown_files() -> Vec<PathBuf> {
     let mut files = guides();
     for name in ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/monitoring/README.md"] {

@@ -1,4 +1,4 @@
-//! What was acknowledged is kept: through `kill -9` at any moment, and when the log was cut short.
+//! Acknowledged messages survive `kill -9` at any moment and a truncated log.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use predicates::prelude::*;
 
 use crate::common::{Digest, Random, Sandbox, digest, pseudorandom_bytes};
 
-/// Every message of a round is another.
+/// Returns a message that is unique for `round` and `number`.
 fn message(round: u64, number: u64) -> Vec<u8> {
     let mut message = format!("round {round}, message {number} ").into_bytes();
     message.extend(
@@ -16,12 +16,13 @@ fn message(round: u64, number: u64) -> Vec<u8> {
     message
 }
 
-/// Puts messages until so many were acknowledged, kills the process, and answers with all it had acknowledged.
-fn put_and_kill(sandbox: &Sandbox, round: u64, acknowledged: u64) -> Vec<u64> {
+/// Puts messages until `count` are acknowledged and kills the process. Returns the numbers of all acknowledged
+/// messages.
+fn put_and_kill(sandbox: &Sandbox, round: u64, count: u64) -> Vec<u64> {
     let mut command = sandbox.std_command(["put", "--lines"]);
     let mut put = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = put.stdin.take().unwrap();
-    let feeder = std::thread::spawn(move || {
+    let writer = std::thread::spawn(move || {
         for number in 0.. {
             let line = [message(round, number), b"\n".to_vec()].concat();
             if stdin.write_all(&line).is_err() {
@@ -34,12 +35,12 @@ fn put_and_kill(sandbox: &Sandbox, round: u64, acknowledged: u64) -> Vec<u64> {
     let mut line = String::new();
     let mut killed = false;
     loop {
-        if !killed && numbers.len() as u64 >= acknowledged {
+        if !killed && numbers.len() as u64 >= count {
             put.kill().unwrap();
             killed = true;
         }
         line.clear();
-        // What the pipe still holds was acknowledged too; a line without its end was not.
+        // Complete lines that are still in the pipe are acknowledgements. An incomplete line is not.
         if stdout.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
             break;
         }
@@ -48,7 +49,7 @@ fn put_and_kill(sandbox: &Sandbox, round: u64, acknowledged: u64) -> Vec<u64> {
         numbers.push(number);
     }
     put.wait().unwrap();
-    feeder.join().unwrap();
+    writer.join().unwrap();
     numbers
 }
 
@@ -58,9 +59,9 @@ fn every_printed_digest_is_readable_after_any_kill() {
     let mut random = Random(0x5eed);
     let mut all = Vec::new();
     for round in 0..36 {
-        // Some are killed while the store opens, some in full flight.
-        let acknowledged = if round % 6 == 0 { 0 } else { random.below(4000) };
-        let numbers = put_and_kill(&sandbox, round, acknowledged);
+        // Every sixth process is killed while the store opens, the others under load.
+        let count = if round % 6 == 0 { 0 } else { random.below(4000) };
+        let numbers = put_and_kill(&sandbox, round, count);
         all.extend(numbers.into_iter().map(|number| (round, number)));
         let recent: String =
             all.iter().rev().take(5000).map(|(round, number)| digest(&message(*round, *number)) + "\n").collect();
@@ -81,24 +82,23 @@ fn every_printed_digest_is_readable_after_any_kill() {
 fn a_log_truncated_in_its_last_record_keeps_all_earlier_records() {
     let sandbox = Sandbox::with_messages(&[b"first", b"second"]);
     let log = sandbox.store().join("log/00000001.log");
-    let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    let before = end(&std::fs::read(&log).unwrap());
+    let data_end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let begin = data_end(&std::fs::read(&log).unwrap()).next_multiple_of(8);
     let last = pseudorandom_bytes(300, 9);
     sandbox.sha_api(["put"]).write_stdin(last.clone()).assert().code(0);
-    let whole = std::fs::read(&log).unwrap();
-    let begin = before.next_multiple_of(8);
+    let intact = std::fs::read(&log).unwrap();
     for cut in (begin..begin + 48 + last.len()).step_by(7) {
         for zeros in [false, true] {
             let damaged = Sandbox::new();
             copy_dir(&sandbox.store(), &damaged.store());
-            let mut bytes = whole[..cut].to_vec();
-            bytes.resize(if zeros { whole.len() } else { cut }, 0);
+            let mut bytes = intact[..cut].to_vec();
+            bytes.resize(if zeros { intact.len() } else { cut }, 0);
             std::fs::write(damaged.store().join("log/00000001.log"), bytes).unwrap();
             std::fs::remove_dir_all(damaged.store().join("index")).unwrap();
             let both = [digest(b"first"), digest(b"second")];
             damaged.sha_api(["get", "--lines"]).args(&both).assert().code(0).stdout("first\nsecond\n");
             damaged.sha_api(["get", &digest(&last)]).assert().code(1).stdout("");
-            // And what is put afterwards stays, also when the index is lost once more.
+            // A later put is durable, also if the index is lost again.
             damaged.sha_api(["put"]).write_stdin(last.clone()).assert().code(0).stderr("");
             std::fs::remove_dir_all(damaged.store().join("index")).unwrap();
             damaged.sha_api(["get", &digest(&last)]).assert().code(0).stdout(last.clone());
@@ -115,11 +115,11 @@ fn a_torn_tail_is_quarantined_and_reported() {
     let garbage = pseudorandom_bytes(100, 11);
     bytes[end.next_multiple_of(8)..][..100].copy_from_slice(&garbage);
     std::fs::write(&log, &bytes).unwrap();
-    let said = predicate::str::contains("no whole record").and(predicate::str::contains("quarantine"));
-    sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first").stderr(said);
+    let warning = predicate::str::contains("are not a complete record").and(predicate::str::contains("quarantine"));
+    sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first").stderr(warning);
     sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first").stderr("");
-    let aside = std::fs::read_dir(sandbox.store().join("quarantine")).unwrap().next().unwrap().unwrap();
-    assert!(std::fs::read(aside.path()).unwrap().starts_with(&garbage));
+    let file = std::fs::read_dir(sandbox.store().join("quarantine")).unwrap().next().unwrap().unwrap();
+    assert!(std::fs::read(file.path()).unwrap().starts_with(&garbage));
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn damage_in_the_middle_of_the_log_loses_one_record_and_is_reported() {
         }
         let log = sandbox.store().join("log/00000001.log");
         let mut bytes = std::fs::read(&log).unwrap();
-        let at = bytes.windows(100).position(|window| window == &messages[10][..100]).unwrap();
-        bytes[if part == "header" { at - 40 } else { at + 40 }] ^= 0x10;
+        let offset = bytes.windows(100).position(|window| window == &messages[10][..100]).unwrap();
+        bytes[if part == "header" { offset - 40 } else { offset + 40 }] ^= 0x10;
         std::fs::write(&log, &bytes).unwrap();
         std::fs::remove_dir_all(sandbox.store().join("index")).unwrap();
-        let said = predicate::str::contains(if part == "header" { "are damaged" } else { "is corrupt in the log" });
-        sandbox.sha_api(["stats"]).assert().code(0).stderr(said);
+        let warning = predicate::str::contains(if part == "header" { "are damaged" } else { "is corrupt in the log" });
+        sandbox.sha_api(["stats"]).assert().code(0).stderr(warning);
         for (number, message) in messages.iter().enumerate() {
             let get = sandbox.sha_api(["get", &digest(message)]).assert();
             match (number, part) {
@@ -154,7 +154,7 @@ fn damage_in_the_middle_of_the_log_loses_one_record_and_is_reported() {
 fn a_message_that_looks_like_records_is_not_parsed_as_records() {
     let inner = Sandbox::with_messages(&[b"never put into the other store"]);
     let log = std::fs::read(inner.store().join("log/00000001.log")).unwrap();
-    // A whole log as a message, at every alignment, in a store whose index and whose first header are gone.
+    // Each message contains a log, at a different alignment. The index and the first record header are destroyed.
     let sandbox = Sandbox::new();
     let messages: Vec<Vec<u8>> = (0..8).map(|shift| [vec![b'x'; shift], log[..200].to_vec()].concat()).collect();
     for message in &messages {

@@ -1,4 +1,4 @@
-//! `export`, `import` and `copy` take messages from store to store, to the byte.
+//! `export`, `import` and `copy` transfer messages between stores without changing a byte.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use predicates::prelude::*;
 
 use crate::common::{FOO, Random, Sandbox, digest, has_tool, pseudorandom_bytes};
 
-/// Text, binary, empty, long.
+/// Returns `count` text and binary messages, an empty message and a message of 8 MiB.
 fn mixed_messages(count: u64) -> Vec<Vec<u8>> {
     let mut random = Random(7);
     let mut messages: Vec<_> = (0..count)
@@ -20,16 +20,17 @@ fn mixed_messages(count: u64) -> Vec<Vec<u8>> {
     messages
 }
 
-/// A store that holds these; none of them may hold the byte that separates them.
+/// Creates a store that holds `messages`. A message without NUL is put with `--null`, another message without newline
+/// with `--lines`, and the others as files.
 fn store_with(messages: &[Vec<u8>]) -> Sandbox {
     let sandbox = Sandbox::new();
-    let (plain, rest): (Vec<_>, Vec<_>) = messages.iter().partition(|message| !message.contains(&0));
+    let (without_nul, with_nul): (Vec<_>, Vec<_>) = messages.iter().partition(|message| !message.contains(&0));
     sandbox
         .sha_api(["put", "--null"])
-        .write_stdin(plain.iter().flat_map(|message| [message, b"\0".as_slice()].concat()).collect::<Vec<_>>())
+        .write_stdin(without_nul.iter().flat_map(|message| [message, b"\0".as_slice()].concat()).collect::<Vec<_>>())
         .assert()
         .success();
-    let (lines, files): (Vec<_>, Vec<_>) = rest.into_iter().partition(|message| !message.contains(&b'\n'));
+    let (lines, files): (Vec<_>, Vec<_>) = with_nul.into_iter().partition(|message| !message.contains(&b'\n'));
     sandbox
         .sha_api(["put", "--lines"])
         .write_stdin(lines.iter().flat_map(|message| [message, b"\n".as_slice()].concat()).collect::<Vec<_>>())
@@ -43,8 +44,8 @@ fn store_with(messages: &[Vec<u8>]) -> Sandbox {
     sandbox
 }
 
-/// Everything that a store holds, digest by digest.
-fn contents_checksum(sandbox: &Sandbox, store: &str) -> Vec<u8> {
+/// Returns the digests of all messages in `store`, followed by a checksum of the messages.
+fn digests_and_checksum(sandbox: &Sandbox, store: &str) -> Vec<u8> {
     let output = sandbox.run_shell(&format!(
         "sha-api --store {store} list | tee digests; sha-api --store {store} get - < digests | sha256sum"
     ));
@@ -56,19 +57,19 @@ fn contents_checksum(sandbox: &Sandbox, store: &str) -> Vec<u8> {
 fn a_hundred_thousand_mixed_messages_round_trip_unchanged() {
     let messages = mixed_messages(100_000);
     let sandbox = store_with(&messages);
-    let before = contents_checksum(&sandbox, "store");
+    let before = digests_and_checksum(&sandbox, "store");
     for name in ["plain", "packed.zst"] {
         let output = sandbox.run_shell(&format!("sha-api export {name}; sha-api --store from-{name} import {name}"));
         let count = before.split(|byte| *byte == b'\n').count() - 2;
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{count} new, 0 known, 0 bad\n"));
-        assert!(contents_checksum(&sandbox, &format!("from-{name}")) == before);
+        assert!(digests_and_checksum(&sandbox, &format!("from-{name}")) == before);
     }
-    // Twice the same, and what is stored is known.
+    // A second export is identical, and a second import finds no new message.
     let output = sandbox.run_shell("sha-api export | cmp - plain; sha-api --store from-plain import < packed.zst");
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("0 new, "), "{output:?}");
     let copied = sandbox.run_shell("sha-api copy store copied > first; sha-api copy store copied");
     assert!(String::from_utf8_lossy(&copied.stdout).starts_with("0 copied, 0 bytes; "), "{copied:?}");
-    assert!(contents_checksum(&sandbox, "copied") == before);
+    assert!(digests_and_checksum(&sandbox, "copied") == before);
 }
 
 #[test]
@@ -86,12 +87,12 @@ fn corrupt_messages_are_reported_and_the_others_exported() {
     let sandbox = Sandbox::with_messages(&[b"some message", b"another"]);
     sandbox.flip_message_bit(b"some message");
     let line = format!("{{\"digest\":\"{}\",\"message\":\"another\"}}\n", digest(b"another"));
-    let said = predicate::str::contains(format!("{} is corrupt", digest(b"some message")));
-    sandbox.sha_api(["export", "file"]).current_dir(sandbox.dir()).assert().code(4).stdout("").stderr(said.clone());
+    let warning = predicate::str::contains(format!("{} is corrupt", digest(b"some message")));
+    sandbox.sha_api(["export", "file"]).current_dir(sandbox.dir()).assert().code(4).stdout("").stderr(warning.clone());
     assert_eq!(fs::read_to_string(sandbox.dir().join("file")).unwrap(), line);
     let (store, copy) = (sandbox.store(), sandbox.dir().join("copy"));
     let copied = sandbox.sha_api(["copy".as_ref(), store.as_os_str(), copy.as_os_str()]).assert();
-    copied.code(4).stdout("1 copied, 7 bytes; 0 were there\n").stderr(said);
+    copied.code(4).stdout("1 copied, 7 bytes; 0 were there\n").stderr(warning);
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn an_import_reports_bad_lines_and_continues_unless_strict() {
         FOO.to_uppercase()
     );
     let sandbox = Sandbox::new();
-    let said = predicate::str::contains("line 2: expected")
+    let warnings = predicate::str::contains("line 2: expected")
         .and(predicate::str::contains(format!("line 3: the message does not hash to {bar}, but to {}", digest(b"baz"))))
         .and(predicate::str::contains("line 4: there is no `digest`"));
     sandbox
@@ -112,7 +113,7 @@ fn an_import_reports_bad_lines_and_continues_unless_strict() {
         .assert()
         .code(4)
         .stdout("2 new, 0 known, 3 bad\n")
-        .stderr(said);
+        .stderr(warnings);
     sandbox.sha_api(["has", FOO, &bar]).assert().code(0);
     let sandbox = Sandbox::new();
     let strict = sandbox.sha_api(["import", "--strict"]).write_stdin(lines).assert();
@@ -147,8 +148,8 @@ fn an_ancestor_table_is_imported_through_a_pipe() {
         "rows.sql",
         format!("CREATE TABLE sha_api (digest TEXT PRIMARY KEY, message TEXT);{rows}").as_bytes(),
     );
-    let readme = include_str!("../README.md");
-    let recipe = readme.lines().find(|line| line.starts_with("sqlite3 ")).expect("the README has the recipe");
+    let guide = include_str!("../docs/cli.md");
+    let recipe = guide.lines().find(|line| line.starts_with("sqlite3 ")).expect("docs/cli.md has the recipe");
     let output = sandbox.run_shell(&format!("sqlite3 ancestor.db < rows.sql; {recipe}"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "4 new, 0 known, 0 bad\n", "{output:?}");
     sandbox.sha_api(["get", &digest(b"two\nlines")]).assert().code(0).stdout("two\nlines");
@@ -172,7 +173,7 @@ fn a_copy_transfers_only_missing_messages_and_removes_none() {
 #[test]
 fn a_copy_from_a_missing_store_fails_and_creates_none() {
     let sandbox = Sandbox::new();
-    let refused = predicate::str::contains("there is no store at nowhere");
-    sandbox.sha_api(["copy", "nowhere", "copy"]).current_dir(sandbox.dir()).assert().code(3).stdout("").stderr(refused);
+    let error = predicate::str::contains("cannot open the store nowhere: directory not found");
+    sandbox.sha_api(["copy", "nowhere", "copy"]).current_dir(sandbox.dir()).assert().code(3).stdout("").stderr(error);
     assert!(!sandbox.dir().join("copy").exists());
 }

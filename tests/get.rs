@@ -1,4 +1,4 @@
-//! `get` prints the very same bytes, or none.
+//! `get` prints exactly the stored bytes, or nothing.
 
 use predicates::prelude::*;
 
@@ -15,7 +15,7 @@ fn get_prints_the_exact_bytes() {
 }
 
 #[test]
-fn get_of_several_prints_them_in_order() {
+fn get_of_several_digests_prints_the_messages_in_order() {
     let sandbox = Sandbox::with_messages(&[b"foo", b"bar"]);
     let digests = [digest(b"bar"), digest(b"foo"), digest(b"bar")];
     sandbox.sha_api(["get"]).args(&digests).assert().code(0).stdout("barfoobar").stderr("");
@@ -39,7 +39,7 @@ fn get_of_an_absent_digest_exits_1_and_prints_nothing() {
 fn get_does_not_create_a_missing_store() {
     let sandbox = Sandbox::new();
     let get = sandbox.sha_api(["get", FOO]).assert();
-    get.code(3).stdout("").stderr(predicate::str::contains("there is no store at"));
+    get.code(3).stdout("").stderr(predicate::str::contains("directory not found; the first put creates it"));
     assert!(!sandbox.store().exists());
 }
 
@@ -53,20 +53,20 @@ fn a_unique_prefix_of_eight_digits_is_accepted() {
 
 #[test]
 fn an_ambiguous_prefix_is_rejected_with_two_candidates() {
-    // Of so many numbers some have digests that share eight digits.
+    // Among a million digests, two share a prefix of eight digits (32 bits).
     let mut seen = std::collections::HashMap::new();
-    let shared = (0..1_000_000_u32).find_map(|number| {
+    let collision = (0..1_000_000_u32).find_map(|number| {
         let text = digest(number.to_string().as_bytes());
-        let before = seen.insert(text[..8].to_owned(), number)?;
-        Some((before.to_string(), number.to_string(), text))
+        let previous = seen.insert(text[..8].to_owned(), number)?;
+        Some((previous.to_string(), number.to_string(), text))
     });
-    let (one, other, text) = shared.unwrap();
+    let (first, second, text) = collision.unwrap();
     let sandbox = Sandbox::new();
-    sandbox.sha_api(["put", "--lines"]).write_stdin(format!("{one}\n{other}\n")).assert().code(0);
-    let ambiguous =
-        predicate::str::contains(digest(one.as_bytes())).and(predicate::str::contains(digest(other.as_bytes())));
-    sandbox.sha_api(["get", &text[..8]]).assert().code(2).stdout("").stderr(ambiguous);
-    sandbox.sha_api(["get", &text]).assert().code(0).stdout(other);
+    sandbox.sha_api(["put", "--lines"]).write_stdin(format!("{first}\n{second}\n")).assert().code(0);
+    let candidates =
+        predicate::str::contains(digest(first.as_bytes())).and(predicate::str::contains(digest(second.as_bytes())));
+    sandbox.sha_api(["get", &text[..8]]).assert().code(2).stdout("").stderr(candidates);
+    sandbox.sha_api(["get", &text]).assert().code(0).stdout(second);
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn the_output_file_is_written_atomically() {
     sandbox.sha_api(["get", FOO, "-o"]).arg(sandbox.dir().join("other")).assert().code(1).stdout("");
     assert!(!sandbox.dir().join("other").exists());
     sandbox.sha_api(["get", &digest(&message), "-o", "/dev/null"]).assert().code(0);
-    let nowhere = sandbox.sha_api(["get", &digest(&message), "-o", "/no/such/dir/file"]).assert();
-    nowhere.code(3).stderr(predicate::str::contains("/no/such/dir/file"));
+    let failed = sandbox.sha_api(["get", &digest(&message), "-o", "/no/such/dir/file"]).assert();
+    failed.code(3).stderr(predicate::str::contains("/no/such/dir/file"));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn changed_bytes_on_disk_are_never_printed() {
     let target = sandbox.dir().join("target");
     sandbox.sha_api(["get", &damaged, "-o"]).arg(&target).assert().code(4);
     assert!(!target.exists());
-    // To put it again repairs it.
+    // A put of the same message repairs it.
     sandbox.sha_api(["put", "a message that will be damaged"]).assert().code(0).stdout(format!("{damaged}\n"));
     sandbox.sha_api(["get", &damaged]).assert().code(0).stdout("a message that will be damaged").stderr("");
 }

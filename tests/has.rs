@@ -1,4 +1,4 @@
-//! `has` tells by its exit code whether all are stored, and prints those that are not.
+//! `has` prints the digests that are not stored. The exit code is 0 if all are stored, else 1.
 
 use crate::common::{FOO, Sandbox, digest};
 
@@ -10,13 +10,13 @@ fn has_exits_0_if_all_are_stored_and_prints_nothing() {
 }
 
 #[test]
-fn has_exits_1_and_prints_the_absent_ones_in_order() {
+fn has_exits_1_and_prints_the_absent_digests_in_order() {
     let sandbox = Sandbox::with_messages(&[b"foo"]);
-    let (one, two) = (digest(b"1"), digest(b"2"));
-    sandbox.sha_api(["has", &two, FOO, &one]).assert().code(1).stdout(format!("{two}\n{one}\n")).stderr("");
-    let stdin = format!("{two}\n{FOO}\n{one}\n");
-    sandbox.sha_api(["has", "-"]).write_stdin(stdin).assert().code(1).stdout(format!("{two}\n{one}\n")).stderr("");
-    sandbox.sha_api(["has", "--quiet", &two]).assert().code(1).stdout("").stderr("");
+    let (first, second) = (digest(b"1"), digest(b"2"));
+    sandbox.sha_api(["has", &second, FOO, &first]).assert().code(1).stdout(format!("{second}\n{first}\n")).stderr("");
+    let stdin = format!("{second}\n{FOO}\n{first}\n");
+    sandbox.sha_api(["has", "-"]).write_stdin(stdin).assert().code(1).stdout(format!("{second}\n{first}\n")).stderr("");
+    sandbox.sha_api(["has", "--quiet", &second]).assert().code(1).stdout("").stderr("");
 }
 
 #[test]
@@ -31,7 +31,5 @@ fn has_as_json_prints_one_object_per_digest() {
 fn has_rejects_prefixes() {
     let sandbox = Sandbox::with_messages(&[b"foo"]);
     let has = sandbox.sha_api(["has", &FOO[..8]]).assert();
-    has.code(2)
-        .stdout("")
-        .stderr(format!("sha-api: `{}` is no digest: a digest has 64 hex digits, this has 8\n", &FOO[..8]));
+    has.code(2).stdout("").stderr(format!("sha-api: `{}` is no digest: expected 64 hex digits, got 8\n", &FOO[..8]));
 }

@@ -1,4 +1,4 @@
-//! No request, however hostile, stops the server, reaches past what it may, or costs anything for good.
+//! No malformed or hostile request stops the server, executes another request, or permanently occupies a resource.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -10,7 +10,7 @@ use crate::common::server::{Server, post_request, wait_until};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
-/// What every hostile request is followed by: a request that must not be executed.
+/// Returns a request that follows a malformed one and must not be executed, and the path of its message.
 fn smuggled_request(number: usize) -> (String, String) {
     let message = format!("smuggled {number}");
     let digest = sha_api::digest::Digest::compute(message.as_bytes());
@@ -21,9 +21,9 @@ fn post_with_headers(fields: &str) -> String {
     format!("POST /messages HTTP/1.1\r\nHost: a\r\n{JSON}{fields}\r\n\r\n")
 }
 
-/// Requests that are wrong, and what they are answered with.
+/// Returns malformed requests and the expected status of each.
 fn malformed_requests() -> Vec<(String, u16)> {
-    let mut all: Vec<(String, u16)> = [
+    let mut requests: Vec<(String, u16)> = [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
         "Content-Length: 5\r\nContent-Length: 5",
@@ -52,25 +52,25 @@ fn malformed_requests() -> Vec<(String, u16)> {
     .collect();
     for bad in ["+5\r\n", "0x5\r\n", "5 \r\n", "g\r\n", "5\n", "-1\r\n", "\r\n", "3\r\nfooX\r\n", "3\r\nfoo\n0\r\n\r\n"]
     {
-        all.push((post_with_headers("Transfer-Encoding: chunked") + bad, 400));
+        requests.push((post_with_headers("Transfer-Encoding: chunked") + bad, 400));
     }
-    all.push((post_with_headers("Transfer-Encoding: chunked") + "ffffffffffffffff\r\n", 413));
-    all.push((post_with_headers("Transfer-Encoding: chunked") + "fffffffffffffffff\r\n", 400));
-    all.push((post_with_headers("Content-Length: 70368744177664"), 413));
-    all.push((post_with_headers("Content-Length: 18446744073709551616"), 413));
-    all.push((post_with_headers("Expect: 200-maybe\r\nContent-Length: 0"), 417));
-    all.push((post_with_headers(&vec!["X: y"; 200].join("\r\n")), 431));
-    all.push((post_with_headers(&format!("X: {}", "y".repeat(20_000))), 431));
-    all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000)), 414));
-    all.push(("POST /messages HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400));
-    all.push(("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505));
-    all.push((post_with_headers("Transfer-Encoding: chunked") + &"0".repeat(40_000), 400));
-    all.push((post_with_headers("Transfer-Encoding: chunked") + "5;" + &"x".repeat(40_000), 400));
-    all.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\nX: " + &"y".repeat(40_000), 431));
-    all.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\n" + &"X: y\r\n".repeat(200), 431));
-    all.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\nX : y\r\n\r\n", 400));
-    all.push((post_with_headers(&vec!["X: y"; 20_000].join("\r\n")), 431));
-    all.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(100_000)), 414));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + "ffffffffffffffff\r\n", 413));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + "fffffffffffffffff\r\n", 400));
+    requests.push((post_with_headers("Content-Length: 70368744177664"), 413));
+    requests.push((post_with_headers("Content-Length: 18446744073709551616"), 413));
+    requests.push((post_with_headers("Expect: 200-maybe\r\nContent-Length: 0"), 417));
+    requests.push((post_with_headers(&vec!["X: y"; 200].join("\r\n")), 431));
+    requests.push((post_with_headers(&format!("X: {}", "y".repeat(20_000))), 431));
+    requests.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9_000)), 414));
+    requests.push(("POST /messages HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400));
+    requests.push(("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + &"0".repeat(40_000), 400));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + "5;" + &"x".repeat(40_000), 400));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\nX: " + &"y".repeat(40_000), 431));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\n" + &"X: y\r\n".repeat(200), 431));
+    requests.push((post_with_headers("Transfer-Encoding: chunked") + "0\r\nX : y\r\n\r\n", 400));
+    requests.push((post_with_headers(&vec!["X: y"; 20_000].join("\r\n")), 431));
+    requests.push((format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(100_000)), 414));
     for (line, status) in [
         ("GET / HTTP/1.2", 505),
         ("GET / HTTP/3.0", 505),
@@ -83,11 +83,11 @@ fn malformed_requests() -> Vec<(String, u16)> {
         ("\r\nGET /livez HTTP/1.1", 400),
         ("GET  /livez HTTP/1.1", 400),
     ] {
-        all.push((format!("{line}\r\nHost: a\r\n\r\n"), status));
+        requests.push((format!("{line}\r\nHost: a\r\n\r\n"), status));
     }
-    all.push(("GET /livez HTTP/1.1\r\n\r\n".into(), 400));
-    all.push(("\u{16}\u{3}\u{1}\u{2}".into(), 400));
-    all
+    requests.push(("GET /livez HTTP/1.1\r\n\r\n".into(), 400));
+    requests.push(("\u{16}\u{3}\u{1}\u{2}".into(), 400));
+    requests
 }
 
 #[test]
@@ -101,13 +101,16 @@ fn assert_rejected_once(server: &Server) {
     server.assert_healthy();
     let before = server.resource_usage();
     for (number, (bytes, status)) in malformed_requests().into_iter().enumerate() {
-        let (next, path) = smuggled_request(number);
+        let (smuggled, path) = smuggled_request(number);
         let mut client = server.client();
-        client.try_send(format!("{bytes}{next}"));
-        let rest = client.read_until_close();
-        assert!(rest.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:?}: {rest}");
-        assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{bytes:?}: {rest}");
-        assert!(rest.contains("Connection: close\r\n") && rest.contains("{\"err_msg\": \""), "{bytes:?}: {rest}");
+        client.try_send(format!("{bytes}{smuggled}"));
+        let received = client.read_until_close();
+        assert!(received.starts_with(&format!("HTTP/1.1 {status} ")), "{bytes:?}: {received}");
+        assert_eq!(received.matches("HTTP/1.1 ").count(), 1, "{bytes:?}: {received}");
+        assert!(
+            received.contains("Connection: close\r\n") && received.contains("{\"err_msg\": \""),
+            "{bytes:?}: {received}"
+        );
         assert_eq!(server.get(&path).status, 404, "{bytes:?}");
         server.assert_healthy();
     }
@@ -128,12 +131,12 @@ fn an_invalid_body_is_rejected_and_the_connection_stays_open() {
         "\u{feff}{\"message\": \"a\"}",
         r#"{"message": "a"} b"#,
     ] {
-        let reply = client.call(&(post_with_headers(&format!("Content-Length: {}", body.len())) + body));
-        assert_eq!(reply.status, 400, "{}", reply.text());
+        let response = client.call(&(post_with_headers(&format!("Content-Length: {}", body.len())) + body));
+        assert_eq!(response.status, 400, "{}", response.text());
     }
     for path in ["/messages/%2e%2e/livez", "/messages/../livez", "/%6civez", "/messages/%00", "//livez", "/livez/"] {
-        let reply = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        assert_eq!(reply.status, 404, "{path}");
+        let response = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(response.status, 404, "{path}");
     }
     for method in ["BREW", "TRACE", "get", "OPTIONS"] {
         assert_eq!(client.call(&format!("{method} /messages HTTP/1.1\r\nHost: a\r\n\r\n")).status, 405, "{method}");
@@ -147,11 +150,11 @@ fn an_error_response_reaches_a_client_that_is_still_sending() {
         let mut client = server.client();
         client.send(post_with_headers("Content-Length: 2000000"));
         for _ in 0..20 {
-            // This panics if the server hangs up before the client has read why.
+            // `send` panics if the server closes the connection before the client has read the response.
             client.send(vec![b'x'; 100_000]);
         }
-        let reply = client.read_response();
-        assert_eq!((reply.status, reply.header("Connection")), (413, Some("close")));
+        let response = client.read_response();
+        assert_eq!((response.status, response.header("Connection")), (413, Some("close")));
         server.assert_healthy();
     }
 }
@@ -163,9 +166,9 @@ fn a_burst_of_connections_is_answered_and_released() {
     let before = server.resource_usage();
     for _ in 0..3 {
         let mut clients: Vec<_> = (0..100).map(|_| server.client()).collect();
-        for turn in 0..3 {
+        for round in 0..3 {
             for client in &mut clients {
-                client.send(format!("GET {path}?{turn} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n"));
+                client.send(format!("GET {path}?{round} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n"));
             }
             for client in &mut clients {
                 assert_eq!(client.read_response().text(), r#"{"message": "foo"}"#);
@@ -187,29 +190,29 @@ fn slow_heads_and_bodies_get_408_and_silent_connections_are_closed() {
     ] {
         let mut client = server.client();
         client.send(&bytes);
-        let rest = client.read_until_close();
-        assert!(rest.starts_with("HTTP/1.1 408 ") && rest.contains(message), "{bytes}: {rest}");
+        let received = client.read_until_close();
+        assert!(received.starts_with("HTTP/1.1 408 ") && received.contains(message), "{bytes}: {received}");
     }
-    assert_eq!(server.client().read_until_close(), "", "a client that says nothing");
+    assert_eq!(server.client().read_until_close(), "", "a client that sends nothing");
     let mut client = server.client();
     assert_eq!(client.call("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
-    assert_eq!(client.read_until_close(), "", "a client that says nothing more");
+    assert_eq!(client.read_until_close(), "", "a client that sends nothing after its first request");
     server.wait_resources_released(before);
     server.assert_healthy();
 }
 
 #[test]
-fn a_dripping_head_is_cut_off() {
+fn a_head_that_is_sent_slowly_is_cut_off() {
     let server = Server::http(&["--head-timeout", "300ms"]);
     let mut client = server.client();
     client.send("GET /livez HTTP/1.1\r\n");
     let mut tcp = server.tcp_stream();
-    // Drips until the server has had enough: it ends though a byte comes all the time.
-    wait_until("the drip is cut off", || !client.try_send("X: y\r\n"));
+    // The head timeout ends the request although the client never pauses.
+    wait_until("the client is disconnected", || !client.try_send("X: y\r\n"));
     tcp.write_all(b"GET /livez HTTP/1.0\r\n\r\n").unwrap();
-    let mut reply = String::new();
-    tcp.read_to_string(&mut reply).unwrap();
-    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    let mut response = String::new();
+    tcp.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
 #[test]
@@ -219,10 +222,10 @@ fn a_body_above_the_minimum_rate_may_exceed_the_body_timeout() {
     let mut client = server.client();
     client.send(post_with_headers(&format!("Content-Length: {}", body.len())));
     let start = std::time::Instant::now();
-    for piece in body.as_bytes().chunks(100) {
-        // The pace of this client is what is tested.
+    for chunk in body.as_bytes().chunks(100) {
+        // The rate of this client is under test.
         thread::sleep(std::time::Duration::from_millis(100));
-        client.send(piece);
+        client.send(chunk);
     }
     assert!(start.elapsed().as_millis() > 500);
     assert_eq!(client.read_response().status, 200);
@@ -233,13 +236,13 @@ fn a_client_that_does_not_read_its_response_is_disconnected() {
     let server = Server::http(&["--write-timeout", "300ms", "--max-body", "16MiB", "--max-requests", "100"]);
     let path = server.put(&"x".repeat(12 << 20));
     let before = server.resource_usage();
-    let mut lazy: Vec<_> = (0..4).map(|_| server.client()).collect();
-    for client in &mut lazy {
+    let mut clients: Vec<_> = (0..4).map(|_| server.client()).collect();
+    for client in &mut clients {
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     }
     server.wait_resources_released(before);
     server.assert_healthy();
-    drop(lazy);
+    drop(clients);
 }
 
 #[test]
@@ -253,63 +256,63 @@ fn a_silent_or_invalid_tls_client_is_disconnected() {
     let mut buf = Vec::new();
     let _ = server.tcp_stream().take(0).read_to_end(&mut buf);
     assert_eq!(silent.read_until_close(), "");
-    let mut bytes = server.tcp_stream();
-    bytes.write_all(b"\x16\x03\x01\xff\xff\x01").unwrap();
-    assert!(matches!(bytes.read(&mut [0; 99]), Ok(_) | Err(_)));
-    drop((silent, plain, bytes));
+    let mut invalid = server.tcp_stream();
+    invalid.write_all(b"\x16\x03\x01\xff\xff\x01").unwrap();
+    assert!(matches!(invalid.read(&mut [0; 99]), Ok(_) | Err(_)));
+    drop((silent, plain, invalid));
     server.wait_resources_released(before);
     server.assert_healthy();
 }
 
 #[test]
-fn connections_over_the_limit_get_503_until_one_ends() {
+fn connections_over_the_limit_get_503_until_another_closes() {
     for flags in [["--max-connections", "3"], ["--max-connections-per-address", "3"]] {
         let server = Server::http(&flags);
-        let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
-        let mut inside = Vec::new();
-        wait_until("three are inside", || {
+        let request = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut accepted = Vec::new();
+        wait_until("three connections are accepted", || {
             let mut client = server.client();
-            if client.call(ask).status == 200 {
-                inside.push(client);
+            if client.call(request).status == 200 {
+                accepted.push(client);
             }
-            inside.len() == 3
+            accepted.len() == 3
         });
-        let mut outside = server.client();
-        let rest = outside.read_until_close();
+        let mut rejected = server.client();
+        let received = rejected.read_until_close();
         assert!(
-            rest.starts_with("HTTP/1.1 503 ") && rest.ends_with("{\"err_msg\": \"Too many connections\"}"),
-            "{rest}"
+            received.starts_with("HTTP/1.1 503 ") && received.ends_with("{\"err_msg\": \"Too many connections\"}"),
+            "{received}"
         );
-        for client in &mut inside {
-            assert_eq!(client.call(ask).status, 200);
+        for client in &mut accepted {
+            assert_eq!(client.call(request).status, 200);
         }
-        inside.pop();
-        wait_until("there is room again", || server.client().call(ask).status == 200);
+        accepted.pop();
+        wait_until("a connection is accepted again", || server.client().call(request).status == 200);
     }
 }
 
 #[test]
 fn the_server_recovers_from_descriptor_exhaustion() {
     let server = Server::http(&[]);
-    let (_, open) = server.resource_usage();
-    let tight = Rlimit { current: Some(open as u64 + 2), ..getrlimit(Resource::Nofile) };
-    let before = prlimit(Some(server.pid()), Resource::Nofile, tight).unwrap();
-    let waiting: Vec<_> = (0..10).map(|_| server.tcp_stream()).collect();
-    wait_until("it has run out", || server.read_stderr().contains("cannot take a connection, trying on: "));
-    prlimit(Some(server.pid()), Resource::Nofile, before).unwrap();
-    drop(waiting);
+    let (_, used) = server.resource_usage();
+    let limit = Rlimit { current: Some(used as u64 + 2), ..getrlimit(Resource::Nofile) };
+    let previous = prlimit(Some(server.pid()), Resource::Nofile, limit).unwrap();
+    let connections: Vec<_> = (0..10).map(|_| server.tcp_stream()).collect();
+    wait_until("descriptors are exhausted", || server.read_stderr().contains("cannot accept connections: "));
+    prlimit(Some(server.pid()), Resource::Nofile, previous).unwrap();
+    drop(connections);
     server.assert_healthy();
 }
 
 #[test]
 fn a_too_low_file_limit_is_an_error_that_names_the_flag() {
     let sandbox = Sandbox::new();
-    let command = format!(
+    let script = format!(
         "ulimit -n 500; exec {} serve --http --listen 127.0.0.1:0 --max-connections 400",
         env!("CARGO_BIN_EXE_sha-api")
     );
     let output =
-        std::process::Command::new("sh").args(["-c", &command]).env("SHA_API_STORE", sandbox.store()).output().unwrap();
+        std::process::Command::new("sh").args(["-c", &script]).env("SHA_API_STORE", sandbox.store()).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("--max-connections 400") && stderr.contains("500"), "{stderr}");

@@ -1,5 +1,5 @@
-//! Several servers over one database behind nginx, as `deploy/nginx.conf` has it: one is killed, another drained and
-//! started again under load. No request fails, and nothing that was acknowledged is lost. `make test-cluster` does more of it.
+//! Several servers on one database behind nginx with `deploy/nginx.conf`. Servers are killed, drained and restarted
+//! under load. No request fails, and no acknowledged message is lost. `make test-cluster` runs longer variants.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -15,30 +15,31 @@ use crate::common::proxy::{Proxy, ProxyKind, replace_once};
 use crate::common::server::{Server, build_request, post_request, wait_until};
 use crate::common::{Sandbox, digest};
 
+/// Number of clients that produce the load.
 const CLIENTS: usize = 4;
-/// Requests on one connection; nginx closes after 1000.
+/// Number of requests per connection. nginx closes a connection after 1000 requests.
 const REQUESTS_PER_CONNECTION: usize = 500;
 
-/// What came of some load.
+/// Result of a load: numbers of requests and failures, and the digests of the acknowledged messages.
 #[derive(Debug, Default)]
 struct LoadResult {
     requests: usize,
     failed: usize,
-    /// What was acknowledged.
     digests: Vec<String>,
 }
 
-/// Whether the servers speak TLS.
+/// Protocol between nginx and the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ServerProtocol {
     Plain,
     Tls,
 }
 
-/// A sandbox on the database, with a pair that all servers share if they speak TLS.
-fn database_sandbox_and_flags(url: &str, way: ServerProtocol) -> (Sandbox, Vec<String>) {
+/// Returns a sandbox on the database and the flags that select the protocol. For TLS they name the certificate file,
+/// which the caller writes.
+fn database_sandbox_and_flags(url: &str, protocol: ServerProtocol) -> (Sandbox, Vec<String>) {
     let sandbox = database_sandbox(url);
-    if way == ServerProtocol::Plain {
+    if protocol == ServerProtocol::Plain {
         return (sandbox, vec!["--http".to_owned()]);
     }
     let tls = sandbox.store().join("tls");
@@ -46,24 +47,25 @@ fn database_sandbox_and_flags(url: &str, way: ServerProtocol) -> (Sandbox, Vec<S
     (sandbox, vec!["--tls-cert".to_owned(), tls.join("cert.pem").display().to_string()])
 }
 
-/// Three servers of one database.
+/// Several servers on one database.
 struct Fleet {
     url: String,
     protocol: ServerProtocol,
     flags: Vec<&'static str>,
+    /// Certificate and key that all servers share, as PEM.
     pem: String,
     servers: Vec<Server>,
-    /// Where nginx finds them, also after they were started again.
+    /// Addresses in the configuration of nginx. A restarted server listens on its previous address.
     addresses: Vec<String>,
 }
 
 impl Fleet {
-    fn new(url: &str, way: ServerProtocol, count: usize, flags: &[&'static str]) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+    fn new(url: &str, protocol: ServerProtocol, count: usize, flags: &[&'static str]) -> Self {
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let pem = pair.cert.pem() + &pair.signing_key.serialize_pem();
         let mut fleet = Self {
             url: url.to_owned(),
-            protocol: way,
+            protocol,
             flags: flags.to_vec(),
             pem,
             servers: Vec::new(),
@@ -86,18 +88,19 @@ impl Fleet {
         Server::start(sandbox, &all.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn restart(&mut self, at: usize) {
-        self.servers[at] = self.start(&["--listen", &self.addresses[at]]);
+    fn restart(&mut self, index: usize) {
+        self.servers[index] = self.start(&["--listen", &self.addresses[index]]);
     }
 
-    fn nginx(&self, change: &dyn Fn(&mut String)) -> Option<Proxy> {
+    fn start_nginx(&self, change: &dyn Fn(&mut String)) -> Option<Proxy> {
         ProxyKind::Nginx.start_with_config(&self.servers.iter().collect::<Vec<_>>(), change)
     }
 }
 
-/// Puts and gets through nginx until told to stop. What is got must be what was put.
+/// Puts and gets messages through nginx until `stop` is set, and counts each request in `done`. A message that differs
+/// from the message put counts as a failure.
 fn run_load(proxy: &Proxy, client: usize, stop: &AtomicBool, done: &AtomicUsize) -> LoadResult {
-    let mut outcome = LoadResult::default();
+    let mut result = LoadResult::default();
     let mut acknowledged: Vec<String> = Vec::new();
     let mut connection = proxy.client();
     for number in 0..1_000_000 {
@@ -108,86 +111,87 @@ fn run_load(proxy: &Proxy, client: usize, stop: &AtomicBool, done: &AtomicUsize)
             connection = proxy.client();
         }
         let message = format!("client {client}, message {number}");
-        let known = acknowledged.get(number * 7 % acknowledged.len().max(1));
+        let stored = acknowledged.get(number * 7 % acknowledged.len().max(1));
         let path = |message: &str| format!("/messages/{}", digest(message.as_bytes()));
-        let (request, expected) = match (number % 3, known) {
-            (1, Some(known)) => {
-                (build_request("GET", &path(known), "", ""), Some(format!("{{\"message\": \"{known}\"}}")))
+        let (request, expected) = match (number % 3, stored) {
+            (1, Some(stored)) => {
+                (build_request("GET", &path(stored), "", ""), Some(format!("{{\"message\": \"{stored}\"}}")))
             }
             (2, _) => (build_request("PUT", &path(&message), "", &message), None),
             _ => (post_request(&message, "").into(), None),
         };
-        let reply = connection.call_bytes(request);
-        outcome.requests += 1;
+        let response = connection.call_bytes(request);
+        result.requests += 1;
         done.fetch_add(1, Ordering::Relaxed);
-        let is_done = [200, 201].contains(&reply.status);
-        if !is_done || expected.as_ref().is_some_and(|expected| expected.as_bytes() != reply.body) {
-            outcome.failed += 1;
+        let is_success = [200, 201].contains(&response.status);
+        if !is_success || expected.as_ref().is_some_and(|expected| expected.as_bytes() != response.body) {
+            result.failed += 1;
         } else if expected.is_none() {
             acknowledged.push(message);
         }
     }
-    outcome.digests = acknowledged.iter().map(|message| digest(message.as_bytes())).collect();
-    outcome
+    result.digests = acknowledged.iter().map(|message| digest(message.as_bytes())).collect();
+    result
 }
 
-/// Load on all of them, while one is killed and started, and another drained and started; `more`: requests in between.
-fn run_failover_load(fleet: &mut Fleet, proxy: &Proxy, rounds: usize, more: usize) -> LoadResult {
+/// Runs load while, in each round, one server is killed and restarted and another is drained and restarted. At least
+/// `requests_per_step` requests are answered between two steps.
+fn run_failover_load(fleet: &mut Fleet, proxy: &Proxy, rounds: usize, requests_per_step: usize) -> LoadResult {
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     let sum = Mutex::new(LoadResult::default());
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (stop, done, sum) = (&stop, &done, &sum);
             scope.spawn(move || {
-                let outcome = run_load(proxy, client, stop, done);
+                let result = run_load(proxy, client, stop, done);
                 let mut sum = sum.lock().unwrap();
-                sum.requests += outcome.requests;
-                sum.failed += outcome.failed;
-                sum.digests.extend(outcome.digests);
+                sum.requests += result.requests;
+                sum.failed += result.failed;
+                sum.digests.extend(result.digests);
             });
         }
-        // The clients end also when something here fails.
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let go_on = || {
-                let from = done.load(Ordering::Relaxed);
-                wait_until("requests are done", || done.load(Ordering::Relaxed) >= from + more);
+        // A panic is caught to stop the clients first. Otherwise the scope would wait for them forever.
+        let steps = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let wait_for_requests = || {
+                let before = done.load(Ordering::Relaxed);
+                wait_until("requests are answered", || done.load(Ordering::Relaxed) >= before + requests_per_step);
             };
             for round in 0..rounds {
                 let (first, second) = (round % fleet.servers.len(), (round + 1) % fleet.servers.len());
-                go_on();
+                wait_for_requests();
                 fleet.servers[first].signal(Signal::KILL);
                 fleet.servers[first].wait_exit();
-                go_on();
+                wait_for_requests();
                 fleet.restart(first);
-                go_on();
+                wait_for_requests();
                 fleet.servers[second].signal(Signal::TERM);
                 assert!(fleet.servers[second].wait_exit().success());
-                go_on();
+                wait_for_requests();
                 fleet.restart(second);
-                go_on();
+                wait_for_requests();
             }
         }));
         stop.store(true, Ordering::Relaxed);
-        if let Err(why) = ended {
-            std::panic::resume_unwind(why);
+        if let Err(panic) = steps {
+            std::panic::resume_unwind(panic);
         }
     });
     sum.into_inner().unwrap()
 }
 
-/// Which of them a command on the database itself does not find.
+/// Returns the number of digests that `has` does not find in the database.
 fn count_lost(url: &str, digests: &[String]) -> usize {
     let has = database_sandbox(url).sha_api(["has", "-"]).write_stdin(digests.join("\n")).output().unwrap();
     assert!([Some(0), Some(1)].contains(&has.status.code()), "{}", String::from_utf8_lossy(&has.stderr));
     String::from_utf8(has.stdout).unwrap().lines().count()
 }
 
-/// Requests that nginx sent to more than one server.
+/// Returns the number of requests that nginx sent to more than one server.
 fn count_retried(proxy: &Proxy) -> usize {
     proxy.upstream_log().lines().filter(|line| line.contains(", ")).count()
 }
 
-/// One line of the table of `make test-cluster`.
+/// Prints a row of the table of `make test-cluster` and appends it to the file that holds the table.
 fn record_row(name: &str, cells: [&dyn Display; 5]) {
     let cells: String = cells.iter().map(|cell| format!(" {:>12}", cell.to_string())).collect();
     let line = format!("{name:<46}{cells}");
@@ -197,40 +201,46 @@ fn record_row(name: &str, cells: [&dyn Display; 5]) {
     writeln!(table, "{line}").unwrap();
 }
 
-/// The ordeal from beginning to end, and what must hold after it.
-fn assert_failover_loses_nothing(way: ServerProtocol, rounds: usize, more: usize) {
+/// Asserts that a failover under load fails no request and loses no message, and that the test would detect a loss.
+fn assert_failover_loses_nothing(protocol: ServerProtocol, rounds: usize, requests_per_step: usize) {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
-    let mut fleet = Fleet::new(&url, way, 3, &[]);
-    let Some(proxy) = fleet.nginx(&|_| ()) else { return };
-    let outcome = run_failover_load(&mut fleet, &proxy, rounds, more);
-    let (tries, retried) = (proxy.upstream_log(), count_retried(&proxy));
-    let lost = count_lost(&url, &outcome.digests);
-    let name = if way == ServerProtocol::Tls { "killed and drained, TLS to the servers" } else { "killed and drained" };
-    record_row(name, [&outcome.requests, &retried, &outcome.failed, &outcome.digests.len(), &lost]);
-    assert_eq!((outcome.failed, lost), (0, 0), "{}", proxy.output());
-    assert!(retried > 0, "nothing was asked twice");
+    let mut fleet = Fleet::new(&url, protocol, 3, &[]);
+    let Some(proxy) = fleet.start_nginx(&|_| ()) else { return };
+    let result = run_failover_load(&mut fleet, &proxy, rounds, requests_per_step);
+    let (upstream_log, retried) = (proxy.upstream_log(), count_retried(&proxy));
+    let lost = count_lost(&url, &result.digests);
+    let name =
+        if protocol == ServerProtocol::Tls { "killed and drained, TLS to the servers" } else { "killed and drained" };
+    record_row(name, [&result.requests, &retried, &result.failed, &result.digests.len(), &lost]);
+    assert_eq!((result.failed, lost), (0, 0), "{}", proxy.output());
+    assert!(retried > 0, "no request was retried");
     for address in &fleet.addresses {
-        assert!(tries.lines().any(|line| line.starts_with(&format!("{address}|20"))), "{address} did nothing");
+        assert!(
+            upstream_log.lines().any(|line| line.starts_with(&format!("{address}|20"))),
+            "{address} served no request"
+        );
     }
-    // What is not there is seen.
-    cluster.sql("one", &format!("DELETE FROM messages WHERE digest = '\\x{}'", outcome.digests[0]));
-    assert_eq!(self::count_lost(&url, &outcome.digests), 1);
+    // Control: `count_lost` detects a deleted message.
+    cluster.sql("one", &format!("DELETE FROM messages WHERE digest = '\\x{}'", result.digests[0]));
+    assert_eq!(count_lost(&url, &result.digests), 1);
 }
 
-/// The same where nginx asks nobody else: requests fail, and that is seen.
-fn assert_requests_fail_without_retries(rounds: usize, more: usize) {
+/// Control: asserts that requests fail during a failover if nginx does not retry them on another server.
+fn assert_requests_fail_without_retries(rounds: usize, requests_per_step: usize) {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let mut fleet = Fleet::new(&url, ServerProtocol::Plain, 3, &[]);
     let retries = "proxy_next_upstream error timeout http_503 non_idempotent;";
-    let Some(proxy) = fleet.nginx(&|file| replace_once(file, retries, "proxy_next_upstream off;")) else { return };
-    let outcome = run_failover_load(&mut fleet, &proxy, rounds, more);
-    let lost = count_lost(&url, &outcome.digests);
-    let (again, acknowledged) = (count_retried(&proxy), outcome.digests.len());
-    record_row("(control) nothing asked again", [&outcome.requests, &again, &outcome.failed, &acknowledged, &lost]);
-    assert!(outcome.failed > 0, "requests that fail are not seen");
-    assert_eq!(lost, 0, "what was acknowledged is kept all the same");
+    let Some(proxy) = fleet.start_nginx(&|config| replace_once(config, retries, "proxy_next_upstream off;")) else {
+        return;
+    };
+    let result = run_failover_load(&mut fleet, &proxy, rounds, requests_per_step);
+    let lost = count_lost(&url, &result.digests);
+    let (retried, acknowledged) = (count_retried(&proxy), result.digests.len());
+    record_row("(control) without retries", [&result.requests, &retried, &result.failed, &acknowledged, &lost]);
+    assert!(result.failed > 0, "no failed request was detected");
+    assert_eq!(lost, 0, "acknowledged messages are stored");
 }
 
 #[test]
@@ -248,14 +258,14 @@ fn without_retries_requests_fail() {
     assert_requests_fail_without_retries(1, 300);
 }
 
-/// The settings for a cache in `deploy/SCALING.md`, put into nginx's file.
-fn enable_nginx_cache(file: &mut String) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/SCALING.md");
+/// Inserts the cache settings of `docs/scaling.md` into a configuration of nginx.
+fn enable_nginx_cache(config: &mut String) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/scaling.md");
     let text = std::fs::read_to_string(path).unwrap();
     let settings = text.split_once("```nginx\n").unwrap().1.split_once("```").unwrap().0;
     let mut settings = settings.to_owned();
     replace_once(&mut settings, "/var/cache/nginx/sha-api", "{dir}/cache");
-    replace_once(file, "    upstream sha-api {\n", &format!("{settings}    upstream sha-api {{\n"));
+    replace_once(config, "    upstream sha-api {\n", &format!("{settings}    upstream sha-api {{\n"));
 }
 
 #[test]
@@ -264,27 +274,27 @@ fn nginx_serves_cached_messages_while_no_server_answers() {
     let Some(proxy) = ProxyKind::Nginx.start_with_config(&[&server], &enable_nginx_cache) else { return };
     let path = server.put("foo");
     let absent = format!("/messages/{}", digest(b"bar"));
-    let raw = "Accept: application/octet-stream\r\n";
-    let ask = |path: &str, fields: &str| proxy.client().call_bytes(build_request("GET", path, fields, ""));
-    let expected = [("", "{\"message\": \"foo\"}"), (raw, "foo")];
+    let accept_bytes = "Accept: application/octet-stream\r\n";
+    let get = |path: &str, fields: &str| proxy.client().call_bytes(build_request("GET", path, fields, ""));
+    let expected = [("", "{\"message\": \"foo\"}"), (accept_bytes, "foo")];
     let token = "Authorization: Bearer any\r\n";
-    assert_eq!(ask(&absent, "").status, 404);
+    assert_eq!(get(&absent, "").status, 404);
     server.put("bar");
-    assert_eq!(ask(&absent, token).status, 200, "that it was absent is not kept");
+    assert_eq!(get(&absent, token).status, 200, "a 404 response is not cached");
     for (fields, body) in &expected {
-        assert_eq!(ask(&path, fields).text(), *body);
+        assert_eq!(get(&path, fields).text(), *body);
     }
     server.signal(Signal::KILL);
     server.wait_exit();
     for (fields, body) in expected {
-        let reply = ask(&path, fields);
-        assert_eq!((reply.status, reply.text()), (200, body), "{fields}");
+        let response = get(&path, fields);
+        assert_eq!((response.status, response.text()), (200, body), "{fields}");
     }
-    assert_eq!(ask(&path, token).status, 503, "who shows a token asks a server");
-    assert_eq!(ask(&absent, "").status, 503, "what was answered to a token is not kept");
+    assert_eq!(get(&path, token).status, 503, "a request with a token bypasses the cache");
+    assert_eq!(get(&absent, "").status, 503, "a response to a request with a token is not cached");
 }
 
-/// Requests a second of eight clients, each on a kept connection, for a second.
+/// Measures the requests per second of eight clients with persistent connections for one second.
 fn requests_per_second(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) -> f64 {
     const MEASUREMENT_TIME: Duration = Duration::from_secs(1);
     let (count, start) = (AtomicUsize::new(0), Instant::now());
@@ -294,8 +304,8 @@ fn requests_per_second(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) ->
                 while start.elapsed() < MEASUREMENT_TIME {
                     let mut connection = proxy.client();
                     for _ in 0..REQUESTS_PER_CONNECTION {
-                        let reply = connection.call_bytes(make(count.fetch_add(1, Ordering::Relaxed)));
-                        assert_eq!(reply.status, 200, "{}", reply.head);
+                        let response = connection.call_bytes(make(count.fetch_add(1, Ordering::Relaxed)));
+                        assert_eq!(response.status, 200, "{}", response.head);
                         if start.elapsed() >= MEASUREMENT_TIME {
                             break;
                         }
@@ -307,19 +317,20 @@ fn requests_per_second(proxy: &Proxy, make: impl Fn(usize) -> Vec<u8> + Sync) ->
     f64::from(u32::try_from(count.into_inner()).unwrap()) / start.elapsed().as_secs_f64()
 }
 
-/// So many servers with their caches and as many without, each behind nginx.
+/// Servers on one database with the hot cache, and as many without, each behind nginx.
 struct Deployment {
     name: &'static str,
     hot: (Fleet, Proxy),
     cold: (Fleet, Proxy),
+    /// Best measurements in requests per second: GET hot, GET cold, POST.
     best: [f64; 3],
 }
 
 fn start_deployment(url: &str, name: &'static str, count: usize, change: &dyn Fn(&mut String)) -> Option<Deployment> {
     let hot = Fleet::new(url, ServerProtocol::Plain, count, &[]);
     let cold = Fleet::new(url, ServerProtocol::Plain, count, &["--cache-size", "0"]);
-    let hot = hot.nginx(change).map(|proxy| (hot, proxy))?;
-    let cold = cold.nginx(&|_| ()).map(|proxy| (cold, proxy))?;
+    let hot = hot.start_nginx(change).map(|proxy| (hot, proxy))?;
+    let cold = cold.start_nginx(&|_| ()).map(|proxy| (cold, proxy))?;
     (0..1000).for_each(|number| put_and_get_from_each(&hot.0, &kilobyte_message(number)));
     Some(Deployment { name, hot, cold, best: [0.0; 3] })
 }
@@ -328,7 +339,7 @@ fn kilobyte_message(number: usize) -> String {
     format!("{number} {}", "x".repeat(1000))
 }
 
-/// Puts a message on one server and gets it from all.
+/// Puts a message on one server and gets it from each server.
 fn put_and_get_from_each(fleet: &Fleet, message: &str) {
     let path = fleet.servers[0].put(message);
     fleet.servers.iter().for_each(|server| assert_eq!(server.get(&path).status, 200));
@@ -341,31 +352,32 @@ fn throughput_of_one_two_and_three_servers() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let plain = |_: &mut String| ();
-    let sides = [
+    let deployments = [
         start_deployment(&url, "one", 1, &plain),
         start_deployment(&url, "two", 2, &plain),
         start_deployment(&url, "three", 3, &plain),
-        start_deployment(&url, "one, with nginx's cache", 1, &enable_nginx_cache),
+        start_deployment(&url, "one with the cache of nginx", 1, &enable_nginx_cache),
     ];
     let get = |number: usize| {
         let path = format!("/messages/{}", digest(kilobyte_message(number % 1000).as_bytes()));
         build_request("GET", &path, "", "")
     };
-    let Some(mut sides) = sides.into_iter().collect::<Option<Vec<_>>>() else { return };
-    // In turns, and the best of each, since others may be at work here.
-    for turn in 0..4 {
-        for side in &mut sides {
-            let put =
-                |number: usize| post_request(&format!("{} {turn} {}", side.name, kilobyte_message(number)), "").into();
-            let now = [
-                requests_per_second(&side.hot.1, get),
-                requests_per_second(&side.cold.1, get),
-                requests_per_second(&side.cold.1, put),
+    let Some(mut deployments) = deployments.into_iter().collect::<Option<Vec<_>>>() else { return };
+    // The best of several alternating measurements is taken, because other processes may use the machine.
+    for round in 0..4 {
+        for deployment in &mut deployments {
+            let put = |number: usize| {
+                post_request(&format!("{} {round} {}", deployment.name, kilobyte_message(number)), "").into()
+            };
+            let measured = [
+                requests_per_second(&deployment.hot.1, get),
+                requests_per_second(&deployment.cold.1, get),
+                requests_per_second(&deployment.cold.1, put),
             ];
-            side.best = std::array::from_fn(|at| side.best[at].max(now[at]));
+            deployment.best = std::array::from_fn(|index| deployment.best[index].max(measured[index]));
         }
     }
-    for Deployment { name, best: [hot, cold, put], .. } in sides {
+    for Deployment { name, best: [hot, cold, put], .. } in deployments {
         record_row(name, [&hot.round(), &cold.round(), &put.round(), &"", &""]);
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that are in wide use, as they are: bodies in chunks, connections that are kept, HEAD, parts, and lines.
+//! Widely used HTTP clients work unmodified: chunked bodies, persistent connections, HEAD, byte ranges and NDJSON.
 
 use crate::common::server::Server;
 use crate::common::{command_without_proxy, has_tool, report_skip};
@@ -60,8 +60,8 @@ const pieces = () => new ReadableStream({
 })().catch((error) => { console.error(error); process.exit(1); });
 ";
 
-/// Runs a script with a server's address, if there is what runs it.
-fn run_script(command: &str, args: &[&str], script: &str) {
+/// Runs a script with the URL of a server as its argument. Panics unless the script succeeds.
+fn assert_script_succeeds(command: &str, args: &[&str], script: &str) {
     let server = Server::http(&[]);
     let url = format!("http://{}", server.address);
     let output = command_without_proxy(command).args(args).arg(script).arg(url).output().unwrap();
@@ -74,11 +74,11 @@ fn python_requests_puts_and_gets() {
     if !has_tool("python3") {
         return;
     }
-    let there = command_without_proxy("python3").args(["-c", "import requests"]).output().unwrap();
-    if !there.status.success() {
-        return report_skip("Python has no `requests`");
+    let probe = command_without_proxy("python3").args(["-c", "import requests"]).output().unwrap();
+    if !probe.status.success() {
+        return report_skip("the Python module `requests` is not installed");
     }
-    run_script("python3", &["-c"], PYTHON);
+    assert_script_succeeds("python3", &["-c"], PYTHON);
 }
 
 #[test]
@@ -86,9 +86,9 @@ fn node_fetch_puts_and_gets() {
     if !has_tool("node") {
         return;
     }
-    let there = command_without_proxy("node").args(["-e", "fetch"]).output().unwrap();
-    if !there.status.success() {
-        return report_skip("this Node has no `fetch`");
+    let probe = command_without_proxy("node").args(["-e", "fetch"]).output().unwrap();
+    if !probe.status.success() {
+        return report_skip("Node.js has no `fetch`");
     }
-    run_script("node", &["-e"], NODE);
+    assert_script_succeeds("node", &["-e"], NODE);
 }

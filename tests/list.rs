@@ -1,4 +1,4 @@
-//! `list` prints the digests of all that is stored, in order.
+//! `list` prints the digests of all stored messages in order.
 
 use predicates::prelude::*;
 
@@ -44,10 +44,11 @@ fn list_filters_by_prefix() {
             digests.iter().filter(|digest| digest.starts_with(&prefix.to_lowercase())).cloned().collect();
         sandbox.sha_api(["list", "--prefix", prefix]).assert().code(0).stdout(digest_lines(&expected));
     }
-    let (before, within) = (format!("{:f<64}", "9"), digests.iter().filter(|digest| digest.starts_with('a')).cloned());
-    let within: Vec<_> = within.collect();
-    sandbox.sha_api(["list", "--prefix", "a", "--after", &before]).assert().code(0).stdout(digest_lines(&within));
-    sandbox.sha_api(["list", "--prefix", "9", "--after", &within[0]]).assert().code(0).stdout("");
+    // `--after` may name a digest before or behind all digests with the prefix.
+    let before = format!("{:f<64}", "9");
+    let matching: Vec<_> = digests.iter().filter(|digest| digest.starts_with('a')).cloned().collect();
+    sandbox.sha_api(["list", "--prefix", "a", "--after", &before]).assert().code(0).stdout(digest_lines(&matching));
+    sandbox.sha_api(["list", "--prefix", "9", "--after", &matching[0]]).assert().code(0).stdout("");
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! The promises, one file each, tested from outside on the built binary.
+//! Integration tests. Each file tests one promise from outside, on the built binary.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
 mod attacks;
 mod authorization;
 mod compaction;
+mod completions;
 mod compose;
 mod conformance;
 mod contract;

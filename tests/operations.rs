@@ -158,8 +158,8 @@ fn an_expiring_certificate_is_warned_about() {
         fs::write(&pair, [fs::read(&pair).unwrap(), made.stdout].concat()).unwrap();
         let server = Server::spawn(Sandbox::new(), &["--tls-cert", file]);
         server.signal(Signal::HUP);
-        wait_until("it has been looked at", || server.read_stderr().contains("read anew"));
-        assert_eq!(server.read_stderr().contains("the certificate expires in "), warned, "{}", server.read_stderr());
+        wait_until("it has been looked at", || server.read_stderr().contains("certificate reloaded: "));
+        assert_eq!(server.read_stderr().contains("certificate expires in "), warned, "{}", server.read_stderr());
     }
 }
 
@@ -205,7 +205,8 @@ fn serve_check_prints_each_setting_with_its_source_and_exits() {
         "listen = [::1]:1,[::1]:2  # variable",
         "idle-timeout = 15s  # default",
         "tls-cert = (none)  # default",
-        "wait = 10s  # default",
+        "lock-timeout = 10s  # default",
+        "ready-timeout = 10s  # default",
     ] {
         assert!(said.lines().any(|one| one == line), "{line}\n{said}");
     }
@@ -256,7 +257,7 @@ fn scrub_findings_appear_in_metrics_readyz_and_stderr() {
     let metrics = server.get("/metrics").text().to_owned();
     assert!(metrics.contains("\nsha_api_store_damaged 1\n"), "{metrics}");
     assert!(!metrics.contains("\nsha_api_store_verified_timestamp_seconds 0\n"), "{metrics}");
-    wait_until("it is said", || server.read_stderr().contains("verifying found damage in 1 places"));
+    wait_until("it is said", || server.read_stderr().contains("background verification found damage in 1 places"));
     // Put right beside it, the next one finds nothing.
     let put = server.client().call(&post_request("some message", ""));
     assert_eq!(put.status, 200);

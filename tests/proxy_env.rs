@@ -26,7 +26,7 @@ fn server_named(host: &str) -> (Server, PathBuf) {
 
 /// A put under these variables.
 fn put_command(url: &str, variables: &[(&str, &str)]) -> Command {
-    let mut put = client_command(&[url.to_owned()], &["put", "foo", "--wait", "30s"]);
+    let mut put = client_command(&[url.to_owned()], &["put", "foo", "--ready-timeout", "30s"]);
     put.envs(variables.iter().copied());
     put
 }
@@ -61,7 +61,7 @@ fn a_server_is_reached_through_the_scheme_proxy_or_all_proxy() {
     }
     // The proxy is not the server: nothing that it says is believed.
     let put = put_command(&url, &[("HTTPS_PROXY", &whole)]).assert();
-    let unknown = "nobody whom we trust vouches for its certificate; --cacert names who may";
+    let unknown = "certificate signed by unknown authority; use --cacert";
     let through = format!("through the proxy http://{}", tunnel.address);
     put.code(3).stdout("").stderr(format!("sha-api: {url}: {through}: {unknown}\n"));
 }
@@ -134,8 +134,8 @@ fn a_failing_proxy_is_named_without_its_password() {
     let asking = ConnectProxy::rejecting("407 Proxy Authentication Required").address;
     let (away, url) = (closed_port(), format!("https://{UNRESOLVABLE_HOST}"));
     for (proxy, why) in [
-        (forbidding, "it does not connect us (403)"),
-        (asking, "it wants to know who we are, or another password (407)"),
+        (forbidding, "CONNECT rejected by proxy (403)"),
+        (asking, "proxy authentication required (407)"),
         (away, "Connection refused (os error 111)"),
     ] {
         let put = put_command(&url, &[("HTTPS_PROXY", &format!("http://me:secret@{proxy}"))]).assert();
@@ -144,7 +144,7 @@ fn a_failing_proxy_is_named_without_its_password() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = silent.local_addr().unwrap();
     let mut put = put_command(&url, &[("HTTPS_PROXY", &format!("http://me:secret@{proxy}"))]);
-    let why = format!("sha-api: {url}: through the proxy http://{proxy}: no connection within 100ms\n");
+    let why = format!("sha-api: {url}: through the proxy http://{proxy}: connection timed out after 100ms\n");
     put.args(["--read-timeout", "100ms"]).assert().code(3).stdout("").stderr(why);
 }
 
@@ -153,7 +153,7 @@ fn an_invalid_proxy_variable_is_an_error_and_nothing_is_sent() {
     let server = Server::http(&[]);
     for wrong in ["socks5://me:secret@127.0.0.1:1080", "http://me:secret@", "ftp://me:secret@a"] {
         let put = put_command(&non_loopback_url(server.address), &[("HTTP_PROXY", wrong)]).assert();
-        let why = "HTTP_PROXY is no URL of a proxy; one is http://HOST:PORT or https://HOST:PORT";
+        let why = "invalid proxy URL in HTTP_PROXY: expected http://HOST:PORT or https://HOST:PORT";
         put.code(3).stdout("").stderr(format!("sha-api: {why}\n"));
     }
     server.sandbox.sha_api(["list"]).assert().code(0).stdout("");
@@ -167,9 +167,12 @@ fn a_tls_proxy_needs_a_trusted_certificate() {
     for url in [format!("https://{UNRESOLVABLE_HOST}"), format!("http://{UNRESOLVABLE_HOST}")] {
         let variables = [("ALL_PROXY", address.as_str())];
         let through = format!("sha-api: {url}: through the proxy {address}: ");
-        let unknown = "nobody whom we trust vouches for its certificate; --cacert names who may\n";
+        let unknown = "certificate signed by unknown authority; use --cacert\n";
         put_command(&url, &variables).assert().code(3).stdout("").stderr(format!("{through}{unknown}"));
         let refused = with_cacert(put_command(&url, &variables), &cert).assert();
-        refused.code(3).stdout("").stderr(predicate::str::starts_with(format!("{through}it does not connect us (4")));
+        refused
+            .code(3)
+            .stdout("")
+            .stderr(predicate::str::starts_with(format!("{through}CONNECT rejected by proxy (4")));
     }
 }

@@ -40,7 +40,7 @@ fn a_missing_permission_exits_with_5() {
     let (reader, all) = (create_token(&sandbox, "read"), create_token(&sandbox, "read,write,list,rm"));
     let server = Server::start(Sandbox::with_messages(&[b"foo"]), &["--http", "--token-file", &token_file(&sandbox)]);
     let url = http_url(server.address);
-    let refused = |why: &str| format!("sha-api: {url} does not permit this: {why}\n");
+    let refused = |why: &str| format!("sha-api: operation not permitted by {url}: {why}\n");
     let ask = |args: &[&str], token: &str| {
         let mut command = client_command(std::slice::from_ref(&url), args);
         command.env("SHA_API_TOKEN", token).assert()
@@ -56,14 +56,17 @@ fn a_missing_permission_exits_with_5() {
     }
     ask(&["rm", FOO], &all).code(0).stderr("");
     ask(&["get", FOO], &all).code(1).stdout("").stderr(format!("sha-api: absent: {FOO}\n"));
-    ask(&["get", FOO], "no\ntoken").code(3).stdout("").stderr("sha-api: SHA_API_TOKEN is no token\n");
+    ask(&["get", FOO], "no\ntoken")
+        .code(3)
+        .stdout("")
+        .stderr("sha-api: invalid SHA_API_TOKEN: it contains a control or non-ASCII character\n");
 }
 
 #[test]
 fn a_disabled_operation_exits_with_5() {
     let server = Server::start(Sandbox::with_messages(&[b"foo"]), &["--http", "--read-only"]);
     let url = http_url(server.address);
-    let refused = format!("sha-api: {url} does not permit this: Method not allowed\n");
+    let refused = format!("sha-api: operation not permitted by {url}: Method not allowed\n");
     client_command(std::slice::from_ref(&url), &["put", "bar"]).assert().code(5).stdout("").stderr(refused);
     client_command(&[url], &["get", FOO]).assert().code(0).stdout("foo").stderr("");
 }
@@ -93,7 +96,7 @@ fn only_a_certificate_of_a_trusted_authority_is_accepted() {
     let other = Server::https(&[]);
     let url = https_url(&server);
     let get = |args: &[&str]| client_command(std::slice::from_ref(&url), &[&["get", FOO], args].concat());
-    let unknown = "nobody whom we trust vouches for its certificate; --cacert names who may";
+    let unknown = "certificate signed by unknown authority; use --cacert";
     get(&[]).assert().code(3).stdout("").stderr(format!("sha-api: {url}: {unknown}\n"));
     let with = |file: &Path| {
         let mut get = get(&["--cacert"]);
@@ -103,7 +106,7 @@ fn only_a_certificate_of_a_trusted_authority_is_accepted() {
     with(&certificate_path(&other.sandbox)).code(3).stdout("");
     with(&certificate_path(&server.sandbox)).code(1).stdout("");
     let nonsense = server.sandbox.write_file("nonsense.pem", b"nonsense");
-    with(&nonsense).code(3).stderr(predicate::str::ends_with("nonsense.pem: there is no certificate in it\n"));
+    with(&nonsense).code(3).stderr(predicate::str::ends_with("nonsense.pem: no certificate found\n"));
     with(Path::new("/no/such.pem")).code(3).stderr(predicate::str::contains("cannot use /no/such.pem: "));
 }
 
@@ -116,7 +119,7 @@ fn a_certificate_for_another_name_is_rejected() {
     let pair = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
     let server = Server::spawn(Sandbox::new(), &pair);
     let put = client_command(&[https_url(&server)], &["put", "foo", "--cacert", cert.to_str().unwrap()]).assert();
-    put.code(3).stdout("").stderr(predicate::str::contains("its certificate cannot be trusted: certificate not valid"));
+    put.code(3).stdout("").stderr(predicate::str::contains("invalid server certificate: certificate not valid"));
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn a_client_sends_its_certificate_on_request() {
     let both = sandbox.write_file("both.pem", [made.cert.pem(), made.signing_key.serialize_pem()].concat().as_bytes());
     let server = Server::spawn(Sandbox::new(), &["--tls-client-ca", chain.to_str().unwrap()]);
     let put = |args: &[&Path]| {
-        let mut put = client_command(&[https_url(&server)], &["put", "foo", "--wait", "30s", "--cacert"]);
+        let mut put = client_command(&[https_url(&server)], &["put", "foo", "--ready-timeout", "30s", "--cacert"]);
         put.arg(certificate_path(&server.sandbox));
         for (flag, file) in ["--cert", "--key"].iter().zip(args) {
             put.arg(flag).arg(file);
@@ -190,7 +193,7 @@ fn an_inconsistent_response_is_an_error_that_names_the_server() {
         let answer = answer.to_owned();
         let url = http_url(spawn_scripted_server(move |_, _| http_response(200, "", &answer)));
         let command = client_command(std::slice::from_ref(&url), args).write_stdin(stdin).assert();
-        let why = format!("sha-api: {url}: its answer makes no sense: ");
+        let why = format!("sha-api: {url}: invalid response: ");
         command.code(3).stdout("").stderr(predicate::str::starts_with(why));
     }
     let url = http_url(spawn_scripted_server(|_, _| "SSH-2.0-OpenSSH\r\n".to_owned()));
@@ -204,8 +207,8 @@ fn a_silent_server_times_out() {
     let url = http_url(silent.local_addr().unwrap());
     for scheme in [url.clone(), url.replace("http:", "https:")] {
         let get = client_command(std::slice::from_ref(&scheme), &["get", FOO, "--read-timeout", "100ms"]).assert();
-        let why = predicate::str::starts_with(format!("sha-api: {scheme}: no "));
-        get.code(3).stdout("").stderr(why.and(predicate::str::contains("within 100ms")));
+        let why = predicate::str::starts_with(format!("sha-api: {scheme}: "));
+        get.code(3).stdout("").stderr(why.and(predicate::str::contains("100ms")));
     }
     let server = Server::http(&[]);
     let live = http_url(server.address);
@@ -225,7 +228,7 @@ fn a_server_that_is_not_ready_is_waited_for_until_the_timeout() {
     }));
     client_command(&[opening], &["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
     let never = http_url(spawn_scripted_server(move |_, _| busy()));
-    let put = client_command(std::slice::from_ref(&never), &["put", "foo", "--wait", "10ms"]).assert();
+    let put = client_command(std::slice::from_ref(&never), &["put", "foo", "--ready-timeout", "10ms"]).assert();
     put.code(3).stdout("").stderr(format!("sha-api: {never}: The store is not open yet\n"));
 }
 
@@ -236,7 +239,9 @@ fn redirects_are_not_followed() {
     let field = format!("Location: {to}/messages\r\n");
     let url = http_url(spawn_scripted_server(move |_, _| http_response(307, &field, "")));
     let put = client_command(std::slice::from_ref(&url), &["put", "foo"]).assert();
-    put.code(3).stdout("").stderr(format!("sha-api: {url}: it refers to {to}/messages, which is not followed\n"));
+    put.code(3).stdout("").stderr(format!(
+        "sha-api: {url}: unexpected redirect to {to}/messages: redirects are not followed; check the URL\n"
+    ));
     trap.set_nonblocking(true).unwrap();
     assert_eq!(trap.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
@@ -245,7 +250,7 @@ fn redirects_are_not_followed() {
 fn an_invalid_url_is_a_usage_error() {
     for bad in ["localhost:8443", "ftp://a", "https://a/b", "https://u:p@a", "unix:"] {
         let get = client_command(&[bad.to_owned()], &["get", FOO]).assert();
-        get.code(2).stdout("").stderr(predicate::str::contains(format!("`{bad}` is no URL of a server")));
+        get.code(2).stdout("").stderr(predicate::str::contains(format!("invalid server URL `{bad}`")));
     }
 }
 
@@ -270,7 +275,8 @@ fn a_message_too_large_for_the_server_is_reported_with_the_remedy() {
     let url = http_url(server.address);
     let long = pseudorandom_bytes(100_000, 1);
     let put = client_command(std::slice::from_ref(&url), &["put"]).write_stdin(long.clone()).assert();
-    let why = "a message of 100000 bytes is more than it takes; its --max-message and --max-body raise that";
+    let why =
+        "cannot store a message of 100000 bytes: over the limit of the server; raise its --max-message and --max-body";
     put.code(3).stdout("").stderr(format!("sha-api: {url}: {why}\n"));
     // What is too much at a time is sent in parts.
     let (one, other) = ("x".repeat(50_000), "y".repeat(50_000));
@@ -301,9 +307,9 @@ fn a_stale_socket_is_ignored() {
 fn a_command_waiting_for_a_store_uses_the_server_that_gets_the_lock() {
     let sandbox = Sandbox::new();
     let mut put = sandbox.spawn_put_holding_lock("foo");
-    let mut command = sandbox.std_command(["get", "--wait", "60s", FOO]);
+    let mut command = sandbox.std_command(["get", "--lock-timeout", "60s", "--ready-timeout", "60s", FOO]);
     let get = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let server = Server::spawn(sandbox, &["--wait", "60s"]);
+    let server = Server::spawn(sandbox, &["--lock-timeout", "60s"]);
     assert!(put.wait().unwrap().success());
     let output = get.wait_with_output().unwrap();
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"foo".as_slice(), b"".as_slice()));
@@ -313,8 +319,8 @@ fn a_command_waiting_for_a_store_uses_the_server_that_gets_the_lock() {
 #[test]
 fn a_second_server_fails_and_names_the_first() {
     let server = Server::start(Sandbox::new(), &[]);
-    let second = server.sandbox.sha_api(["serve", "--listen", "127.0.0.1:0", "--wait", "50ms"]).assert();
-    let held = format!("is held by process {} (sha-api serve)", server.pid().as_raw_nonzero());
+    let second = server.sandbox.sha_api(["serve", "--listen", "127.0.0.1:0", "--lock-timeout", "50ms"]).assert();
+    let held = format!("locked by process {} (sha-api serve)", server.pid().as_raw_nonzero());
     second.code(3).stderr(predicate::str::contains(held));
 }
 
@@ -323,7 +329,12 @@ fn a_served_store_with_a_long_path_is_found() {
     let sandbox = Sandbox::new();
     let deep = (0..4).fold(sandbox.dir().join("a"), |dir, _| dir.join("b".repeat(60)));
     let server = Server::start(Sandbox::new(), &["--http", "--store", deep.to_str().unwrap()]);
-    sandbox.sha_api(["put", "foo", "--wait", "0s", "--store"]).arg(&deep).assert().code(0).stdout(format!("{FOO}\n"));
+    sandbox
+        .sha_api(["put", "foo", "--lock-timeout", "0s", "--store"])
+        .arg(&deep)
+        .assert()
+        .code(0)
+        .stdout(format!("{FOO}\n"));
     drop(server);
     sandbox.sha_api(["get", FOO, "--store"]).arg(&deep).assert().code(0).stdout("foo").stderr("");
 }

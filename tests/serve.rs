@@ -199,13 +199,13 @@ fn a_new_certificate_takes_effect_on_sighup_and_a_bad_one_does_not() {
     let before = fs::read(ours.join("cert.pem")).unwrap();
     fs::write(ours.join("cert.pem"), "nonsense").unwrap();
     server.signal(Signal::HUP);
-    wait_until("the bad one is reported", || server.read_stderr().contains("the certificate stays as it was: "));
+    wait_until("the bad one is reported", || server.read_stderr().contains("cannot reload the certificate: "));
     fs::write(ours.join("cert.pem"), before).unwrap();
     server.assert_healthy();
     fs::copy(new.join("key.pem"), ours.join("key.pem")).unwrap();
     fs::copy(new.join("cert.pem"), ours.join("cert.pem")).unwrap();
     server.signal(Signal::HUP);
-    wait_until("the new one is reported", || server.read_stderr().contains("the certificate is read anew"));
+    wait_until("the new one is reported", || server.read_stderr().contains("certificate reloaded: "));
     server.assert_healthy();
 }
 
@@ -237,7 +237,10 @@ fn sigterm_finishes_requests_closes_idle_connections_and_exits_0() {
 
 #[test]
 fn a_second_sigterm_or_the_drain_timeout_ends_the_server() {
-    for (flags, signals) in [(&["--http"][..], 2), (&["--http", "--drain-timeout", "100ms"], 1)] {
+    for (flags, signals, cause) in [
+        (&["--http"][..], 2, "second signal received"),
+        (&["--http", "--drain-timeout", "100ms"], 1, "drain timeout reached"),
+    ] {
         let mut server = Server::start(Sandbox::new(), flags);
         let mut busy = server.client();
         busy.send(
@@ -251,7 +254,8 @@ fn a_second_sigterm_or_the_drain_timeout_ends_the_server() {
             server.signal(Signal::TERM);
         }
         assert_eq!(server.wait_exit().code(), Some(0));
-        assert!(server.read_stderr().contains("stopped before the last requests were finished"));
+        let aborted = format!("{cause}; aborting requests in flight");
+        assert!(server.read_stderr().contains(&aborted), "{}", server.read_stderr());
     }
 }
 
@@ -310,9 +314,9 @@ fn an_unopenable_store_ends_the_server_with_3_and_the_reason() {
     let first = Server::http(&[]);
     let sandbox = Sandbox::new();
     std::os::unix::fs::symlink(first.sandbox.store(), sandbox.store()).unwrap();
-    let mut second = Server::spawn(sandbox, &["--http", "--wait", "10ms"]);
+    let mut second = Server::spawn(sandbox, &["--http", "--lock-timeout", "10ms"]);
     assert_eq!(second.wait_exit().code(), Some(3));
-    assert!(second.read_stderr().contains("is held by "), "{}", second.read_stderr());
+    assert!(second.read_stderr().contains("locked by "), "{}", second.read_stderr());
 }
 
 #[test]
@@ -320,7 +324,7 @@ fn the_server_listens_on_every_address_and_warns_beyond_loopback() {
     let server = Server::http(&["--listen", "0.0.0.0:0"]);
     server.assert_healthy();
     let said = server.read_stderr();
-    assert_eq!(said.matches("anyone who can connect to 0.0.0.0:").count(), 1, "{said}");
+    assert_eq!(said.matches("anonymous clients of 0.0.0.0:").count(), 1, "{said}");
     assert!(!said.contains("127.0.0.1"), "{said}");
 }
 
@@ -340,5 +344,5 @@ fn a_port_in_use_is_an_error_that_names_it() {
     let address = server.address.to_string();
     let output = sandbox.sha_api(["serve", "--http", "--listen", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("listening on {address}: ")));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("cannot listen on {address}: ")));
 }

@@ -63,7 +63,7 @@ fn every_setting_of_the_example_exists() {
 /// With the service to be watched: what the filter of system calls forbids ends it, and the log is written.
 fn logging_container() -> Option<SystemdContainer> {
     let machine = SystemdContainer::new()?;
-    let more = "[Service]\nSystemCallErrorNumber=\nStandardOutput=append:/var/log/said\nStandardError=append:/var/log/said\n\
+    let more = "[Service]\nSystemCallErrorNumber=\nStandardOutput=append:/var/log/output\nStandardError=append:/var/log/output\n\
         Environment=SHA_API_ACCESS_LOG=/var/log/sha-api/access.log SHA_API_SCRUB_INTERVAL=1s SHA_API_SEGMENT_SIZE=1MiB\n";
     machine.write_file("etc/systemd/system/sha-api.service.d/watched.conf", more);
     machine.boot();
@@ -107,7 +107,7 @@ fn the_service_works_under_a_killing_syscall_filter_and_reloads_restarts_and_sto
         (machine.unit_property("ActiveState"), machine.unit_property("Result")),
         ("inactive".into(), "success".into())
     );
-    let said = fs::read_to_string(machine.path("var/log/said")).unwrap();
+    let said = fs::read_to_string(machine.path("var/log/output")).unwrap();
     let strange = said
         .lines()
         .find(|line| !line.contains("listening on ") && !line.contains("self-signed") && !line.contains("SHA-256"));

@@ -8,7 +8,7 @@ use crate::common::{FOO, Sandbox};
 fn a_flag_overrides_a_variable_and_a_variable_overrides_the_file() {
     let sandbox = Sandbox::new();
     let config = sandbox.write_file("config.toml", b"max-message = '2B'\n");
-    let limit = |limit: &str| predicate::str::contains(format!("over the limit of {limit}; "));
+    let limit = |limit: &str| predicate::str::contains(format!("over the limit of {limit} bytes; "));
     let put = || {
         let mut put = sandbox.sha_api(["put", "12345", "--config"]);
         put.arg(&config);

@@ -1,4 +1,4 @@
-//! PostgreSQL over several nodes by `postgres_fdw`, set up by the very SQL of `deploy/SCALING.md`.
+//! PostgreSQL over several nodes by `postgres_fdw`, set up by the very SQL of `docs/scaling.md`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -21,7 +21,7 @@ struct ShardedDatabase {
 
 /// The block of SQL in the document.
 fn sharding_sql() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/SCALING.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/scaling.md");
     let text = std::fs::read_to_string(path).unwrap();
     text.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0.to_owned()
 }
@@ -155,7 +155,7 @@ fn kill_nodes_under_load(shards: &mut ShardedDatabase, acknowledgements: usize) 
     let sandbox = shards.sandbox();
     let mut acknowledged = Vec::new();
     for round in 0..NODES {
-        let mut put = sandbox.std_command(["put", "--lines", "--wait", "0s"]);
+        let mut put = sandbox.std_command(["put", "--lines", "--ready-timeout", "0s"]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
         let feed = thread::spawn(move || {

@@ -36,7 +36,7 @@ fn used_names_unknown_scopes_and_invalid_files_are_rejected() {
         token.assert()
     };
     token("a", "write").code(2).stdout("").stderr(predicate::str::contains("`a` is there already"));
-    token("b", "fly").code(2).stdout("").stderr(predicate::str::contains("`fly` is no scope"));
+    token("b", "fly").code(2).stdout("").stderr(predicate::str::contains("`fly` is not a scope"));
     token("b c", "read").code(2).stdout("").stderr(predicate::str::contains("no name for a token"));
     assert_eq!(fs::read_to_string(&file).unwrap(), format!("a read {hash}"));
     token("b", "read").code(0);

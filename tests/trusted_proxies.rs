@@ -78,7 +78,7 @@ fn a_trusted_proxy_is_exempt_from_the_address_limit() {
 #[test]
 fn an_invalid_proxy_address_is_a_usage_error() {
     let refused = Sandbox::new().sha_api(["serve", "--trusted-proxy", "10.0.0.0/33"]).assert().code(2).stdout("");
-    refused.stderr(predicates::str::contains("it is an address, or a network such as 10.0.0.0/8"));
+    refused.stderr(predicates::str::contains("expected an IP address or a network such as 10.0.0.0/8"));
 }
 
 #[test]

@@ -187,17 +187,17 @@ fn a_message_is_stored_and_fetched_with_the_keyboard_alone() {
     tab(&mut browser);
     browser.press_key("Enter");
     let expected = digest(b"tea & <b>cake</b>");
-    assert_eq!(browser.wait_for_text("stored", "Stored"), "Stored, 17 bytes. Its digest:");
+    assert_eq!(browser.wait_for_text("stored", "Stored"), "Stored, 17 bytes. Digest:");
     assert_eq!(browser.text("stored-digest"), expected);
     assert_eq!(server.get(&format!("/messages/{expected}")).text(), r#"{"message": "tea & <b>cake</b>"}"#);
     browser.press_key("Enter");
-    browser.wait_for_text("stored", "Was stored already");
+    browser.wait_for_text("stored", "Already stored");
     for _ in 0..3 {
         tab(&mut browser);
     }
     browser.type_text(&expected.to_uppercase());
     browser.press_key("Enter");
-    assert_eq!(browser.wait_for_text("fetched", "bytes"), "✓ It hashes to its digest. 17 bytes.");
+    assert_eq!(browser.wait_for_text("fetched", "bytes"), "✓ SHA-256 verified. 17 bytes.");
     assert_eq!(browser.text("shown"), "tea & <b>cake</b>");
     for _ in 0..4 {
         tab(&mut browser);
@@ -236,11 +236,11 @@ fn markup_in_a_message_is_shown_as_text_and_not_executed() {
     let server = Server::start(Sandbox::with_messages(&[message, control, long.as_bytes()]), &["--http"]);
     let origin = page_url(&server, "http");
     browser.navigate(&format!("{origin}#{}", digest(message)));
-    browser.wait_for_text("fetched", "It hashes to its digest");
+    browser.wait_for_text("fetched", "SHA-256 verified");
     assert_eq!(browser.evaluate("document.getElementById('shown').textContent"), std::str::from_utf8(message).unwrap());
     assert_eq!(browser.evaluate("window.ran === undefined"), true);
     assert_eq!(browser.evaluate("document.getElementById('shown').children.length"), 0);
-    for (other, why) in [(control.as_slice(), "not text"), (long.as_bytes(), "too long to be shown")] {
+    for (other, why) in [(control.as_slice(), "not text"), (long.as_bytes(), "too long to show")] {
         browser.evaluate(&format!("location.hash = '{}'", digest(other)));
         browser.wait_for_text("fetched", why);
         assert_eq!(browser.evaluate("document.getElementById('shown').checkVisibility()"), false);
@@ -276,9 +276,9 @@ fn a_file_is_stored_and_downloaded_unchanged() {
     };
     let message = pseudorandom_bytes(300_000, 7);
     choose(&mut browser, &message);
-    assert_eq!(browser.wait_for_text("stored", "Stored"), "Stored, 300,000 bytes. Its digest:");
+    assert_eq!(browser.wait_for_text("stored", "Stored"), "Stored, 300,000 bytes. Digest:");
     browser.click("#link");
-    assert_eq!(browser.wait_for_text("fetched", "bytes"), "✓ It hashes to its digest. 300,000 bytes, not text.");
+    assert_eq!(browser.wait_for_text("fetched", "bytes"), "✓ SHA-256 verified. 300,000 bytes, not text.");
     assert_eq!(browser.evaluate("document.getElementById('shown').hidden"), true);
     let downloads = browser.dir.path().join("downloads");
     browser.call("Browser.setDownloadBehavior", &json!({"behavior": "allow", "downloadPath": downloads}));
@@ -347,10 +347,10 @@ fn the_page_rejects_bytes_that_do_not_hash_to_their_digest() {
     browser.navigate(&format!("{origin}#{}", digest(other.as_bytes())));
     browser.wait_for_text("shown", other);
     browser.evaluate(&format!("location.hash = '{}'", digest(ORIGINAL_TEXT.as_bytes())));
-    let said = browser.wait_for_text("fetched", "Refused");
+    let said = browser.wait_for_text("fetched", "Rejected");
     assert_no_horizontal_overflow(&mut browser, 320);
     let lie = digest(ALTERED_TEXT.as_bytes());
-    assert_eq!(said, format!("Refused: what came does not hash to its digest, but to {lie}."));
+    assert_eq!(said, format!("Rejected: the received bytes do not hash to the digest, but to {lie}."));
     assert_eq!(browser.evaluate("document.getElementById('message').hidden"), true);
     assert_eq!(browser.evaluate("document.getElementById('shown').textContent"), "");
     assert_eq!(browser.evaluate("document.getElementById('download').href"), "");
@@ -363,9 +363,10 @@ fn the_page_does_not_report_an_unconfirmed_message_as_stored() {
     let server = Server::http(&[]);
     let origin = format!("http://{}/", spawn_altering_proxy(&server));
     browser.navigate(&origin);
-    for (message, says) in
-        [(ALTERED_TEXT, "Stored, "), (ORIGINAL_TEXT, "The server did not confirm the digest. Do not rely on it.")]
-    {
+    for (message, says) in [
+        (ALTERED_TEXT, "Stored, "),
+        (ORIGINAL_TEXT, "The server did not confirm the digest: the message may not be stored."),
+    ] {
         browser.evaluate(&format!("document.getElementById('text').value = '{message}'"));
         browser.click("#store button");
         browser.wait_for_text("stored", says);
@@ -394,7 +395,7 @@ fn the_page_shows_server_errors_and_keeps_a_token_until_closed() {
     browser.evaluate(&format!("location.hash = '{}'", "a".repeat(64)));
     browser.wait_for_text("fetched", "Message not found");
     browser.evaluate("location.hash = 'abc'");
-    browser.wait_for_text("fetched", "64 hex digits are needed");
+    browser.wait_for_text("fetched", "expected 64 hex digits");
     browser.navigate(&format!("{origin}#{FOO}"));
     browser.wait_for_text("fetched", "A valid token is needed");
     assert_eq!(browser.evaluate("document.cookie + localStorage.length + sessionStorage.length"), "00");
@@ -439,7 +440,7 @@ fn the_page_has_enough_contrast_in_both_themes_and_fits_a_narrow_screen() {
             assert_eq!(run_contrast_script(&mut browser, FAINT_TEXT_JS), json!([]), "{scheme}");
             assert_no_horizontal_overflow(&mut browser, width);
             browser.evaluate("location.hash = 'no-digest'");
-            browser.wait_for_text("fetched", "no digest");
+            browser.wait_for_text("fetched", "Not a digest");
             assert_eq!(run_contrast_script(&mut browser, FAINT_TEXT_JS), json!([]), "{scheme}");
             assert_no_horizontal_overflow(&mut browser, width);
         }

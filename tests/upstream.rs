@@ -57,7 +57,7 @@ fn the_upstream_needs_a_trusted_certificate() {
     far.sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     let wary = Server::http(&["--upstream", &url]);
     assert_eq!(wary.get(&format!("/messages/{FOO}")).status, 503);
-    client_command(&wary, &["put", "bar", "--wait", "0s"]).assert().code(3).stdout("");
+    client_command(&wary, &["put", "bar", "--ready-timeout", "0s"]).assert().code(3).stdout("");
     far.sandbox.sha_api(["has", &digest(b"bar")]).assert().code(1);
 }
 

@@ -69,7 +69,7 @@ fn a_corrupt_message_is_reported_quarantined_and_absent() {
     sandbox.sha_api(["verify"]).assert().code(4).stdout(found.clone()).stderr("");
     sandbox.sha_api(["stats"]).assert().code(0).stdout(predicate::str::contains("damaged   2\n"));
     let mended = found.replace("damaged: 2", "damaged: 2, of these mended: 0");
-    let said = predicate::str::contains(format!("what was stored as {one} is now in"));
+    let said = predicate::str::contains(format!("moved the corrupt message {one} to "));
     sandbox.sha_api(["verify", "--repair"]).assert().code(4).stdout(mended).stderr(said);
     let kept = fs::read(sandbox.store().join(format!("quarantine/{one}.corrupt"))).unwrap();
     assert_eq!(kept.iter().zip(&messages[3]).filter(|(one, other)| one != other).count(), 10);
@@ -158,7 +158,7 @@ fn a_missing_segment_is_reported_and_its_messages_are_lost_until_fetched() {
     let (sandbox, messages) = store_with_segments();
     assert!(sandbox.run_shell("sha-api copy store spare").status.success());
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
-    let said = "sha-api: 00000002.log is missing in the log, and 3 messages with it\n";
+    let said = "sha-api: missing log segment: 00000002.log; number of lost messages: 3\n";
     for (number, message) in messages.iter().enumerate() {
         let get = sandbox.sha_api(["get", &digest(message)]).assert();
         match number {

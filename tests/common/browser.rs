@@ -1,4 +1,5 @@
-//! A headless Chromium, spoken to over two pipes in the `DevTools` protocol. It reaches nothing but this machine.
+//! A headless Chromium, controlled over two pipes with the `DevTools` protocol. The browser resolves no host outside
+//! this machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use super::server::{TEST_TIMEOUT, wait_until};
 use super::{command_without_proxy, has_tool};
 
-/// A browser with one page, which ends with the test.
+/// A browser with one open page. The process is killed on drop.
 pub struct Browser {
     child: Child,
     requests: ChildStdin,
@@ -19,34 +20,34 @@ pub struct Browser {
     session: Option<String>,
     last_id: u64,
     events: Vec<Value>,
-    /// Its profile, and where downloads go.
+    /// Directory of the profile, the temporary files and the downloads.
     pub dir: TempDir,
 }
 
 impl Browser {
-    /// On an empty page; `None`: there is no browser here.
+    /// Starts the browser on an empty page. Returns `None` if Chromium is not installed.
     pub fn start() -> Option<Self> {
         if !has_tool("chromium") {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
         let mut command = command_without_proxy("sh");
-        // The protocol is spoken over descriptors 3 and 4.
+        // Chromium reads requests from descriptor 3 and writes responses to descriptor 4.
         command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 < /dev/null > /dev/null 2>&1", "sh"]);
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
         command.args(["--remote-debugging-pipe", "--lang=en"]);
-        // Names are not asked for: `elsewhere.test` stands for a host that is not this one.
+        // No DNS queries are sent. `elsewhere.test` is a second origin on this machine.
         command.arg("--host-resolver-rules=MAP elsewhere.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
         command.arg(format!("--user-data-dir={}", dir.path().join("profile").display()));
-        // What it leaves behind goes with the directory.
+        // All files of the browser are in the temporary directory.
         command.env("HOME", dir.path()).env("TMPDIR", dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, messages) = mpsc::channel();
-        let replies = BufReader::new(child.stdout.take().unwrap());
+        let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
-            let read = replies.split(0).map_while(Result::ok);
-            read.map_while(|bytes| serde_json::from_slice(&bytes).ok()).try_for_each(|message| sender.send(message))
+            let frames = stdout.split(0).map_while(Result::ok);
+            frames.map_while(|bytes| serde_json::from_slice(&bytes).ok()).try_for_each(|message| sender.send(message))
         });
         let requests = child.stdin.take().unwrap();
         let mut browser = Self { child, requests, messages, session: None, last_id: 0, events: Vec::new(), dir };
@@ -61,11 +62,11 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log", "Network", "DOM"] {
             self.call(&format!("{domain}.enable"), &json!({}));
         }
-        // Certificates are the matter of other tests.
+        // Other tests check certificates.
         self.call("Security.setIgnoreCertificateErrors", &json!({"ignore": true}));
     }
 
-    /// Asks for something, and waits for what came of it.
+    /// Calls a method of the protocol and waits for its result. Events that arrive meanwhile are collected.
     pub fn call(&mut self, method: &str, params: &Value) -> Value {
         self.last_id += 1;
         let mut request = json!({"id": self.last_id, "method": method, "params": params});
@@ -75,8 +76,8 @@ impl Browser {
         self.requests.write_all(format!("{request}\0").as_bytes()).unwrap();
         let start = Instant::now();
         loop {
-            let left = TEST_TIMEOUT.saturating_sub(start.elapsed());
-            let mut message = self.messages.recv_timeout(left).unwrap_or_else(|error| panic!("{method}: {error}"));
+            let remaining = TEST_TIMEOUT.saturating_sub(start.elapsed());
+            let mut message = self.messages.recv_timeout(remaining).unwrap_or_else(|error| panic!("{method}: {error}"));
             match message["id"].as_u64() {
                 Some(id) if id == self.last_id => {
                     assert!(message["error"].is_null(), "{method}: {message}");
@@ -88,15 +89,15 @@ impl Browser {
         }
     }
 
-    /// Opens a page anew.
+    /// Loads `url`, also if it is already open, and waits until the page is complete.
     pub fn navigate(&mut self, url: &str) {
         self.call("Page.navigate", &json!({"url": "about:blank"}));
-        let gone = self.call("Page.navigate", &json!({"url": url}));
-        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        let navigated = self.call("Page.navigate", &json!({"url": url}));
+        assert!(navigated["errorText"].is_null(), "{url}: {navigated}");
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
-    /// What an expression is in the page.
+    /// Returns the value of a JavaScript expression in the page. A promise is awaited.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let mut result = self.call("Runtime.evaluate", &params);
@@ -104,17 +105,17 @@ impl Browser {
         result["result"]["value"].take()
     }
 
-    /// The text that is seen in an element.
+    /// Returns the visible text of the element `id`.
     pub fn text(&mut self, id: &str) -> String {
         self.evaluate(&format!("document.getElementById('{id}').innerText")).as_str().unwrap().to_owned()
     }
 
-    /// Waits until an expression is true in the page.
+    /// Waits until a JavaScript expression is true in the page.
     pub fn wait_for(&mut self, expression: &str) {
         wait_until(expression, || self.evaluate(expression) == true);
     }
 
-    /// Waits until an element says something with `part` in it, and tells what.
+    /// Waits until the text of the element `id` contains `part`, and returns the text.
     pub fn wait_for_text(&mut self, id: &str, part: &str) -> String {
         let start = Instant::now();
         loop {
@@ -122,17 +123,17 @@ impl Browser {
             if text.contains(part) {
                 return text;
             }
-            assert!(start.elapsed() < TEST_TIMEOUT, "{id} says {text:?}, not {part:?}");
+            assert!(start.elapsed() < TEST_TIMEOUT, "the text of {id} is {text:?} and does not contain {part:?}");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
-    /// Clicks on the first element that a selector finds.
+    /// Clicks the first element that matches `selector`.
     pub fn click(&mut self, selector: &str) {
         self.evaluate(&format!("document.querySelector('{selector}').click()"));
     }
 
-    /// Presses a key, by the name that pages know it by.
+    /// Presses and releases a key, named as in `KeyboardEvent.key`.
     pub fn press_key(&mut self, key: &str) {
         let (code, text) = match key {
             "Tab" => (9, ""),
@@ -144,16 +145,16 @@ impl Browser {
         self.call("Input.dispatchKeyEvent", &json!({"type": "keyUp", "key": key, "windowsVirtualKeyCode": code}));
     }
 
-    /// Types a line.
+    /// Types `text`, one key press per character.
     pub fn type_text(&mut self, text: &str) {
         text.chars().for_each(|letter| self.press_key(&letter.to_string()));
     }
 
-    /// What the browser found wrong with the page: errors, warnings, breaches of its policy. Not the statuses of
-    /// replies.
+    /// Returns exceptions, console output, warnings and violations of the content security policy. HTTP error statuses
+    /// are excluded.
     pub fn page_errors(&mut self) -> Vec<&Value> {
         self.evaluate("0");
-        let is_complaint = |event: &&Value| match event["method"].as_str() {
+        let is_error = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown" | "Runtime.consoleAPICalled") => true,
             Some("Log.entryAdded") => {
                 let entry = &event["params"]["entry"];
@@ -161,10 +162,10 @@ impl Browser {
             }
             _ => false,
         };
-        self.events.iter().filter(is_complaint).collect()
+        self.events.iter().filter(is_error).collect()
     }
 
-    /// Where the page sent requests.
+    /// Returns the URL of each request that the page has sent.
     pub fn requested_urls(&self) -> Vec<&str> {
         let requests = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         requests.map(|event| event["params"]["request"]["url"].as_str().unwrap()).collect()

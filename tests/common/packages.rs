@@ -1,4 +1,5 @@
-//! What `make` packs: a static binary that is built once for all tests, an image of it, and a Debian package.
+//! Packages that `make` builds: a static binary, a container image and a Debian package. The binary and the Debian
+//! package are built once per test process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,7 +7,8 @@ use std::sync::OnceLock;
 
 use super::{has_tool, report_skip};
 
-/// Where `make` puts what it packs; `None`: what it takes is not here.
+/// Builds the static binary and returns its directory, which is also the output directory of the packages. Returns
+/// `None` if a required tool is not installed.
 fn static_build_dir() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
@@ -16,7 +18,7 @@ fn static_build_dir() -> Option<&'static Path> {
         let triple = target_triple();
         let libraries = run_checked(Command::new("rustc").args(["--print", "target-libdir", "--target", &triple]));
         if !Path::new(String::from_utf8(libraries.stdout).unwrap().trim()).is_dir() {
-            report_skip(&format!("there is no Rust target {triple}"));
+            report_skip(&format!("the Rust target {triple} is not installed"));
             return None;
         }
         run_checked(&mut make_command(&["static"]));
@@ -33,7 +35,7 @@ fn target_dir() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-/// `make` with the profile that is built sooner, in the directory where these tests were built.
+/// Returns `make` with the profile that compiles fastest, in the target directory of these tests.
 fn make_command(args: &[&str]) -> Command {
     let mut command = Command::new("make");
     command.args(["-C", env!("CARGO_MANIFEST_DIR"), "PROFILE=quick"]).args(args);
@@ -44,7 +46,7 @@ fn make_command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs what must succeed.
+/// Runs a command and returns its output. Panics unless the command succeeds.
 pub fn run_checked(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -52,15 +54,16 @@ pub fn run_checked(command: &mut Command) -> Output {
     output
 }
 
-/// `make` of something that is packed, the binary being there.
+/// Builds the static binary and returns a `make` command with `args`. Returns `None` if a required tool is not
+/// installed.
 pub fn packaging_command(args: &[&str]) -> Option<Command> {
     static_build_dir().map(|_| make_command(args))
 }
 
-/// The Debian package.
+/// Builds the Debian package and returns its path. Returns `None` if a required tool is not installed.
 pub fn debian_package() -> Option<&'static Path> {
     static DEB: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let made = DEB.get_or_init(|| {
+    let built = DEB.get_or_init(|| {
         if !has_tool("dpkg-deb") {
             return None;
         }
@@ -68,5 +71,5 @@ pub fn debian_package() -> Option<&'static Path> {
         let files = std::fs::read_dir(static_build_dir()?).unwrap().map(|entry| entry.unwrap().path());
         Some(files.filter(|path| path.extension().is_some_and(|end| end == "deb")).max().unwrap())
     });
-    made.as_deref()
+    built.as_deref()
 }

@@ -1,4 +1,5 @@
-//! Podman with images, containers and settings of a test's own, in a directory that goes with it.
+//! Podman with separate storage and settings in a temporary directory, so that tests do not affect the containers of
+//! the machine.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,12 +9,12 @@ use tempfile::TempDir;
 use super::packages::run_checked;
 use super::{has_tool, report_skip};
 
-/// Its containers end with it.
+/// A Podman instance. All its containers are removed on drop.
 pub struct Podman {
     dir: TempDir,
 }
 
-/// No services of the machine are asked for anything, and no more is wanted than a container may have in one.
+/// Podman settings that use no system service and request no more than a nested container is permitted.
 const CONTAINERS_CONF: &str = r#"
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -24,13 +25,13 @@ runtime = "runc"
 "#;
 
 impl Podman {
-    /// `None`: there is none here, or it cannot do its work, and the test is skipped.
+    /// Creates the instance. Returns `None` if Podman is not installed or the user is not root.
     pub fn new() -> Option<Self> {
         if !has_tool("podman") || !has_tool("runc") || !has_tool("nsenter") {
             return None;
         }
         if !rustix::process::geteuid().is_root() {
-            report_skip("containers with networks and file systems of their own take root");
+            report_skip("containers with separate networks and file systems require root");
             return None;
         }
         let podman = Self { dir: tempfile::Builder::new().prefix("podman-").tempdir().unwrap() };
@@ -42,29 +43,30 @@ impl Podman {
         Some(podman)
     }
 
+    /// Returns the temporary directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Makes a command work on its images: its own, or one that calls buildah.
+    /// Makes `command` use the images of this instance. `command` runs podman or buildah, also indirectly.
     pub fn configure<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("CONTAINERS_STORAGE_CONF", self.dir().join("storage.conf"));
         command.env("CONTAINERS_CONF", self.dir().join("containers.conf"))
     }
 
-    /// `podman` with these arguments.
+    /// Returns a `podman` command with `args`.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
         self.configure(command.args(args).stdin(std::process::Stdio::null()));
         command
     }
 
-    /// The same, which must succeed; what it prints.
+    /// Runs `podman` with `args` and returns its stdout. Panics unless the command succeeds.
     pub fn run(&self, args: &[&str]) -> String {
         stdout_text(&run_checked(&mut self.command(args)))
     }
 
-    /// A program of this machine in the network of a container.
+    /// Runs a program of this machine in the network namespace of `container`.
     pub fn run_in_network_of(&self, container: &str, program: &[&str]) -> Output {
         let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", container]);
         Command::new("nsenter").args(["--net", "--target", &pid]).args(program).output().unwrap()
@@ -77,7 +79,7 @@ impl Drop for Podman {
     }
 }
 
-/// What a command has printed, without the last newline.
+/// Returns the stdout of a command without trailing whitespace.
 pub fn stdout_text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap().trim_end().to_owned()
 }

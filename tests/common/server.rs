@@ -1,4 +1,4 @@
-//! A running `sha-api serve` on a port of its own, and clients that say exactly what they are told to.
+//! A running `sha-api serve` on a free port, and HTTP clients that send exactly the given bytes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,10 +17,10 @@ use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, Strea
 
 use super::Sandbox;
 
-/// How long anything may take before a test gives up.
+/// Maximum time that a test waits for any event.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A server that ends with the test.
+/// A running server. The process is killed on drop.
 pub struct Server {
     pub sandbox: Sandbox,
     pub address: SocketAddr,
@@ -28,13 +28,14 @@ pub struct Server {
     https: bool,
 }
 
-/// One connection to the server.
+/// A connection to the server.
 pub struct Client(Box<dyn Transport>);
 
+/// A byte stream to the server: TCP, TLS or a Unix socket.
 pub trait Transport: Read + Write + Send {}
 impl<T: Read + Write + Send> Transport for T {}
 
-/// A reply, taken apart.
+/// A parsed response. `head` includes the status line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
@@ -43,24 +44,24 @@ pub struct Response {
 }
 
 impl Server {
-    /// Plain HTTP, and ready.
+    /// Starts a server with plain HTTP on an empty store and waits until it is ready.
     pub fn http(flags: &[&str]) -> Self {
         Self::start(Sandbox::new(), &[&["--http"], flags].concat())
     }
 
-    /// HTTPS, and ready.
+    /// Starts a server with HTTPS on an empty store and waits until it is ready.
     pub fn https(flags: &[&str]) -> Self {
         Self::start(Sandbox::new(), flags)
     }
 
-    /// On a store that is there, and ready.
+    /// Starts a server on the store of `sandbox` and waits until it is ready.
     pub fn start(sandbox: Sandbox, flags: &[&str]) -> Self {
         let server = Self::spawn(sandbox, flags);
         server.wait_ready();
         server
     }
 
-    /// Listening; the store may not be open yet.
+    /// Starts a server on the store of `sandbox` and waits until it listens. The store may not be open yet.
     pub fn spawn(sandbox: Sandbox, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
         command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.location());
@@ -76,34 +77,34 @@ impl Server {
         Self { address: address.parse().unwrap(), https: scheme == "https", child, sandbox }
     }
 
-    /// Waits until the store and all doors are open.
+    /// Waits until the store and all listeners are open.
     pub fn wait_ready(&self) {
         wait_until("the server is ready", || self.get("/readyz").status == 200);
     }
 
-    /// A connection of the kind that the server speaks.
+    /// Opens a connection with the protocol of the server: plain HTTP or HTTPS.
     pub fn client(&self) -> Client {
         if self.https { self.tls_client(None) } else { self.plain_client() }
     }
 
-    /// A connection without TLS.
+    /// Opens a connection without TLS.
     pub fn plain_client(&self) -> Client {
         Client::connect(self.address, None)
     }
 
-    /// A connection with TLS that trusts the server's own certificate only. `alpn`: what it offers.
+    /// Opens a TLS connection that trusts only the certificate of this server and offers the ALPN protocol `alpn`.
     pub fn tls_client(&self, alpn: Option<&str>) -> Client {
         let mut config = client_config_trusting(&self.self_signed_cert_path()).with_no_client_auth();
         config.alpn_protocols.extend(alpn.map(|name| name.as_bytes().to_vec()));
         self.tls_client_with(config)
     }
 
-    /// A connection with TLS, just so.
+    /// Opens a TLS connection with `config`.
     pub fn tls_client_with(&self, config: ClientConfig) -> Client {
         Client(Box::new(StreamOwned::new(client_connection(config), self.tcp_stream())))
     }
 
-    /// A connection of the kind that the server speaks, over this socket.
+    /// Returns a connection over `stream` with the protocol of the server: plain HTTP or HTTPS.
     pub fn client_over(&self, stream: TcpStream) -> Client {
         match self.https {
             true => {
@@ -114,14 +115,14 @@ impl Server {
         }
     }
 
-    /// Waits until the local door is open, and says where.
+    /// Waits until the local socket accepts connections, and returns its path.
     pub fn wait_local_socket(&self) -> PathBuf {
         let path = self.sandbox.store().join("sha-api.sock");
-        wait_until("the local door is open", || path.exists() && UnixStream::connect(&path).is_ok());
+        wait_until("the local socket is open", || path.exists() && UnixStream::connect(&path).is_ok());
         path
     }
 
-    /// A connection to the local door.
+    /// Opens a connection to the local socket.
     pub fn local_client(&self) -> Client {
         let stream = UnixStream::connect(self.wait_local_socket()).unwrap();
         stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
@@ -129,85 +130,89 @@ impl Server {
         Client(Box::new(stream))
     }
 
-    /// A bare socket.
+    /// Opens a TCP connection.
     pub fn tcp_stream(&self) -> TcpStream {
         connect_tcp(self.address)
     }
 
-    /// The certificate that it makes for itself.
-    fn self_signed_cert_path(&self) -> PathBuf {
+    /// Returns the path of the self-signed certificate, which exists only if the server uses HTTPS.
+    pub fn self_signed_cert_path(&self) -> PathBuf {
         self.sandbox.store().join("tls/cert.pem")
     }
 
-    /// The same, if it speaks TLS.
+    /// Returns the path of the self-signed certificate if the server uses HTTPS.
     pub fn cert_path(&self) -> Option<PathBuf> {
         self.https.then(|| self.self_signed_cert_path())
     }
 
-    /// One GET on a connection of its own.
+    /// Sends a GET request on a new connection.
     pub fn get(&self, path: &str) -> Response {
         self.client().call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
     }
 
-    /// Puts a message on a connection of its own and answers with its path.
+    /// Puts a message on a new connection and returns its path. Panics unless the status is 200.
     pub fn put(&self, message: &str) -> String {
-        let reply = self.client().call(&post_request(message, "Connection: close\r\n"));
-        assert_eq!(reply.status, 200, "{}", reply.text());
-        reply.header("Location").unwrap().to_owned()
+        let response = self.client().call(&post_request(message, "Connection: close\r\n"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.header("Location").unwrap().to_owned()
     }
 
+    /// Sends `signal` to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Returns the process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Waits for its end.
+    /// Waits until the process has exited, and returns its exit status.
     pub fn wait_exit(&mut self) -> ExitStatus {
         let mut status = None;
-        wait_until("the server ends", || {
+        wait_until("the server exits", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
         status.unwrap()
     }
 
+    /// Returns the stderr of the process so far.
     pub fn read_stderr(&self) -> String {
         fs::read_to_string(self.sandbox.dir().join("stderr")).unwrap()
     }
 
-    /// How many threads it has and how many files are open in it.
+    /// Returns the numbers of threads and of open file descriptors of the process.
     pub fn resource_usage(&self) -> (usize, usize) {
-        let count = |what| fs::read_dir(format!("/proc/{}/{what}", self.child.id())).unwrap().count();
+        let count = |name| fs::read_dir(format!("/proc/{}/{name}", self.child.id())).unwrap().count();
         (count("task"), count("fd"))
     }
 
-    /// Waits until it weighs no more than it did.
+    /// Waits until the process has no more threads and open file descriptors than `before`.
     pub fn wait_resources_released(&self, before: (usize, usize)) {
-        wait_until("threads and files are given back", || {
-            let now = self.resource_usage();
-            now.0 <= before.0 && now.1 <= before.1
+        wait_until("threads and file descriptors are released", || {
+            let (threads, descriptors) = self.resource_usage();
+            threads <= before.0 && descriptors <= before.1
         });
     }
 
-    /// Puts and gets, as a client without any malice does.
+    /// Asserts that a message can be put and read back.
     pub fn assert_healthy(&self) {
         let path = self.put("a healthy message");
         assert_eq!(self.get(&path).text(), r#"{"message": "a healthy message"}"#);
     }
 }
 
-/// A server on a database makes no certificate: one is laid where it would be, if it is needed.
+/// Creates a self-signed certificate for a server on a database, which does not create one itself, and returns the
+/// flags that name it. Returns no flags if the server needs no certificate.
 fn tls_cert_flags(sandbox: &Sandbox, flags: &[&str]) -> Vec<PathBuf> {
     if sandbox.url.is_none() || flags.iter().any(|flag| ["--http", "--tls-cert"].contains(flag)) {
         return Vec::new();
     }
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let (dir, file) = (sandbox.store().join("tls"), sandbox.store().join("tls/cert.pem"));
     fs::create_dir_all(dir).unwrap();
-    fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+    fs::write(&file, pair.cert.pem() + &pair.signing_key.serialize_pem()).unwrap();
     vec!["--tls-cert".into(), file]
 }
 
@@ -218,12 +223,12 @@ fn connect_tcp(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The client's side of TLS, before a word is said.
+/// Creates the client side of a TLS session to `localhost`. No byte is sent yet.
 pub fn client_connection(config: ClientConfig) -> ClientConnection {
     ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
 }
 
-/// TLS that trusts the certificate in a file and no other.
+/// Returns a TLS client configuration that trusts only the certificate in the file `cert`.
 pub fn client_config_trusting(cert: &Path) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
@@ -240,7 +245,7 @@ impl Drop for Server {
 }
 
 impl Client {
-    /// A connection to any address; `cert` is what is trusted, if it speaks TLS.
+    /// Opens a connection to `address`. With `cert`, the connection uses TLS and trusts only this certificate.
     pub fn connect(address: SocketAddr, cert: Option<&Path>) -> Self {
         let stream = connect_tcp(address);
         match cert {
@@ -252,28 +257,29 @@ impl Client {
         }
     }
 
+    /// Sends `bytes`. Panics if the connection is closed.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();
         self.0.flush().unwrap();
     }
 
-    /// Sends, though the server may have hung up.
+    /// Sends `bytes`. Returns `false` if the server has closed the connection.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.write_all(bytes.as_ref()).and_then(|()| self.0.flush()).is_ok()
     }
 
-    /// Sends a request that is not HEAD and reads the reply.
+    /// Sends a request other than HEAD and reads the response.
     pub fn call(&mut self, request: &str) -> Response {
         self.call_bytes(request)
     }
 
-    /// The same with a body that may be anything.
+    /// Sends a request other than HEAD, whose body need not be UTF-8, and reads the response.
     pub fn call_bytes(&mut self, request: impl AsRef<[u8]>) -> Response {
         self.send(request);
         self.read_response()
     }
 
-    /// The head of the next reply.
+    /// Reads the head of the next response.
     pub fn read_head(&mut self) -> String {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -284,27 +290,29 @@ impl Client {
         String::from_utf8(head).unwrap()
     }
 
-    /// The next reply, which is not one to HEAD.
+    /// Reads the next response, which must not be the response to a HEAD request.
     pub fn read_response(&mut self) -> Response {
         let head = self.read_head();
         self.read_response_body(head)
     }
 
-    /// The reply that has this head.
+    /// Reads the body that follows `head` and returns the whole response.
     pub fn read_response_body(&mut self, head: String) -> Response {
-        let mut reply = Response::from_head(head, Vec::new());
-        let length = reply.header("Content-Length").map_or(0, |length| length.parse().unwrap());
-        reply.body.resize(length, 0);
-        self.0.read_exact(&mut reply.body).unwrap();
-        reply
+        let mut response = Response::from_head(head, Vec::new());
+        let length = response.header("Content-Length").map_or(0, |length| length.parse().unwrap());
+        response.body.resize(length, 0);
+        self.0.read_exact(&mut response.body).unwrap();
+        response
     }
 
-    /// Everything until the server hangs up. How it hangs up does not matter.
+    /// Reads until the server closes or resets the connection.
     pub fn read_until_close(&mut self) -> String {
-        let mut rest = Vec::new();
-        match self.0.read_to_end(&mut rest) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the server does not hang up"),
-            _ => String::from_utf8(rest).unwrap(),
+        let mut received = Vec::new();
+        match self.0.read_to_end(&mut received) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("the server does not close the connection")
+            }
+            _ => String::from_utf8(received).unwrap(),
         }
     }
 }
@@ -316,17 +324,19 @@ impl Response {
         Self { status, head, body }
     }
 
+    /// Returns the body as UTF-8.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
+    /// Returns the value of the first header field `name`, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields.into_iter().find(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1)
     }
 }
 
-/// A request that puts `message`, which needs no escaping.
+/// Returns a POST request that puts `message`, which must need no JSON escapes. Each line of `fields` ends with CRLF.
 pub fn post_request(message: &str, fields: &str) -> String {
     let body = format!("{{\"message\": \"{message}\"}}");
     let length = body.len();
@@ -335,18 +345,18 @@ pub fn post_request(message: &str, fields: &str) -> String {
     )
 }
 
-/// A request with a body, on a connection that may go on.
+/// Returns a request with a body. Each line of `fields` ends with CRLF. The connection stays open after the response.
 pub fn build_request(method: &str, path: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-/// Waits until something is so.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until `condition` returns `true`. Panics with `description` after [`TEST_TIMEOUT`].
+pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {what}");
+    while !condition() {
+        assert!(start.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {description}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

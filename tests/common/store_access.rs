@@ -1,5 +1,5 @@
-//! The same messages from every side: in a directory, in one that a server holds, and behind a URL; in a database, and
-//! behind the URL of a server that has them there.
+//! Access to one store in every mode: a directory, a directory that a server has locked, a server URL, a database, and
+//! the URL of a server on a database. Tests compare the output of commands between the modes.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use sha_api::postgres_url::redacted;
 use super::server::Server;
 use super::{Sandbox, digest};
 
-/// How commands get at a store.
+/// Mode in which commands access a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessMode {
     Directory,
@@ -21,60 +21,62 @@ pub enum AccessMode {
     DatabaseUrl,
 }
 
-/// Of a store in a directory.
+/// Access modes of a store in a directory.
 pub const DIRECTORY_MODES: [AccessMode; 3] = [AccessMode::Directory, AccessMode::Served, AccessMode::Url];
-/// Of a store in a database.
+/// Access modes of a store in a database.
 pub const DATABASE_MODES: [AccessMode; 2] = [AccessMode::Database, AccessMode::DatabaseUrl];
 
 impl AccessMode {
-    /// Whether commands are told a URL of a server.
+    /// Returns whether commands use the URL of a server.
     pub fn is_remote(self) -> bool {
         [Self::Url, Self::DatabaseUrl].contains(&self)
     }
 
-    /// Whether the messages are in a database.
+    /// Returns whether the messages are in a database.
     pub fn is_database(self) -> bool {
         DATABASE_MODES.contains(&self)
     }
 }
 
-/// A store, and commands on it from one side.
+/// A store that commands access in one mode.
 pub struct StoreAccess {
     mode: AccessMode,
     sandbox: Option<Sandbox>,
     server: Option<Server>,
 }
 
-/// Permits everything on every server that is started here.
+/// Token with all scopes on every server that [`StoreAccess`] starts.
 pub const FULL_ACCESS_TOKEN: &str = "a-token-for-everything";
 
 impl StoreAccess {
-    /// `flags` are those of the server, if there is one.
-    pub fn new(side: AccessMode, sandbox: Sandbox, flags: &[&str]) -> Self {
-        if [AccessMode::Directory, AccessMode::Database].contains(&side) {
-            return Self { mode: side, sandbox: Some(sandbox), server: None };
+    /// Prepares access to the store of `sandbox`. If the mode needs a server, starts it with `flags`.
+    pub fn new(mode: AccessMode, sandbox: Sandbox, flags: &[&str]) -> Self {
+        if [AccessMode::Directory, AccessMode::Database].contains(&mode) {
+            return Self { mode, sandbox: Some(sandbox), server: None };
         }
         let tokens = token_file(&sandbox);
         let line = format!("all read,write,list,rm {}\n", digest(FULL_ACCESS_TOKEN.as_bytes()));
         std::fs::write(&tokens, line).unwrap();
         let server = Server::start(sandbox, &[&["--token-file", &tokens], flags].concat());
-        Self { mode: side, sandbox: None, server: Some(server) }
+        Self { mode, sandbox: None, server: Some(server) }
     }
 
+    /// Returns the access mode.
     pub const fn mode(&self) -> AccessMode {
         self.mode
     }
 
-    /// Its server; a directory has none.
+    /// Returns the server. Panics if the mode needs none.
     pub fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
     }
 
+    /// Returns the sandbox with the store.
     pub fn sandbox(&self) -> &Sandbox {
         self.server.as_ref().map_or_else(|| self.sandbox.as_ref().unwrap(), |server| &server.sandbox)
     }
 
-    /// The binary, told by variables where the messages are.
+    /// Returns a command that runs the binary. Environment variables select the store or the server.
     pub fn sha_api<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.sandbox().sha_api(args);
         command.current_dir(self.sandbox().dir());
@@ -85,7 +87,7 @@ impl StoreAccess {
         command
     }
 
-    /// What `copy` calls it.
+    /// Returns the store as an argument of `copy`: a path, a database URL or a server URL.
     pub fn location(&self) -> String {
         match (self.mode.is_remote(), &self.server) {
             (true, Some(server)) => https_url(server),
@@ -93,15 +95,16 @@ impl StoreAccess {
         }
     }
 
-    /// The certificate of its server, if it has one.
+    /// Returns the certificate of the server as PEM. Empty if there is none.
     pub fn certificate(&self) -> String {
         std::fs::read_to_string(certificate_path(self.sandbox())).unwrap_or_default()
     }
 
-    /// What a command said and how it ended, with the names of places taken out.
+    /// Runs a command and returns its exit code, stdout and stderr. Bytes are escaped, and the location of the store is
+    /// replaced by `STORE`, so that the results of different modes are comparable.
     pub fn run_normalized(&self, args: &[&str], stdin: &[u8]) -> (Option<i32>, String, String) {
         let Output { status, stdout, stderr } = self.sha_api(args).write_stdin(stdin).output().unwrap();
-        let plain = |bytes: &[u8]| {
+        let normalize = |bytes: &[u8]| {
             let text = bytes.iter().map(|byte| byte.escape_ascii().to_string()).collect::<String>();
             let text = text.replace(&self.sandbox().store().display().to_string(), "STORE");
             let text = text.replace(&redacted(self.sandbox().location().to_str().unwrap()), "STORE");
@@ -110,11 +113,11 @@ impl StoreAccess {
                 None => text,
             }
         };
-        (status.code(), plain(&stdout), plain(&stderr))
+        (status.code(), normalize(&stdout), normalize(&stderr))
     }
 }
 
-/// A command that knows nothing but the URLs.
+/// Returns a command that uses the servers at `urls` and has no store.
 pub fn client_command(urls: &[String], args: &[&str]) -> Command {
     let urls = urls.iter().flat_map(|url| ["--server", url]);
     let mut command = Sandbox::new().sha_api(urls.chain(args.iter().copied()));
@@ -122,25 +125,25 @@ pub fn client_command(urls: &[String], args: &[&str]) -> Command {
     command
 }
 
-/// Makes a token, and the file if it is not there.
+/// Creates a token with `scopes` in the token file of `sandbox`, which is created if missing, and returns the token.
 pub fn create_token(sandbox: &Sandbox, scopes: &str) -> String {
     let name = scopes.replace(',', "-");
-    let made =
+    let created =
         sandbox.sha_api(["token", &name, "--scope", scopes, "--token-file", &token_file(sandbox)]).assert().code(0);
-    String::from_utf8(made.get_output().stdout.clone()).unwrap().trim().to_owned()
+    String::from_utf8(created.get_output().stdout.clone()).unwrap().trim().to_owned()
 }
 
-/// The file of tokens.
+/// Returns the path of the token file of `sandbox`.
 pub fn token_file(sandbox: &Sandbox) -> String {
     sandbox.dir().join("tokens").display().to_string()
 }
 
-/// Where a server is that speaks TLS.
+/// Returns the HTTPS URL of `server`.
 pub fn https_url(server: &Server) -> String {
     format!("https://{}", server.address)
 }
 
-/// Its own certificate.
+/// Returns the path of the self-signed certificate of a server on `sandbox`.
 pub fn certificate_path(sandbox: &Sandbox) -> PathBuf {
     sandbox.store().join("tls/cert.pem")
 }

@@ -1,4 +1,5 @@
-//! A bare Debian machine: a container of systemd, dpkg's files and little else, in which the package is installed.
+//! A minimal Debian system in a container: systemd, the dpkg database and few programs. The Debian package is installed
+//! in it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,39 +11,41 @@ use super::packages::{debian_package, run_checked};
 use super::podman::{Podman, stdout_text};
 use super::{Sandbox, find_tool};
 
-/// What it has of this machine, with the libraries that they take.
+/// Programs that are copied from this machine, with their shared libraries.
 const PROGRAMS: [&str; 6] = ["/lib/systemd/systemd", "sh", "kill", "systemctl", "logrotate", "gzip"];
+/// systemd targets whose unit files are copied from this machine.
 const TARGETS: [&str; 8] = ["sysinit", "basic", "shutdown", "sockets", "timers", "paths", "slices", "multi-user"];
 
-/// It ends with the test.
+/// A container that runs systemd after [`SystemdContainer::boot`]. The container is removed on drop.
 pub struct SystemdContainer {
     podman: Podman,
     root: PathBuf,
 }
 
 impl SystemdContainer {
-    /// With the package installed, and not started; `None`: what that takes is not here.
+    /// Creates the root file system and installs the package. The container is not started. Returns `None` if a
+    /// required tool is not installed or the user is not root.
     pub fn new() -> Option<Self> {
         let podman = Podman::new()?;
         find_tool("dpkg")?;
         let root = podman.dir().join("root");
         create_root_fs(&root)?;
-        let machine = Self { podman, root };
-        machine.dpkg(&["--install", debian_package()?.to_str().unwrap()]);
-        // How Debian's own scripts call systemctl; that one is written in Perl.
-        machine.write_file("usr/bin/deb-systemd-invoke", "#!/bin/sh\nexec systemctl \"$@\"\n");
-        run_checked(Command::new("chmod").arg("+x").arg(machine.path("usr/bin/deb-systemd-invoke")));
-        Some(machine)
+        let container = Self { podman, root };
+        container.dpkg(&["--install", debian_package()?.to_str().unwrap()]);
+        // Debian's maintainer scripts call deb-systemd-invoke. The original needs Perl.
+        container.write_file("usr/bin/deb-systemd-invoke", "#!/bin/sh\nexec systemctl \"$@\"\n");
+        run_checked(Command::new("chmod").arg("+x").arg(container.path("usr/bin/deb-systemd-invoke")));
+        Some(container)
     }
 
-    /// dpkg on the files of the machine.
+    /// Runs dpkg of this machine on the root file system of the container and returns its stdout.
     pub fn dpkg(&self, args: &[&str]) -> String {
         let mut dpkg = Command::new("dpkg");
         dpkg.arg("--root").arg(&self.root).arg("--force-depends").args(args).stdin(Stdio::null());
         stdout_text(&run_checked(dpkg.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")))
     }
 
-    /// Switches it on.
+    /// Starts the container and waits until systemd answers.
     pub fn boot(&self) {
         let args = ["run", "--detach", "--name", "machine", "--systemd=always", "--cap-add=all", "--network=none"];
         let root = self.root.to_str().unwrap();
@@ -53,47 +56,48 @@ impl SystemdContainer {
         });
     }
 
-    /// A program in it, which must succeed; what it prints.
+    /// Runs a program in the container and returns its stdout. Panics unless the program succeeds.
     pub fn run(&self, program: &[&str]) -> String {
         let output = self.try_run(program);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program:?} {said}\n{}", self.diagnostics());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program:?} {stderr}\n{}", self.diagnostics());
         stdout_text(&output)
     }
 
-    /// The same, which may fail.
+    /// Runs a program in the container and returns its output. The program may fail.
     pub fn try_run(&self, program: &[&str]) -> Output {
         self.podman.command(&[&["exec", "machine"], program].concat()).output().unwrap()
     }
 
-    /// What the service and systemd have said.
+    /// Returns the status of the units and the log file that a test may have directed the service's output to.
     pub fn diagnostics(&self) -> String {
         let units = ["systemctl", "--no-pager", "status", "sha-api.service", "sha-api.socket"];
-        let said = fs::read_to_string(self.path("var/log/said")).unwrap_or_default();
-        stdout_text(&self.try_run(&units)) + &said
+        let log = fs::read_to_string(self.path("var/log/output")).unwrap_or_default();
+        stdout_text(&self.try_run(&units)) + &log
     }
 
-    /// What systemd knows of the service.
+    /// Returns the value of a property of the service, as systemd reports it.
     pub fn unit_property(&self, name: &str) -> String {
         self.run(&["systemctl", "show", "--value", "--property", name, "sha-api.service"])
     }
 
-    /// A file of it, from outside.
+    /// Returns the path on this machine of a file in the container.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
+    /// Writes a file in the container, creating its parent directories.
     pub fn write_file(&self, path: &str, text: &str) {
         fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
         fs::write(self.path(path), text).unwrap();
     }
 
-    /// The store's local door, as `--server` says it.
+    /// Returns the local socket of the store as a value of `--server`.
     pub fn local_server_url(&self) -> String {
         format!("unix:{}", self.path("var/lib/private/sha-api/sha-api.sock").display())
     }
 
-    /// A command of this machine on the store of that one.
+    /// Returns a command of this machine that uses the store in the container.
     pub fn sha_api(&self, args: &[&str]) -> assert_cmd::Command {
         let mut command = Sandbox::new().sha_api(args);
         command.env_remove("SHA_API_STORE").env("SHA_API_SERVER", self.local_server_url());
@@ -101,7 +105,8 @@ impl SystemdContainer {
     }
 }
 
-/// The files that a machine starts with; `None`: this one lacks them.
+/// Creates the root file system with the files that systemd and dpkg need. Returns `None` if a program is not
+/// installed.
 fn create_root_fs(root: &Path) -> Option<()> {
     for dir in ["bin", "lib", "lib64", "sbin"] {
         fs::create_dir_all(root.join("usr").join(dir)).unwrap();
@@ -129,9 +134,9 @@ fn create_root_fs(root: &Path) -> Option<()> {
     );
     files.extend(TARGETS.iter().map(|name| PathBuf::from(format!("/lib/systemd/system/{name}.target"))));
     for file in files {
-        let place = root.join(file.strip_prefix("/").unwrap());
-        fs::create_dir_all(place.parent().unwrap()).unwrap();
-        fs::copy(&file, place).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let target = root.join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(&file, target).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
     for (file, text) in [
         ("etc/passwd", "root:x:0:0::/:/bin/sh\n"),

@@ -1,4 +1,4 @@
-//! A store that faults happen to: it remembers what was acknowledged, and counts what became of that.
+//! A store under fault injection. It records the acknowledged messages and counts losses, panics and hangs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,34 +15,35 @@ use super::Tally;
 use super::strace::{Injection, injected_count};
 use crate::common::{Random, Sandbox, digest, pseudorandom_bytes};
 
-/// No command takes nearly as long.
+/// Time after which a command counts as hanging.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longer files are not copied.
+/// Maximum size in bytes of a copied file. Larger files are hard-linked.
 const MAX_COPIED_FILE: u64 = 512 << 20;
 const SIGKILL: i32 = 9;
-/// What `timeout --signal KILL` ends with.
+/// Exit code of `timeout --signal KILL` after it has killed the command.
 const TIMEOUT_EXIT_CODE: i32 = 137;
-/// A record takes no less of the log, in bytes.
+/// Minimum size in bytes of a record in the log.
 const MIN_RECORD_BYTES: usize = 48;
 
-/// A store, and what it acknowledged.
+/// A store and the messages that it has acknowledged.
 pub struct FaultedStore {
     sandbox: Sandbox,
-    store: PathBuf,
-    /// By digest.
+    path: PathBuf,
+    /// Acknowledged messages by digest.
     pub acknowledged: HashMap<String, Vec<u8>>,
+    /// Results of the current run.
     pub tally: Tally,
-    /// Notes that were printed.
+    /// Lines that commands have printed on stderr.
     stderr_lines: BTreeSet<String>,
-    /// What the runs were, for when something goes wrong.
+    /// Description of the runs, printed with a failure.
     context: String,
-    /// Whether the last check found a store that cannot be opened.
+    /// `true` if the last check could not open the store.
     pub is_unopenable: bool,
-    /// How many of `known` are in a tally already.
+    /// Number of acknowledged messages that an earlier tally counts.
     tallied: usize,
 }
 
-/// How a command ended.
+/// Result of a command.
 #[derive(Debug, Default)]
 pub struct RunResult {
     pub code: Option<i32>,
@@ -52,65 +53,64 @@ pub struct RunResult {
 }
 
 impl FaultedStore {
-    /// A store that is not there yet.
+    /// Returns a store in a new sandbox. The directory of the store does not exist yet.
     pub fn new() -> Self {
         let sandbox = Sandbox::new();
-        let store = sandbox.store();
-        Self::in_dir(sandbox, store)
+        let path = sandbox.store();
+        Self::in_dir(sandbox, path)
     }
 
-    /// The same at a place outside the sandbox.
-    pub fn in_dir(sandbox: Sandbox, store: PathBuf) -> Self {
-        let tally = Tally { runs: 1, ..Tally::default() };
-        let (known, notes) = (HashMap::new(), BTreeSet::new());
+    /// Returns a store at `path`, which may be outside `sandbox`.
+    pub fn in_dir(sandbox: Sandbox, path: PathBuf) -> Self {
         Self {
             sandbox,
-            store,
-            acknowledged: known,
-            tally,
-            stderr_lines: notes,
+            path,
+            acknowledged: HashMap::new(),
+            tally: Tally { runs: 1, ..Tally::default() },
+            stderr_lines: BTreeSet::new(),
             context: String::new(),
             is_unopenable: false,
             tallied: 0,
         }
     }
 
-    /// A copy, with all that it knows.
-    pub fn copy(&self, story: impl Into<String>) -> Self {
+    /// Copies the files and the acknowledged messages into a new sandbox. `context` describes the run of the copy.
+    pub fn copy(&self, context: impl Into<String>) -> Self {
         let mut copy = Self::new();
-        copy_tree(&self.store, &copy.store);
+        copy_tree(&self.path, &copy.path);
         copy.acknowledged.clone_from(&self.acknowledged);
-        copy.context = story.into();
+        copy.context = context.into();
         copy
     }
 
-    pub fn store(&self) -> &Path {
-        &self.store
+    /// Returns the path of the store.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// The directory around the store.
+    /// Returns the temporary directory of the sandbox.
     pub fn dir(&self) -> &Path {
         self.sandbox.dir()
     }
 
-    /// The first segment.
+    /// Returns the path of the first log segment.
     pub fn first_segment(&self) -> PathBuf {
-        self.store.join("log/00000001.log")
+        self.path.join("log/00000001.log")
     }
 
-    /// The binary on this store.
+    /// Returns a command that runs the binary on this store.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.std_command(arguments);
-        command.env("SHA_API_STORE", &self.store);
+        command.env("SHA_API_STORE", &self.path);
         command
     }
 
-    /// Runs a command to its end, and counts it if it panics or has no end.
+    /// Runs a command until it exits and counts a panic or a hang.
     pub fn run(&mut self, mut command: Command, input: &[u8]) -> RunResult {
         let mut child = spawn(&mut command);
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
-        // Whoever does not read its input does not get it.
+        // The write fails if the command exits without reading its input.
         std::thread::spawn(move || stdin.write_all(&input));
         let stdout = read_in_background(child.stdout.take().unwrap());
         let stderr = read_in_background(child.stderr.take().unwrap());
@@ -119,19 +119,20 @@ impl FaultedStore {
         self.to_run_result(status, stdout, &stderr.join().unwrap(), &command)
     }
 
-    /// Puts messages in groups, each sent once the one before is acknowledged. Answers how it ended.
+    /// Puts groups of messages; a group is sent after the previous group is acknowledged. Returns the result and the
+    /// number of injected faults.
     pub fn put(&mut self, injection: Option<&Injection>, groups: &[Vec<Vec<u8>>]) -> (RunResult, usize) {
         let trace = self.dir().join("trace");
         let mut command = self.command(&["put", "--lines"]);
         if let Some(injection) = injection {
             command = injection.wrap(&command, &trace);
         }
-        let ran = self.put_with(command, groups);
-        let hits = if ran.killed { 1 } else { injected_count(&trace) };
-        (ran, hits)
+        let result = self.put_with(command, groups);
+        let hits = if result.killed { 1 } else { injected_count(&trace) };
+        (result, hits)
     }
 
-    /// The same, by any command that reads lines and prints their digests.
+    /// Puts groups of messages as [`FaultedStore::put`] does, with any command that reads lines and prints digests.
     pub fn put_with(&mut self, mut command: Command, groups: &[Vec<Vec<u8>>]) -> RunResult {
         let mut child = spawn(&mut command);
         let mut stdin = child.stdin.take();
@@ -139,16 +140,16 @@ impl FaultedStore {
         let stderr = read_in_background(child.stderr.take().unwrap());
         'groups: for group in groups {
             let input: Vec<u8> = group.iter().flat_map(|message| [message, b"\n".as_slice()].concat()).collect();
-            // It may have ended; what it acknowledged before still counts.
-            let mut feed = stdin.take().unwrap();
-            let feeder = std::thread::spawn(move || feed.write_all(&input).map(|()| feed));
+            // The command may have exited. Digests that it printed before still count as acknowledged.
+            let mut pipe = stdin.take().unwrap();
+            let writer = std::thread::spawn(move || pipe.write_all(&input).map(|()| pipe));
             for message in group {
                 let Ok(line) = lines.recv_timeout(COMMAND_TIMEOUT) else { break 'groups };
                 assert_eq!(line, digest(message));
                 self.acknowledged.insert(line, message.clone());
             }
-            match feeder.join().unwrap() {
-                Ok(feed) => stdin = Some(feed),
+            match writer.join().unwrap() {
+                Ok(pipe) => stdin = Some(pipe),
                 Err(_) => break,
             }
         }
@@ -157,69 +158,73 @@ impl FaultedStore {
         self.to_run_result(status, Vec::new(), &stderr.join().unwrap(), &command)
     }
 
-    /// Asks for everything that was acknowledged, and counts what is not there. Answers what is lost.
+    /// Gets all acknowledged messages and counts the missing ones in the tally. Returns the digests of the missing
+    /// messages.
     pub fn find_missing(&mut self) -> Vec<String> {
         let mut missing = self.acknowledged.clone();
         let digests: String = self.acknowledged.keys().map(|digest| format!("{digest}\n")).collect();
-        let ran = self.run(self.command(&["get", "--lines"]), digests.as_bytes());
-        let mut lines: Vec<_> = ran.stdout.split(|byte| *byte == b'\n').collect();
-        // What is behind the last newline is an answer that was not given to its end.
+        let result = self.run(self.command(&["get", "--lines"]), digests.as_bytes());
+        let mut lines: Vec<_> = result.stdout.split(|byte| *byte == b'\n').collect();
+        // The bytes behind the last newline are an incomplete message.
         lines.pop();
         for line in lines {
             if missing.remove(&digest(line)).is_none() {
                 self.tally.wrong_bytes += 1;
-                self.print_failure("wrong bytes", &ran);
+                self.print_failure("wrong bytes", &result);
             }
         }
-        self.is_unopenable = ran.code == Some(3) && ran.stderr.contains("sha-api: ");
-        let named = |digest: &String| {
+        self.is_unopenable = result.code == Some(3) && result.stderr.contains("sha-api: ");
+        let is_reported = |digest: &String| {
             let corrupt = format!("{digest} is corrupt");
             self.is_unopenable
-                || ran.stderr.contains(&corrupt)
-                || self.stderr_lines.iter().any(|note| note.contains(&corrupt))
+                || result.stderr.contains(&corrupt)
+                || self.stderr_lines.iter().any(|line| line.contains(&corrupt))
         };
-        let (mut said, mut silent): (Vec<_>, Vec<_>) = missing.into_keys().partition(named);
-        let counted = self.stderr_lines.iter().map(|note| parse_lost_count(note)).fold(0, usize::saturating_add);
-        said.extend(silent.drain(..counted.min(silent.len())));
-        let odd = ran.code == Some(0) && !said.is_empty();
-        if !silent.is_empty() || odd {
-            self.print_failure(&format!("{} lost without a word: {:?}", silent.len(), silent.first()), &ran);
+        let (mut reported, mut unreported): (Vec<_>, Vec<_>) = missing.into_keys().partition(is_reported);
+        let lost_count = self.stderr_lines.iter().map(|line| parse_lost_count(line)).fold(0, usize::saturating_add);
+        reported.extend(unreported.drain(..lost_count.min(unreported.len())));
+        let has_wrong_exit_code = result.code == Some(0) && !reported.is_empty();
+        if !unreported.is_empty() || has_wrong_exit_code {
+            let what = format!("{} unreported losses: {:?}", unreported.len(), unreported.first());
+            self.print_failure(&what, &result);
         }
         self.tally.acknowledged += self.acknowledged.len() - self.tallied;
-        self.tally.lost += said.len() + silent.len();
-        self.tally.reported += if odd { 0 } else { said.len() };
-        [said, silent].concat()
+        self.tally.lost += reported.len() + unreported.len();
+        self.tally.reported += if has_wrong_exit_code { 0 } else { reported.len() };
+        [reported, unreported].concat()
     }
 
-    /// Whether, without the cause, what is lost can be put again and all is there, old and new.
+    /// Puts the lost messages and a new message again, without the fault. Returns whether this succeeds and all
+    /// acknowledged messages are readable.
     pub fn try_recover(&mut self, lost: &[String]) -> bool {
         let mut group: Vec<_> = lost.iter().map(|digest| self.acknowledged[digest].clone()).collect();
         group.push(format!("put after the fault, {} ", self.acknowledged.len()).into_bytes());
-        let wanted = group.len();
+        let count = group.len();
         let put = self.put_with(self.command(&["put", "--lines"]), &[group]);
         if put.code != Some(0) {
-            self.print_failure(&format!("{wanted} cannot be put"), &put);
+            self.print_failure(&format!("{count} messages cannot be put"), &put);
         }
         self.all_readable() && put.code == Some(0)
     }
 
-    /// Whether all is there, old and new.
+    /// Returns whether all acknowledged messages are readable.
     pub fn all_readable(&mut self) -> bool {
         let digests: String = self.acknowledged.keys().map(|digest| format!("{digest}\n")).collect();
         let get = self.run(self.command(&["get", "--lines"]), digests.as_bytes());
-        let got = get
+        let count = get
             .stdout
             .split(|byte| *byte == b'\n')
             .filter(|line| self.acknowledged.contains_key(&digest(line)))
             .count();
-        let all = get.code == Some(0) && got == self.acknowledged.len();
-        if !all {
-            self.print_failure(&format!("{got} of {} are there", self.acknowledged.len()), &get);
+        let all_readable = get.code == Some(0) && count == self.acknowledged.len();
+        if !all_readable {
+            self.print_failure(&format!("{count} of {} messages are readable", self.acknowledged.len()), &get);
         }
-        all
+        all_readable
     }
 
-    /// Checks and recovers, and goes on living: what is counted now is not counted again.
+    /// Checks and recovers the store and returns the tally. The store starts a new tally, which counts only messages
+    /// that are acknowledged from now on.
     pub fn finish_run(&mut self) -> Tally {
         let lost = self.find_missing();
         self.tallied = self.acknowledged.len();
@@ -227,7 +232,7 @@ impl FaultedStore {
         std::mem::replace(&mut self.tally, Tally { runs: 1, ..Tally::default() })
     }
 
-    /// Checks, recovers, and hands over what was counted.
+    /// Checks and recovers the store and returns the tally.
     pub fn into_tally(mut self) -> Tally {
         let lost = self.find_missing();
         if self.try_recover(&lost) {
@@ -236,19 +241,19 @@ impl FaultedStore {
         self.tally
     }
 
-    /// Says on stdout what is wrong, with all that led to it.
-    pub fn print_failure(&self, what: &str, ran: &RunResult) {
-        let RunResult { code, killed, stderr, .. } = ran;
+    /// Prints the failure `what` on stdout, with the context and the result of the command.
+    pub fn print_failure(&self, what: &str, result: &RunResult) {
+        let RunResult { code, killed, stderr, .. } = result;
         let stderr: Vec<_> = stderr.lines().take(3).collect();
         println!(
-            "{}: {what}; code {code:?}, killed {killed}: {stderr:?}; notes: {:?}",
+            "{}: {what}; code {code:?}, killed {killed}: {stderr:?}; earlier stderr: {:?}",
             self.context, self.stderr_lines
         );
     }
 
-    /// Adds to what is said when something goes wrong.
-    pub fn add_context(&mut self, story: &str) {
-        self.context.push_str(story);
+    /// Appends to the context, which is printed with a failure.
+    pub fn add_context(&mut self, context: &str) {
+        self.context.push_str(context);
     }
 
     fn wait_exit(&mut self, child: &mut Child, command: &Command) -> Option<ExitStatus> {
@@ -259,7 +264,7 @@ impl FaultedStore {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        println!("{}: no end: {command:?}", self.context);
+        println!("{}: hangs: {command:?}", self.context);
         self.tally.hangs += 1;
         kill_process_group(Pid::from_child(child), Signal::KILL).unwrap();
         child.wait().unwrap();
@@ -275,34 +280,34 @@ impl FaultedStore {
     ) -> RunResult {
         let stderr = String::from_utf8_lossy(stderr).into_owned();
         let (code, signal) = (status.and_then(|s| s.code()), status.and_then(|s| s.signal()));
-        let ran =
+        let result =
             RunResult { code, killed: signal == Some(SIGKILL) || code == Some(TIMEOUT_EXIT_CODE), stdout, stderr };
-        let expected = [Some(0), Some(1), Some(3), Some(4)].contains(&code) || ran.killed || status.is_none();
-        if !expected || ran.stderr.contains("panicked") {
+        let expected = [Some(0), Some(1), Some(3), Some(4)].contains(&code) || result.killed || status.is_none();
+        if !expected || result.stderr.contains("panicked") {
             self.tally.panics += 1;
-            self.print_failure(&format!("{command:?} ended by {status:?}"), &ran);
+            self.print_failure(&format!("{command:?} ended by {status:?}"), &result);
         }
-        self.stderr_lines.extend(ran.stderr.lines().map(str::to_owned));
-        ran
+        self.stderr_lines.extend(result.stderr.lines().map(str::to_owned));
+        result
     }
 }
 
-/// How many messages can be lost at the most, by what a note says.
-fn parse_lost_count(note: &str) -> usize {
+/// Returns the maximum number of lost messages that a line of stderr reports.
+fn parse_lost_count(line: &str) -> usize {
     let number = |text: &str| text.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or(0);
-    match note.trim_start_matches("sha-api: ") {
-        note if note.contains("messages that were stored are gone from the log") => number(note),
-        note if note.contains("what stood there is lost") || note.contains("no whole record") => {
-            number(note) / MIN_RECORD_BYTES
+    match line.trim_start_matches("sha-api: ") {
+        line if line.contains("stored messages missing from the log") => number(line),
+        line if line.contains("messages in them are lost") || line.contains("are not a complete record") => {
+            number(line) / MIN_RECORD_BYTES
         }
-        // A segment of which nothing else is known, and one of which it is.
-        note if note.ends_with("is missing in the log, and what stood there with it") => usize::MAX,
-        note if note.contains("is missing in the log, and ") => number(note),
+        // A missing segment is reported without or with the number of its messages.
+        line if line.contains("missing log segment") && line.ends_with("its messages are lost") => usize::MAX,
+        line if line.contains("missing log segment") => number(line),
         _ => 0,
     }
 }
 
-/// The `number`-th message of a seed: one line of up to `size` bytes, unlike any other.
+/// Returns the message `number` of `seed`: a unique prefix and fewer than `size` pseudorandom bytes, without newline.
 pub fn message(seed: u64, number: u64, size: u64) -> Vec<u8> {
     let length = usize::try_from(Random(seed << 32 | number).below(size)).unwrap();
     let mut message = format!("{seed} {number} ").into_bytes();
@@ -310,18 +315,18 @@ pub fn message(seed: u64, number: u64, size: u64) -> Vec<u8> {
     message
 }
 
-/// So many messages in each group.
+/// Returns groups of messages. `sizes` are the numbers of messages per group.
 pub fn message_groups(seed: u64, sizes: &[u64]) -> Vec<Vec<Vec<u8>>> {
-    let mut number = 0;
+    let mut end = 0;
     let mut group = |count: &u64| {
-        let begin = number;
-        number += count;
-        (begin..number).map(|number| message(seed, number, 600)).collect()
+        let begin = end;
+        end += count;
+        (begin..end).map(|number| message(seed, number, 600)).collect()
     };
     sizes.iter().map(&mut group).collect()
 }
 
-/// Copies a directory and all below it; very long files are shared.
+/// Copies a directory tree. Files larger than [`MAX_COPIED_FILE`] are hard-linked.
 pub fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -335,7 +340,7 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// The files below a directory that hold anything, by name.
+/// Returns the non-empty files below `dir`, sorted.
 pub fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
@@ -350,20 +355,20 @@ fn spawn(command: &mut Command) -> Child {
     child.unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-fn read_in_background(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+fn read_in_background(mut source: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).unwrap();
+        source.read_to_end(&mut bytes).unwrap();
         bytes
     })
 }
 
-/// Whole lines, as they come.
-fn stream_lines(from: impl Read + Send + 'static) -> Receiver<String> {
+/// Reads complete lines on a thread and sends each to the returned channel.
+fn stream_lines(source: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = sync_channel(1 << 16);
     std::thread::spawn(move || {
-        let (mut from, mut line) = (BufReader::new(from), String::new());
-        while from.read_line(&mut line).is_ok_and(|_| line.ends_with('\n')) {
+        let (mut source, mut line) = (BufReader::new(source), String::new());
+        while source.read_line(&mut line).is_ok_and(|_| line.ends_with('\n')) {
             if sender.send(std::mem::take(&mut line).trim_end().to_owned()).is_err() {
                 return;
             }

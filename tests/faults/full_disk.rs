@@ -1,4 +1,4 @@
-//! A full disk: nothing that was acknowledged is lost, reads go on, and once there is room writing works again.
+//! A full disk. No acknowledged message is lost, reads continue, and writes work again when space is available.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -13,10 +13,10 @@ use crate::common::server::{Server, wait_until};
 use crate::common::{Sandbox, digest};
 
 const FILE_SYSTEMS: [&str; 2] = ["ext4", "xfs"];
-/// What is left for the store when the filler is there.
+/// Free space in bytes that the filler file leaves for the store.
 const FREE_BYTES: u64 = 24 << 20;
 
-/// A disk with little room, and the file that takes up the rest.
+/// Creates a disk with [`FREE_BYTES`] of free space. Returns the disk and the path of the filler file.
 fn nearly_full_disk(kind: &str) -> (LoopDisk, PathBuf) {
     let disk = LoopDisk::new(kind, 320 << 20);
     let filler = disk.mount_point().join("filler");
@@ -25,7 +25,7 @@ fn nearly_full_disk(kind: &str) -> (LoopDisk, PathBuf) {
     (disk, filler)
 }
 
-/// Groups of messages of up to `size` bytes, in all more than there is room for.
+/// Returns groups of messages of up to `size` bytes that exceed the free space.
 fn oversized_groups(seed: u64, size: u64) -> Vec<Vec<Vec<u8>>> {
     let group = |group: u64| (0..=400_000 / size).map(|n| message(seed, group << 20 | n, size)).collect();
     (0..90_000_000 / size.max(400_000)).map(group).collect()
@@ -37,7 +37,7 @@ fn fill_disk(disk: &LoopDisk, filler: &Path) {
     fallocate(&file, FallocateFlags::empty(), 0, free - FREE_BYTES).unwrap();
 }
 
-/// Gives back what the filler took up.
+/// Frees the space of the filler file.
 fn release_space(filler: &Path) {
     File::options().write(true).open(filler).unwrap().set_len(0).unwrap();
 }
@@ -52,22 +52,21 @@ fn a_full_disk_loses_nothing_of_a_command() {
         let mut sum = Tally::default();
         for size in [200, 20_000, 2_000_000] {
             let (disk, filler) = nearly_full_disk(kind);
-            let mut victim = FaultedStore::in_dir(Sandbox::new(), disk.mount_point().join("store"));
+            let mut store = FaultedStore::in_dir(Sandbox::new(), disk.mount_point().join("store"));
             for round in 0..3 {
-                victim.add_context(&format!("{kind}, up to {size} bytes, round {round}: "));
+                store.add_context(&format!("{kind}, up to {size} bytes, round {round}: "));
                 let groups = oversized_groups(40 + round, size);
-                // More than there is room for.
-                let ran = victim.put_with(victim.command(&["put", "--lines"]), &groups);
-                assert_eq!(ran.code, Some(3), "{ran:?}");
-                assert!(ran.stderr.contains("no space left"), "{ran:?}");
-                // Full still: what is there can be got.
-                assert!(victim.all_readable());
+                let result = store.put_with(store.command(&["put", "--lines"]), &groups);
+                assert_eq!(result.code, Some(3), "{result:?}");
+                assert!(result.stderr.contains("no space left"), "{result:?}");
+                // The disk is still full, but reads work.
+                assert!(store.all_readable());
                 release_space(&filler);
-                sum += victim.finish_run();
+                sum += store.finish_run();
                 fill_disk(&disk, &filler);
             }
         }
-        sum.record_and_assert(&format!("a full disk ({kind}), commands"), false);
+        sum.assert_nothing_lost(&format!("a full disk ({kind}), commands"));
     }
 }
 
@@ -79,10 +78,10 @@ fn a_full_disk_loses_nothing_and_the_server_continues() {
     }
     for kind in FILE_SYSTEMS {
         let (disk, filler) = nearly_full_disk(kind);
-        let mut victim = FaultedStore::in_dir(Sandbox::new(), disk.mount_point().join("store"));
+        let mut store = FaultedStore::in_dir(Sandbox::new(), disk.mount_point().join("store"));
         let mut server = Server::start(
             Sandbox::new(),
-            &["--http", "--max-requests", "1000000", "--store", victim.store().to_str().unwrap()],
+            &["--http", "--max-requests", "1000000", "--store", store.path().to_str().unwrap()],
         );
         let address = server.address;
         let put = |number: u64| {
@@ -91,24 +90,24 @@ fn a_full_disk_loses_nothing_and_the_server_continues() {
             (try_post(TcpStream::connect(address).unwrap(), &message), message)
         };
         let mut numbers = 0_u64..;
-        victim.tally = Tally::default();
+        store.tally = Tally::default();
         for _ in 0..3 {
-            victim.tally.runs += 1;
-            let refused = numbers.by_ref().find_map(|number| {
+            store.tally.runs += 1;
+            let error_status = numbers.by_ref().find_map(|number| {
                 let (status, message) = put(number);
                 if status == Some(200) {
-                    victim.acknowledged.insert(digest(&message), message);
+                    store.acknowledged.insert(digest(&message), message);
                     return None;
                 }
                 Some(status)
             });
-            assert_eq!(refused, Some(Some(507)), "{}", server.read_stderr());
-            for digest in victim.acknowledged.keys() {
+            assert_eq!(error_status, Some(Some(507)), "{}", server.read_stderr());
+            for digest in store.acknowledged.keys() {
                 assert_eq!(server.get(&format!("/messages/{digest}")).status, 200);
             }
             release_space(&filler);
             wait_until("writing works again", || put(numbers.next().unwrap()).0 == Some(200));
-            victim.tally.recovered += 1;
+            store.tally.recovered += 1;
             fill_disk(&disk, &filler);
         }
         assert_eq!(server.get("/readyz").status, 200);
@@ -116,8 +115,8 @@ fn a_full_disk_loses_nothing_and_the_server_continues() {
         server.signal(rustix::process::Signal::TERM);
         assert!(server.wait_exit().success());
         release_space(&filler);
-        victim.find_missing();
-        victim.tally.record_and_assert(&format!("a full disk ({kind}), a running server"), false);
+        store.find_missing();
+        store.tally.assert_nothing_lost(&format!("a full disk ({kind}), a running server"));
     }
 }
 
@@ -128,12 +127,12 @@ fn a_message_rejected_by_a_full_disk_is_detected_as_a_loss() {
         return;
     }
     let (disk, _) = nearly_full_disk("ext4");
-    let mut victim = FaultedStore::in_dir(Sandbox::new(), disk.mount_point().join("store"));
-    let fits = vec![b"this fits".to_vec()];
+    let mut store = FaultedStore::in_dir(Sandbox::new(), disk.mount_point().join("store"));
+    let small = vec![b"this fits".to_vec()];
     let large = [b"this does not ".as_slice(), &vec![b'x'; usize::try_from(FREE_BYTES + (1 << 20)).unwrap()]].concat();
-    let ran = victim.put_with(victim.command(&["put", "--lines"]), &[fits, vec![large.clone()]]);
-    assert_eq!(ran.code, Some(3), "{ran:?}");
-    victim.acknowledged.insert(digest(&large), large);
-    victim.find_missing();
-    victim.tally.record_and_assert_loss("a message that did not fit");
+    let result = store.put_with(store.command(&["put", "--lines"]), &[small, vec![large.clone()]]);
+    assert_eq!(result.code, Some(3), "{result:?}");
+    store.acknowledged.insert(digest(&large), large);
+    store.find_missing();
+    store.tally.assert_loss_detected("a message rejected by a full disk");
 }

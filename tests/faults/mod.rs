@@ -1,5 +1,6 @@
-//! Faults from outside, on the built binary: what was acknowledged is there and true, or its loss is said; nothing
-//! hangs or panics; and without the cause it works again. `make test-faults` prints one table of all.
+//! Fault injection from outside, on the built binary. Every acknowledged message is readable and correct, or its loss
+//! is reported. No command hangs or panics, and the store works again without the fault. `make test-faults` prints a
+//! table of all results.
 
 mod bit_flips;
 mod clock;
@@ -22,21 +23,23 @@ use std::ops::AddAssign;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// What came of some runs of one fault.
+/// Results of the runs of one fault.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     pub runs: usize,
-    /// Messages that were acknowledged and were asked for after the fault.
+    /// Number of acknowledged messages that were requested after the fault.
     pub acknowledged: usize,
-    /// Of these, those that were not there.
+    /// Number of acknowledged messages that were missing.
     pub lost: usize,
-    /// Of the lost, those whose loss was said.
+    /// Number of lost messages whose loss was reported.
     pub reported: usize,
-    /// Runs after which, without the cause, everything worked again.
+    /// Number of runs after which the store worked again without the fault.
     pub recovered: usize,
+    /// Number of commands that panicked or ended with an unexpected exit code.
     pub panics: usize,
+    /// Number of commands that did not end within the timeout.
     pub hangs: usize,
-    /// Bytes that were handed out and hash to nothing that was asked for.
+    /// Number of returned messages that have none of the requested digests.
     pub wrong_bytes: usize,
 }
 
@@ -54,31 +57,36 @@ impl AddAssign for Tally {
 }
 
 impl Tally {
-    /// Lost without a word.
+    /// Returns the number of lost messages whose loss was not reported.
     pub fn unreported(&self) -> usize {
         self.lost - self.reported
     }
 
-    /// Adds a row to the table and fails if a promise was broken. `may_lose`: the fault destroys what is stored.
-    pub fn record_and_assert(&self, fault: &str, may_lose: bool) {
+    /// Adds a row to the table and asserts that no message was lost.
+    pub fn assert_nothing_lost(&self, fault: &str) {
+        self.assert_losses_reported(fault);
+        assert_eq!(self.lost, 0, "{fault}: lost: {self:?}");
+    }
+
+    /// Adds a row to the table and asserts that all losses were reported, for a fault that destroys stored messages.
+    pub fn assert_losses_reported(&self, fault: &str) {
         self.record_row(fault);
-        assert!(self.runs > 0 && self.acknowledged > 0, "{fault}: nothing was tried: {self:?}");
+        assert!(self.runs > 0 && self.acknowledged > 0, "{fault}: nothing was tested: {self:?}");
         assert_eq!((self.panics, self.hangs, self.wrong_bytes), (0, 0, 0), "{fault}: {self:?}");
-        assert_eq!(self.unreported(), 0, "{fault}: lost without a word: {self:?}");
-        assert!(may_lose || self.lost == 0, "{fault}: lost: {self:?}");
+        assert_eq!(self.unreported(), 0, "{fault}: unreported losses: {self:?}");
         assert_eq!(self.recovered, self.runs, "{fault}: did not recover: {self:?}");
     }
 
-    /// Adds the row of a run that must have lost something without a word: else the suite cannot see a loss.
-    pub fn record_and_assert_loss(&self, fault: &str) {
+    /// Adds the row of a control run to the table and asserts that the suite found an unreported loss in it.
+    pub fn assert_loss_detected(&self, fault: &str) {
         self.record_row(&format!("(control) {fault}"));
-        assert!(self.unreported() > 0, "{fault}: a loss was not seen: {self:?}");
+        assert!(self.unreported() > 0, "{fault}: the loss was not detected: {self:?}");
     }
 
     fn record_row(&self, fault: &str) {
-        let Self { runs, acknowledged, lost, reported: said, recovered, panics, hangs, wrong_bytes: wrong } = self;
+        let Self { runs, acknowledged, lost, reported, recovered, panics, hangs, wrong_bytes: wrong } = self;
         let row = format!(
-            "{fault:<46} {runs:>5} {acknowledged:>8} {lost:>7} {said:>5} {recovered:>6} {panics:>6} {hangs:>5} {wrong:>5}"
+            "{fault:<46} {runs:>5} {acknowledged:>8} {lost:>7} {reported:>8} {recovered:>6} {panics:>6} {hangs:>5} {wrong:>5}"
         );
         println!("{row}");
         let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/faults");
@@ -86,8 +94,8 @@ impl Tally {
         if table.metadata().unwrap().len() == 0 {
             writeln!(
                 table,
-                "{:<46} {:>5} {:>8} {:>7} {:>5} {:>6} {:>6} {:>5} {:>5}",
-                "fault", "runs", "acknowl.", "lost", "said", "recov.", "panics", "hangs", "wrong"
+                "{:<46} {:>5} {:>8} {:>7} {:>8} {:>6} {:>6} {:>5} {:>5}",
+                "fault", "runs", "acknowl.", "lost", "reported", "recov.", "panics", "hangs", "wrong"
             )
             .unwrap();
         }
@@ -95,7 +103,7 @@ impl Tally {
     }
 }
 
-/// Does every job, as many at a time as there are processors, and adds up what came of them.
+/// Runs all jobs, one at a time on each processor, and returns the sum of the results.
 pub fn run_in_parallel<T: Send>(
     jobs: impl IntoIterator<Item = T, IntoIter: Send>,
     work: impl Fn(T) -> Tally + Sync,
@@ -116,13 +124,13 @@ pub fn run_in_parallel<T: Send>(
     sum.into_inner().unwrap()
 }
 
-/// Posts a message; the status of the reply, if a whole one came.
+/// Posts a message. Returns the status of the response, or `None` if no complete response arrived.
 pub fn try_post(mut stream: TcpStream, message: &[u8]) -> Option<u16> {
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     let text = crate::common::server::post_request(std::str::from_utf8(message).ok()?, "Connection: close\r\n");
     stream.write_all(text.as_bytes()).ok()?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).ok()?;
-    let status = reply.split(' ').nth(1)?.parse().ok()?;
-    reply.trim_end().ends_with('}').then_some(status)
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let status = response.split(' ').nth(1)?.parse().ok()?;
+    response.trim_end().ends_with('}').then_some(status)
 }

@@ -1,5 +1,5 @@
-//! A store that may not be written, is somebody else's, or whose files are out of reach: it is refused, that is said,
-//! and nothing is harmed.
+//! A store that is read-only, belongs to another user or has inaccessible files. Commands fail with an error message
+//! and change nothing.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::common::{Sandbox, digest, has_tool, report_skip};
 
 const UNPRIVILEGED_UID: u32 = 65534;
 
-/// What is wrong: the file or directory and its mode, and whether the store belongs to who runs the command.
+/// A file or directory, its mode, and whether the store belongs to the user that runs the command.
 type BadPermission = (&'static str, u32, bool);
 
 const BAD_PERMISSIONS: [BadPermission; 17] = [
@@ -47,52 +47,52 @@ fn a_store_without_permissions_is_refused_and_unharmed() {
     let binary = shared.dir().join("sha-api");
     std::fs::copy(env!("CARGO_BIN_EXE_sha-api"), &binary).unwrap();
     for (state, base) in [("closed", cleanly_closed()), ("killed", index_behind_log())] {
-        let tally = run_in_parallel(BAD_PERMISSIONS, |wrong| check_refused(&base, &binary, wrong));
-        tally.record_and_assert(&format!("without the rights, store {state}"), true);
+        let tally = run_in_parallel(BAD_PERMISSIONS, |permission| check_refused(&base, &binary, permission));
+        tally.assert_losses_reported(&format!("missing permissions, store {state}"));
     }
 }
 
-fn check_refused(base: &FaultedStore, binary: &Path, (name, mode, own): BadPermission) -> Tally {
-    let mut victim = base.copy(format!("{name:?} is {mode:o}, own: {own}"));
-    chown(victim.dir(), Some(UNPRIVILEGED_UID), None).unwrap();
-    if own {
-        chown_tree(victim.store());
+fn check_refused(base: &FaultedStore, binary: &Path, (name, mode, is_owner): BadPermission) -> Tally {
+    let mut store = base.copy(format!("mode of {name:?} is {mode:o}, is owner: {is_owner}"));
+    chown(store.dir(), Some(UNPRIVILEGED_UID), None).unwrap();
+    if is_owner {
+        chown_tree(store.path());
     }
-    let path = victim.store().join(name);
+    let path = store.path().join(name);
     let before = path.metadata().unwrap().permissions();
     set_mode(&path, mode);
     let group = message_groups(60, &[2]);
     for arguments in [&["put", "--lines"][..], &["get", "--lines"], &["list"], &["stats"]] {
-        let command = unprivileged_command(&victim, binary, arguments);
+        let command = unprivileged_command(&store, binary, arguments);
         if arguments[0] == "put" {
-            victim.put_with(command, &group);
+            store.put_with(command, &group);
             continue;
         }
-        let digests: String = victim.acknowledged.keys().map(|digest| format!("{digest}\n")).collect();
-        let ran = victim.run(command, if arguments[0] == "get" { digests.as_bytes() } else { b"" });
-        let is_said = ran.code == Some(0) || (ran.code == Some(3) && ran.stderr.starts_with("sha-api: "));
+        let digests: String = store.acknowledged.keys().map(|digest| format!("{digest}\n")).collect();
+        let result = store.run(command, if arguments[0] == "get" { digests.as_bytes() } else { b"" });
+        let is_reported = result.code == Some(0) || (result.code == Some(3) && result.stderr.starts_with("sha-api: "));
         let lines =
-            ran.stdout.split(|byte| *byte == b'\n').filter(|line| victim.acknowledged.contains_key(&digest(line)));
-        let is_whole = arguments[0] != "get" || ran.code != Some(0) || lines.count() == victim.acknowledged.len();
-        if !is_said || !is_whole {
-            victim.print_failure(&format!("{arguments:?}"), &ran);
-            victim.tally.lost += 1;
+            result.stdout.split(|byte| *byte == b'\n').filter(|line| store.acknowledged.contains_key(&digest(line)));
+        let is_complete = arguments[0] != "get" || result.code != Some(0) || lines.count() == store.acknowledged.len();
+        if !is_reported || !is_complete {
+            store.print_failure(&format!("{arguments:?}"), &result);
+            store.tally.lost += 1;
         }
     }
     set_mode(&path, before.mode() & 0o777);
-    // By root, to whom nothing is out of reach.
-    let lost = victim.find_missing();
+    // The check runs as root, which can read all files.
+    let lost = store.find_missing();
     assert!(lost.is_empty(), "{name}: {lost:?}");
-    victim.tally.recovered = usize::from(victim.try_recover(&lost));
-    victim.tally
+    store.tally.recovered = usize::from(store.try_recover(&lost));
+    store.tally
 }
 
-fn unprivileged_command(victim: &FaultedStore, binary: &Path, arguments: &[&str]) -> Command {
-    let mut own = Command::new(binary);
-    own.args(arguments).envs(victim.command(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
+fn unprivileged_command(store: &FaultedStore, binary: &Path, arguments: &[&str]) -> Command {
+    let mut sha_api = Command::new(binary);
+    sha_api.args(arguments).envs(store.command(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    exec_under(&mut command, &own);
+    exec_under(&mut command, &sha_api);
     command
 }
 
@@ -111,7 +111,7 @@ fn set_mode(path: &Path, mode: u32) {
 
 fn can_drop_privileges() -> bool {
     if !rustix::process::geteuid().is_root() {
-        report_skip("only root becomes somebody else");
+        report_skip("switching to another user requires root");
         return false;
     }
     has_tool("setpriv")
@@ -120,9 +120,9 @@ fn can_drop_privileges() -> bool {
 #[test]
 #[ignore = "needs root: make test-faults"]
 fn an_acknowledged_refused_put_is_detected_as_a_loss() {
-    let mut victim = cleanly_closed();
-    let refused = b"refused".to_vec();
-    victim.acknowledged.insert(digest(&refused), refused);
-    victim.find_missing();
-    victim.tally.record_and_assert_loss("a refused put that is taken for done");
+    let mut store = cleanly_closed();
+    let message = b"refused".to_vec();
+    store.acknowledged.insert(digest(&message), message);
+    store.find_missing();
+    store.tally.assert_loss_detected("a refused put counted as acknowledged");
 }

@@ -1,5 +1,5 @@
-//! What was acknowledged survives a power cut. Each round stops the process dead, shuts the file system down without
-//! writing its journal out, mounts it again and asks for everything. Needs root, loop mounts and `xfs_io`.
+//! Acknowledged messages survive a power cut. Each round stops the process, shuts the file system down without flushing
+//! its journal and mounts it again. At the end all messages are read. Needs root, loop mounts and `xfs_io`.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -14,9 +14,10 @@ use super::disk::{LoopDisk, can_mount};
 use super::strace;
 use crate::common::{Random, can_trace, digest, has_tool};
 
+/// Number of power cuts per disk.
 const POWER_CUTS: u64 = 12;
 
-/// A message of a round: up to `size` bytes, unlike any other.
+/// Returns the message `number` of a round: a unique prefix and fewer than `size` bytes.
 fn message(round: u64, number: u64, size: u64) -> Vec<u8> {
     let length = usize::try_from(Random(round << 32 | number).below(size)).unwrap();
     let mut message = format!("{round} {number} ").into_bytes();
@@ -24,7 +25,7 @@ fn message(round: u64, number: u64, size: u64) -> Vec<u8> {
     message
 }
 
-/// Feeds messages to `put` until it goes away, and collects the digests that it prints.
+/// Writes messages to `put` on a thread until the process exits. Returns the list that collects the printed digests.
 fn start_load(put: &mut Child, round: u64, size: u64) -> Arc<Mutex<Vec<String>>> {
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let mut stdin = put.stdin.take().unwrap();
@@ -45,8 +46,8 @@ fn start_load(put: &mut Child, round: u64, size: u64) -> Arc<Mutex<Vec<String>>>
     acknowledged
 }
 
-/// Stops the process, so that nothing is acknowledged any more. What its pipe holds is acknowledged or not, as it
-/// may be read by then.
+/// Stops the process, so that no further message is acknowledged, and returns the digests read so far. Digests that are
+/// still in the pipe do not count.
 fn stop_and_collect(put: &Child, acknowledged: &Mutex<Vec<String>>) -> Vec<String> {
     let pid = Pid::from_child(put);
     kill_process(pid, Signal::STOP).unwrap();
@@ -54,31 +55,33 @@ fn stop_and_collect(put: &Child, acknowledged: &Mutex<Vec<String>>) -> Vec<Strin
     acknowledged.lock().unwrap().clone()
 }
 
-/// Cuts the power again and again under load; at the end everything is asked for.
+/// Cuts the power [`POWER_CUTS`] times under load and reads all acknowledged messages at the end. `put` wraps the
+/// command.
 fn cut_power_repeatedly(disk: &LoopDisk, size: u64, put: impl Fn(Command) -> Command) -> Tally {
     let mut random = Random(0xc07 + size);
-    let mut all: Vec<String> = Vec::new();
+    let mut all_acknowledged: Vec<String> = Vec::new();
     for round in 0..POWER_CUTS {
         let mut command = put(disk_command(disk, &["put", "--lines"]));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut put = command.stderr(Stdio::null()).spawn().unwrap();
         let acknowledged = start_load(&mut put, round, size);
-        // The time of a cut is what is tried here, not something that is waited for.
+        // The random time of the power cut is under test.
         std::thread::sleep(Duration::from_millis(20 + random.below(600)));
-        all.extend(stop_and_collect(&put, &acknowledged));
+        all_acknowledged.extend(stop_and_collect(&put, &acknowledged));
         disk.cut_power();
         put.kill().unwrap();
         put.wait().unwrap();
         disk.remount();
     }
-    let (found, wrong) = count_readable(disk, &all);
+    let (found, wrong_bytes) = count_readable(disk, &all_acknowledged);
     let last = message(POWER_CUTS, 0, size);
     let put = disk_command(disk, &["put", "--lines"]).spawn().unwrap();
     put.stdin.as_ref().unwrap().write_all(&last).unwrap();
-    let works = put.wait_with_output().unwrap().stdout == format!("{}\n", digest(&last)).as_bytes();
+    let is_writable = put.wait_with_output().unwrap().stdout == format!("{}\n", digest(&last)).as_bytes();
     let runs = usize::try_from(POWER_CUTS).unwrap();
-    let recovered = if works { runs } else { 0 };
-    Tally { runs, acknowledged: all.len(), lost: all.len() - found, recovered, wrong_bytes: wrong, ..Tally::default() }
+    let recovered = if is_writable { runs } else { 0 };
+    let acknowledged = all_acknowledged.len();
+    Tally { runs, acknowledged, lost: acknowledged - found, recovered, wrong_bytes, ..Tally::default() }
 }
 
 fn disk_command(disk: &LoopDisk, arguments: &[&str]) -> Command {
@@ -87,13 +90,13 @@ fn disk_command(disk: &LoopDisk, arguments: &[&str]) -> Command {
     command
 }
 
-/// How many of these messages are there, and how many came that are none of them.
+/// Gets the messages with these digests. Returns the number of correct and of wrong messages.
 fn count_readable(disk: &LoopDisk, digests: &[String]) -> (usize, usize) {
     let mut missing: HashSet<_> = digests.iter().map(|line| line.trim().to_owned()).collect();
     let (count, mut wrong) = (missing.len(), 0);
     let mut get = disk_command(disk, &["get", "--lines"]).stderr(Stdio::null()).spawn().unwrap();
     let (mut stdin, digests) = (get.stdin.take().unwrap(), digests.concat());
-    let feeder = std::thread::spawn(move || stdin.write_all(digests.as_bytes()));
+    let writer = std::thread::spawn(move || stdin.write_all(digests.as_bytes()));
     let mut stdout = BufReader::new(get.stdout.take().unwrap());
     let mut line = Vec::new();
     while stdout.read_until(b'\n', &mut line).is_ok_and(|_| line.ends_with(b"\n")) {
@@ -101,7 +104,7 @@ fn count_readable(disk: &LoopDisk, digests: &[String]) -> (usize, usize) {
         line.clear();
     }
     get.wait().unwrap();
-    let _ = feeder.join().unwrap();
+    let _ = writer.join().unwrap();
     (count - missing.len(), wrong)
 }
 
@@ -113,7 +116,7 @@ fn assert_survives_power_cuts(kind: &str) {
         let disk = LoopDisk::new(kind, 1 << 30);
         let tally = cut_power_repeatedly(&disk, size, |command| command);
         assert!(tally.acknowledged > 20);
-        tally.record_and_assert(&format!("power cut on {kind}, messages up to {size} B"), false);
+        tally.assert_nothing_lost(&format!("power cut on {kind}, messages up to {size} B"));
     }
 }
 
@@ -142,5 +145,5 @@ fn without_fsync_the_same_power_cuts_lose_messages() {
         strace::exec_under(&mut strace, &command);
         strace
     };
-    cut_power_repeatedly(&disk, 1000, without_sync).record_and_assert_loss("power cut on ext4 without any sync");
+    cut_power_repeatedly(&disk, 1000, without_sync).assert_loss_detected("power cut on ext4 without fsync");
 }

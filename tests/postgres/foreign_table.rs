@@ -17,8 +17,10 @@ fn a_foreign_table_is_reported_with_the_remedy_and_nothing_is_created() {
         ("digest bytea PRIMARY KEY, message bytea", "column \"stored_at\" does not exist"),
     ] {
         cluster.sql("one", &format!("CREATE TABLE messages ({columns})"));
-        let said = contains(format!("the table `messages` in postgres://postgres@/one is not one of ours: {why}"));
-        let remedy = || contains("name another database").and(contains("?options=-csearch_path%3DSCHEMA"));
+        let said = contains(format!(
+            "cannot use postgres://postgres@/one: its table `messages` was not created by sha-api: {why}"
+        ));
+        let remedy = || contains("use another database").and(contains("?options=-csearch_path%3DSCHEMA"));
         for args in [["put", "foo"], ["get", FOO], ["has", FOO], ["serve", "--http"]] {
             let refused = database_sandbox(&url).sha_api(args).timeout(super::COMMAND_TIMEOUT).assert();
             refused.code(3).stderr(said.clone().and(remedy()));

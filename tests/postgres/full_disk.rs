@@ -96,7 +96,8 @@ fn a_full_disk_is_reported_and_loses_nothing() {
         // More than there is room for.
         let input = random_lines(2000, 4000, 1 + round * 10_000);
         let put = sandbox.sha_api(["put", "--lines"]).write_stdin(input).assert().code(3);
-        let put = put.stderr(contains("no space left for postgres://postgres@/one; free some and try again"));
+        let put =
+            put.stderr(contains("cannot write to postgres://postgres@/one: no space left on device; free some space"));
         acknowledged.extend(String::from_utf8_lossy(&put.get_output().stdout).lines().map(str::to_owned));
         let message = pseudorandom_bytes(4 << 20, 5 + round);
         let path = format!("/messages/{}", digest(&message));
@@ -132,7 +133,7 @@ fn the_disk_full_error_of_postgresql_is_recognised() {
     );
     let put =
         database_sandbox(&url).sha_api(["put", "foo"]).timeout(super::COMMAND_TIMEOUT).assert().code(3).stdout("");
-    put.stderr(contains("no space left for postgres://postgres@/one"));
+    put.stderr(contains("cannot write to postgres://postgres@/one: no space left on device"));
     let reply = server.client().call(&crate::common::server::post_request("foo", ""));
     assert_eq!((reply.status, reply.text()), (507, r#"{"err_msg": "No space left"}"#));
     cluster.sql("one", "DROP TRIGGER is_full ON messages");

@@ -19,7 +19,7 @@ fn commands_on_a_locked_table_fail_with_the_reason() {
     let sandbox = database_sandbox(&cluster.database("one"));
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     let locked = cluster.open_session("one", LOCK_TABLE);
-    let why = || contains("postgres@/one cannot be asked").and(contains("--db-statement-timeout"));
+    let why = || contains("postgres@/one is unavailable").and(contains("--db-statement-timeout"));
     for args in [&["put", "bar"][..], &["get", FOO], &["has", FOO], &["rm", FOO], &["list"], &["stats"], &["verify"]] {
         let mut command = sandbox.sha_api(args);
         let ended = command.args(["--db-statement-timeout", "300ms"]).timeout(super::COMMAND_TIMEOUT).assert();
@@ -28,7 +28,7 @@ fn commands_on_a_locked_table_fail_with_the_reason() {
     // A limit of the database's own.
     cluster.sql("postgres", "ALTER DATABASE one SET lock_timeout = '300ms'");
     let ended = sandbox.sha_api(["put", "bar"]).timeout(super::COMMAND_TIMEOUT).assert();
-    ended.code(3).stdout("").stderr(contains("postgres@/one cannot be asked").and(contains("lock")));
+    ended.code(3).stdout("").stderr(contains("postgres@/one is unavailable").and(contains("lock")));
     drop(locked);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["put", "bar"]).assert().code(0).stderr("");
@@ -120,9 +120,9 @@ fn requests_to_a_hanging_database_time_out_and_work_again_later() {
                 assert_eq!((reply.status, reply.text()), (503, r#"{"err_msg": "The store cannot be reached"}"#));
             });
         }
-        let mut put = sandbox.sha_api(["put", "baz", "--wait", "0s"]);
+        let mut put = sandbox.sha_api(["put", "baz", "--ready-timeout", "0s"]);
         let ended = put.args(limits).timeout(super::COMMAND_TIMEOUT).assert();
-        ended.code(3).stdout("").stderr(contains("postgres@/one cannot be asked"));
+        ended.code(3).stdout("").stderr(contains("postgres@/one is unavailable"));
         assert_eq!(server.get("/livez").status, 200);
     });
     cluster.thaw();

@@ -18,7 +18,7 @@ use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
-/// An answer for which nothing has to be waited for, as slow as a machine may be; less than `--wait`.
+/// An answer for which nothing has to be waited for, as slow as a machine may be; less than `--ready-timeout`.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(9);
 
 #[test]
@@ -71,7 +71,7 @@ fn a_changed_row_is_corrupt_and_a_put_repairs_it() {
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo");
     change();
-    let moved = predicate::str::contains("is now in the table messages_quarantine");
+    let moved = predicate::str::contains("moved to the table messages_quarantine");
     sandbox.sha_api(["verify", "--repair"]).assert().code(4).stderr(moved);
     sandbox.sha_api(["get", FOO]).assert().code(1);
     assert_eq!(cluster.sql("one", "SELECT message FROM messages_quarantine").trim(), "\\x666f78");
@@ -80,8 +80,8 @@ fn a_changed_row_is_corrupt_and_a_put_repairs_it() {
 #[test]
 fn an_unreachable_database_is_reported_without_its_password() {
     let sandbox = database_sandbox("postgres://me:not-to-be-seen@/db?host=/nowhere");
-    let put = sandbox.sha_api(["put", "foo", "--wait", "0s"]).assert();
-    let why = predicate::str::contains("postgres://me@/db cannot be asked");
+    let put = sandbox.sha_api(["put", "foo", "--ready-timeout", "0s"]).assert();
+    let why = predicate::str::contains("postgres://me@/db is unavailable");
     put.code(3).stdout("").stderr(why.and(predicate::str::contains("not-to-be-seen").not()));
     let check = sandbox.sha_api(["serve", "--check"]).assert().code(0);
     let said = String::from_utf8_lossy(&check.get_output().stdout).into_owned();
@@ -114,7 +114,7 @@ fn a_read_only_role_may_read_and_nothing_else() {
     let sandbox = database_sandbox(&reader(&url));
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["verify"]).assert().code(0).stderr("");
-    let why = || predicate::str::contains("reader@/one does not permit this: permission denied for table messages");
+    let why = || predicate::str::contains("reader@/one: permission denied for table messages");
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
         sandbox.sha_api(args).timeout(COMMAND_TIMEOUT).assert().code(5).stdout("").stderr(why());
     }
@@ -137,7 +137,7 @@ fn acknowledged_messages_survive_a_killed_database() {
     let sandbox = database_sandbox(&url);
     let mut acknowledged = Vec::new();
     for round in 0..3 {
-        let mut put = sandbox.std_command(["put", "--lines", "--wait", "0s"]);
+        let mut put = sandbox.std_command(["put", "--lines", "--ready-timeout", "0s"]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
         let feed = std::thread::spawn(move || {
@@ -178,7 +178,7 @@ fn a_server_waits_for_its_database_and_survives_its_end() {
 #[test]
 fn a_database_without_fsync_is_warned_about() {
     let Some(cluster) = Cluster::new(&["fsync=off"]) else { return };
-    let said = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut there may take");
+    let said = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut can lose acknowledged messages");
     database_sandbox(&cluster.database("one"))
         .sha_api(["put", "foo"])
         .assert()

@@ -26,7 +26,7 @@ fn commands_read_a_standby_and_puts_fail_with_the_reason() {
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
     sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: whole\n").stderr("");
-    let read_only = || contains("takes no changes, since it is read-only").and(contains("postgres@/one"));
+    let read_only = || contains("the database is read-only").and(contains("postgres@/one"));
     sandbox.sha_api(["stats"]).assert().code(0).stdout(read_only()).stderr("");
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
         sandbox.sha_api(args).timeout(super::COMMAND_TIMEOUT).assert().code(3).stdout("").stderr(read_only());
@@ -37,7 +37,7 @@ fn commands_read_a_standby_and_puts_fail_with_the_reason() {
         !standby.sql("postgres", "SELECT 1 FROM pg_database WHERE datname = 'two'").is_empty()
     });
     let none = database_sandbox(&standby.url("two")).sha_api(["get", FOO]).timeout(super::COMMAND_TIMEOUT).assert();
-    none.code(3).stdout("").stderr(contains("takes no changes, since it is read-only"));
+    none.code(3).stdout("").stderr(contains("the database is read-only"));
 }
 
 #[test]

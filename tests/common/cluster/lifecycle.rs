@@ -1,4 +1,4 @@
-//! How a cluster starts and ends: in order, all at once, or not at all while it still seems to be there.
+//! Starting, stopping, killing and freezing of a PostgreSQL cluster.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,13 +9,14 @@ use super::Cluster;
 use crate::common::server::wait_until;
 
 impl Cluster {
-    /// Starts it, again after it was killed.
+    /// Starts the cluster and waits until it accepts queries. The cluster may have been killed before.
     pub fn start(&mut self) {
         assert!(self.try_start(), "{}", self.server_log());
     }
 
+    /// Starts the cluster. Returns `false` if the postmaster exits before it accepts queries.
     pub(super) fn try_start(&mut self) -> bool {
-        // Another may have been killed with its files left behind.
+        // A killed postmaster leaves its pid file behind.
         let _ = std::fs::remove_file(self.data_dir().join("postmaster.pid"));
         let mut command = self.postgres_command("postgres");
         let addresses = if self.listens_on_tcp { "listen_addresses=127.0.0.1" } else { "listen_addresses=" };
@@ -25,25 +26,25 @@ impl Cluster {
             command.args(["-c", setting]);
         }
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut has_ended = false;
-        self.postmaster = Some(started);
+        let postmaster = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut has_exited = false;
+        self.postmaster = Some(postmaster);
         wait_until("PostgreSQL is ready", || {
-            has_ended = self.postmaster.as_mut().unwrap().try_wait().unwrap().is_some();
-            has_ended || self.try_sql("postgres", "SELECT 1").status.success()
+            has_exited = self.postmaster.as_mut().unwrap().try_wait().unwrap().is_some();
+            has_exited || self.try_sql("postgres", "SELECT 1").status.success()
         });
-        if has_ended {
+        if has_exited {
             self.postmaster = None;
         }
-        !has_ended
+        !has_exited
     }
 
-    /// What it has written into its log since it was started.
+    /// Returns the server log since the last start.
     pub fn server_log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
-    /// Kills all of its processes at once, as far as that can be.
+    /// Kills the postmaster and its children with SIGKILL and waits until all have exited.
     pub fn kill(&mut self) {
         let Some(mut postmaster) = self.postmaster.take() else { return };
         let pid = Pid::from_child(&postmaster);
@@ -51,27 +52,27 @@ impl Cluster {
         kill_process(pid, Signal::KILL).unwrap();
         signal(&children, Signal::KILL);
         postmaster.wait().unwrap();
-        wait_until("all of PostgreSQL has ended", || {
+        wait_until("all PostgreSQL processes have exited", || {
             children.iter().all(|child| !Path::new(&format!("/proc/{}/exe", child.as_raw_nonzero())).exists())
         });
     }
 
-    /// Stops it in order: sessions are ended, what they were at is rolled back.
+    /// Performs a fast shutdown: open transactions are rolled back and sessions are closed.
     pub fn stop(&mut self) {
         let Some(mut postmaster) = self.postmaster.take() else { return };
         kill_process(Pid::from_child(&postmaster), Signal::INT).unwrap();
         wait_until("PostgreSQL has stopped", || postmaster.try_wait().unwrap().is_some());
     }
 
-    /// Holds all of its processes: connections are open, and nothing comes back on them.
+    /// Stops all processes with SIGSTOP: connections stay open, but no query is answered.
     pub fn freeze(&self) {
         let postmaster = Pid::from_child(self.postmaster.as_ref().unwrap());
-        // No new ones meanwhile.
+        // The postmaster goes first so that it starts no new children.
         kill_process(postmaster, Signal::STOP).unwrap();
         signal(&children(postmaster), Signal::STOP);
     }
 
-    /// Lets them go on.
+    /// Continues all processes after [`Cluster::freeze`].
     pub fn thaw(&self) {
         let postmaster = Pid::from_child(self.postmaster.as_ref().unwrap());
         signal(&children(postmaster), Signal::CONT);
@@ -79,15 +80,15 @@ impl Cluster {
     }
 }
 
-fn children(of: Pid) -> Vec<Pid> {
-    let path = format!("/proc/{0}/task/{0}/children", of.as_raw_nonzero());
+fn children(parent: Pid) -> Vec<Pid> {
+    let path = format!("/proc/{0}/task/{0}/children", parent.as_raw_nonzero());
     let children = std::fs::read_to_string(path).unwrap_or_default();
     children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().unwrap())).collect()
 }
 
 fn signal(processes: &[Pid], signal: Signal) {
     for process in processes {
-        // It may have ended by itself.
+        // The process may have exited.
         let _ = kill_process(*process, signal);
     }
 }

@@ -1,4 +1,5 @@
-//! A PostgreSQL of a test's own, from the system's packages: in a temporary directory, on a socket there, gone with it.
+//! A temporary PostgreSQL cluster from the installed packages. Data and Unix socket are in a temporary directory, which
+//! is deleted on drop.
 
 mod lifecycle;
 mod sql;
@@ -11,26 +12,27 @@ use tempfile::TempDir;
 
 use super::{Sandbox, report_skip};
 
-/// Its processes end with it.
+/// A PostgreSQL cluster. Its processes are killed on drop.
 pub struct Cluster {
     dir: TempDir,
     bin_dir: PathBuf,
     postmaster: Option<Child>,
     settings: Vec<String>,
     port: u16,
-    /// Whether it is also there at that port of 127.0.0.1.
+    /// `true` if the cluster also listens on `port` of 127.0.0.1.
     listens_on_tcp: bool,
 }
 
 impl Cluster {
-    /// Started; `None`: there is no PostgreSQL here, and the test is skipped.
+    /// Starts a cluster with `settings`. Returns `None` if PostgreSQL is not installed.
     pub fn new(settings: &[&str]) -> Option<Self> {
         let mut cluster = Self::initialized(settings)?;
         cluster.start();
         Some(cluster)
     }
 
-    /// The same, listening on a free port, after its files were changed.
+    /// Starts a cluster that also listens on a free TCP port. `change` may edit the files of the data directory before
+    /// the start. Returns `None` if PostgreSQL is not installed.
     pub fn new_on_tcp(settings: &[&str], change: impl FnOnce(&Path)) -> Option<Self> {
         let mut cluster = Self::initialized(settings)?;
         change(&cluster.data_dir());
@@ -41,22 +43,22 @@ impl Cluster {
             if cluster.try_start() {
                 return Some(cluster);
             }
-            // Somebody else has taken the port since it was found to be free.
+            // Another process has bound the port since it was found to be free.
             assert!(cluster.server_log().contains("Address already in use"), "{}", cluster.server_log());
         }
-        panic!("no port stays free");
+        panic!("no free port was found");
     }
 
     fn initialized(settings: &[&str]) -> Option<Self> {
         let cluster = Self::without_data_dir(settings)?;
         let mut initdb = cluster.postgres_command("initdb");
         initdb.args(["-U", "postgres", "--auth", "trust", "-N", "-E", "UTF8", "--locale", "C", "-D"]);
-        let made = initdb.arg(cluster.data_dir()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let output = initdb.arg(cluster.data_dir()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(cluster)
     }
 
-    /// A copy of it that follows it, and takes no changes until it is promoted.
+    /// Starts a streaming standby of this cluster, which is read-only until it is promoted.
     pub fn standby(&self) -> Self {
         let mut standby = Self::without_data_dir(&[]).unwrap();
         let mut copy = self.postgres_command("pg_basebackup");
@@ -64,34 +66,34 @@ impl Cluster {
             .arg(self.dir.path())
             .arg("-p")
             .arg(self.port.to_string());
-        // Each program works in its own directory, which the other's may not be able to enter: they have one owner.
-        let copied = copy.arg("-D").arg(standby.data_dir()).output().unwrap();
-        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        // pg_basebackup can write to the directory of the standby because both clusters belong to the same user.
+        let output = copy.arg("-D").arg(standby.data_dir()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         standby.start();
         standby
     }
 
     fn without_data_dir(settings: &[&str]) -> Option<Self> {
-        let Some(bin) = find_bin_dir() else {
-            report_skip("there is no PostgreSQL");
+        let Some(bin_dir) = find_bin_dir() else {
+            report_skip("PostgreSQL is not installed");
             return None;
         };
         let dir = tempfile::Builder::new().prefix("pg-").tempdir().unwrap();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let cluster = Self { dir, bin_dir: bin, postmaster: None, settings, port: 5432, listens_on_tcp: false };
+        let cluster = Self { dir, bin_dir, postmaster: None, settings, port: 5432, listens_on_tcp: false };
         cluster.chown_files();
         Some(cluster)
     }
 
-    /// Makes all of its files those of who runs it.
+    /// Gives all files to the user that runs PostgreSQL.
     fn chown_files(&self) {
         if is_root() {
-            let owned = Command::new("chown").args(["-R", "postgres:postgres"]).arg(self.dir.path()).status();
-            assert!(owned.unwrap().success());
+            let status = Command::new("chown").args(["-R", "postgres:postgres"]).arg(self.dir.path()).status();
+            assert!(status.unwrap().success());
         }
     }
 
-    /// Where it listens.
+    /// Returns the port, which is also part of the name of the Unix socket.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -100,7 +102,8 @@ impl Cluster {
         self.dir.path().join("data")
     }
 
-    /// One of its programs, as who may run it: PostgreSQL refuses root.
+    /// Returns a command that runs the PostgreSQL program `name`. As root it switches to the user `postgres`, because
+    /// PostgreSQL refuses to run as root.
     fn postgres_command(&self, name: &str) -> Command {
         let mut command = match is_root() {
             true => {
@@ -123,7 +126,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A sandbox whose commands work on a database.
+/// Returns a sandbox whose store is the database at `url`.
 pub fn database_sandbox(url: &str) -> Sandbox {
     Sandbox::new().on_database(url)
 }
@@ -135,6 +138,6 @@ fn is_root() -> bool {
 fn find_bin_dir() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let places = installed.map(|version| version.path().join("bin")).chain(std::env::split_paths(&paths));
-    places.into_iter().find(|dir| dir.join("initdb").is_file())
+    let dirs = installed.map(|version| version.path().join("bin")).chain(std::env::split_paths(&paths));
+    dirs.into_iter().find(|dir| dir.join("initdb").is_file())
 }

@@ -1,11 +1,11 @@
-//! Databases of a cluster, and what is said to them by psql, for the test or in the name of somebody else.
+//! Databases of a cluster, and psql commands and sessions on them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
 use super::Cluster;
 
-/// A session of somebody else.
+/// An open psql session. The process is killed on drop.
 pub struct PsqlSession {
     child: Child,
     _stdin: ChildStdin,
@@ -19,19 +19,19 @@ impl Drop for PsqlSession {
 }
 
 impl Cluster {
-    /// An empty database, by its URL.
+    /// Creates an empty database and returns its URL.
     pub fn database(&self, name: &str) -> String {
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         self.url(name)
     }
 
-    /// A database over the socket.
+    /// Returns the URL of the database `name` over the Unix socket.
     pub fn url(&self, name: &str) -> String {
         let port = if self.listens_on_tcp { format!("&port={}", self.port) } else { String::new() };
         format!("postgres://postgres:not-to-be-seen@/{name}?host={}{port}", self.dir.path().display())
     }
 
-    /// What SQL answers, in plain lines.
+    /// Executes SQL and returns the unaligned output of psql. Panics if a statement fails.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let Output { status, stdout, stderr } = self.try_sql(database, sql);
         assert!(status.success(), "{sql}: {}", String::from_utf8_lossy(&stderr));
@@ -49,7 +49,7 @@ impl Cluster {
         psql
     }
 
-    /// A session in which `sql` was done, and which stays as it is until it is dropped.
+    /// Opens a session, executes `sql` and keeps the session open, for example with locks held, until it is dropped.
     pub fn open_session(&self, database: &str, sql: &str) -> PsqlSession {
         let mut child = self.psql(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
