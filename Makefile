@@ -1,4 +1,4 @@
-# `make` alone lists what there is to make.
+# `make` without a target lists the targets.
 
 prefix ?= /usr/local
 bindir ?= $(prefix)/bin
@@ -12,7 +12,7 @@ INSTALL ?= install
 target := $(or $(CARGO_TARGET_DIR),target)
 binary := $(target)/release/sha-api
 
-# What goes into packages; with PROFILE=quick they are made sooner.
+# Static binary for packages. PROFILE=quick builds it faster.
 PROFILE ?= release
 triple := $(shell uname -m)-unknown-linux-musl
 packages := $(target)/$(triple)/$(PROFILE)
@@ -29,23 +29,23 @@ help: ## list the targets
 build: ## the release binary
 	$(CARGO) build --release --locked
 
-static: ## a release binary that needs no library, for any Linux of this architecture
-	@command -v musl-gcc > /dev/null || { echo 'musl-gcc is missing; Debian has it in musl-tools' >&2; exit 1; }
+static: ## a static release binary for any Linux of this architecture
+	@command -v musl-gcc > /dev/null || { echo 'musl-gcc not found; install the Debian package musl-tools' >&2; exit 1; }
 	@test -d "$$(rustc --print target-libdir --target $(triple))" || \
-	    { echo 'the Rust target is missing: rustup target add $(triple)' >&2; exit 1; }
+	    { echo 'Rust target not installed; run: rustup target add $(triple)' >&2; exit 1; }
 	$(CARGO) build --profile $(PROFILE) --locked --target $(triple)
 
 test: ## all tests
 	$(CARGO) test --locked
 
-# Needs root, loop devices, mkfs.ext4, mkfs.xfs, xfs_io, strace, setpriv, timeout and faketime; what cannot be tried is said.
-test-faults: ## power cuts, kills, full and failing disks, damaged files; a table of what came of them
+# Needs root, loop devices, mkfs.ext4, mkfs.xfs, xfs_io, strace, setpriv, timeout and faketime. Reports skipped tests.
+test-faults: ## power cuts, kills, full and failing disks, damaged files; prints a table of results
 	@rm -f $(target)/tmp/faults
 	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 faults:: ; \
 	    status=$$?; echo; cat $(target)/tmp/faults; exit $$status
 
 # Needs PostgreSQL and nginx.
-test-cluster: ## servers killed and drained behind nginx, and what one, two and three of them do; a table
+test-cluster: ## servers killed and drained behind nginx; prints the throughput of 1 to 3 servers
 	@rm -f $(target)/tmp/cluster
 	@$(CARGO) test --locked --test promises -- --ignored --nocapture --test-threads 1 instances:: ; \
 	    status=$$?; echo; cat $(target)/tmp/cluster; exit $$status
@@ -58,8 +58,9 @@ lint: ## formatting, clippy, rustdoc and wording; every warning is an error
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --offline check bans licenses sources; \
 	    else echo 'cargo-deny is not installed: licences and versions of crates are not checked'; fi
 
-# Stores are made in $(BENCH_DIR), which must be on the disk that counts. BENCH_ROUNDS (5), BENCH_MILLIS (2000) and
-# BENCH_PERCENT (100, of all sizes) make it longer or shorter; with BENCH_QUICK=1 it only shows, in minutes, that all works.
+# Stores are created in $(BENCH_DIR), which must be on the disk under test. BENCH_ROUNDS (5), BENCH_MILLIS (2000 per
+# measurement) and BENCH_PERCENT (100, of all sizes) change the length of a run. BENCH_QUICK=1 only checks that the
+# benchmarks work, in minutes.
 BENCH_DIR ?= $(target)/bench
 bench_results = $(if $(BENCH_QUICK),$(BENCH_DIR)/quick,benches/results)
 bench_run = $(target)/release/sha-api-bench $(1) $(binary) $(BENCH_DIR) $(bench_results)
@@ -67,55 +68,55 @@ bench_run = $(target)/release/sha-api-bench $(1) $(binary) $(BENCH_DIR) $(bench_
 bench-build: build
 	$(CARGO) build --release --locked --manifest-path benches/Cargo.toml --target-dir $(target)
 
-bench: bench-build ## the store as a library beside fjall and redb, and as it grows
+bench: bench-build ## the store as a library compared with fjall and redb, and its growth
 	$(call bench_run,store)
 	$(call bench_run,growth)
 
-bench-http: bench-build ## the server beside nginx, Redis, the Python ancestor and docker-registry
+bench-http: bench-build ## the server compared with nginx, Redis, the Python ancestor and docker-registry
 	$(call bench_run,http)
 
-bench-cli: bench-build ## processes beside git, fjall and sha256sum
+bench-cli: bench-build ## commands compared with git, fjall and sha256sum
 	$(call bench_run,cli)
 
-bench-docs: bench-build ## write the saved figures into docs/benchmarks.md and benches/results/speed.svg
+bench-docs: bench-build ## saved results into docs/benchmarks.md and benches/results/speed.svg
 	$(target)/release/sha-api-bench docs benches/results
 
-# Needs a nightly toolchain and `cargo install cargo-fuzz`. What it finds new stays out of the tree.
+# Needs a nightly toolchain and `cargo install cargo-fuzz`. New inputs are saved outside the source tree.
 FUZZ_SECONDS ?= 60
-fuzz: ## random bytes to the request parser, for FUZZ_SECONDS
+fuzz: ## fuzz the request parser for FUZZ_SECONDS
 	mkdir -p $(target)/fuzz-corpus
 	$(CARGO) +nightly fuzz run --target-dir $(target)/fuzz request $(target)/fuzz-corpus fuzz/corpus/request -- \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=20000
 
 export SOAK_SECONDS ?= 600
-soak: ## mixed and broken load for SOAK_SECONDS: nothing may grow
+soak: ## mixed and broken load for SOAK_SECONDS; fails if memory, files or threads grow
 	$(CARGO) test --locked --test promises -- --ignored --exact --nocapture soak::nothing_grows_under_mixed_load
 
-man: build ## man/ from the command line's types
+man: build ## generate man/
 	rm -f man/*.1
 	$(binary) man --dir man
 
-completions: build ## completions/ from the command line's types
+completions: build ## generate completions/
 	$(binary) completions bash > completions/sha-api.bash
 	$(binary) completions zsh > completions/_sha-api
 	$(binary) completions fish > completions/sha-api.fish
 
-session: build ## docs/session.svg, drawn from what the program prints
+session: build ## draw docs/session.svg from the output of the program
 	docs/session.py $(binary) > docs/session.svg
 
-# The store and the self-signed pair are in a directory that `make clean` removes.
+# The store and the self-signed certificate are in a directory that `make clean` removes.
 run: export SHA_API_STORE ?= $(target)/run
 run: build ## serve with a self-signed certificate
-	@echo 'try, in another terminal:'
+	@echo 'in another terminal, run:'
 	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem -H 'Content-Type: application/json' -d '{\"message\": \"foo\"}' https://localhost:8443/messages"
 	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem https://localhost:8443/messages/2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 	@echo "  curl --cacert $$SHA_API_STORE/tls/cert.pem https://localhost:8443/messages/$$(printf 'a%.0s' $$(seq 64))"
 	$(binary) serve
 
-# Images of buildah and podman are by themselves of a format without health checks.
+# The default image format of buildah and podman does not support health checks, so the format is set below.
 ENGINE ?= $(firstword $(foreach tool,buildah podman docker,$(shell command -v $(tool))))
-image: static ## a container image of the static binary, by buildah, podman or docker
-	@test -n "$(ENGINE)" || { echo 'an image is built by buildah, podman or docker; none is here' >&2; exit 1; }
+image: static ## a container image of the static binary; uses buildah, podman or docker
+	@test -n "$(ENGINE)" || { echo 'buildah, podman or docker not found' >&2; exit 1; }
 	rm -rf $(packages)/image
 	mkdir -p $(packages)/image/data
 	cp $(static) deploy/image.toml $(packages)/image
@@ -123,10 +124,10 @@ image: static ## a container image of the static binary, by buildah, podman or d
 	    --tag sha-api:latest --file deploy/Dockerfile $(packages)/image
 
 deb: static ## a Debian package of the static binary, with a service
-	@command -v dpkg-deb > /dev/null || { echo 'dpkg-deb is missing' >&2; exit 1; }
+	@command -v dpkg-deb > /dev/null || { echo 'dpkg-deb not found' >&2; exit 1; }
 	deploy/deb.sh $(static) $(packages)
 
-install: build install-files ## into $(DESTDIR)$(prefix)
+install: build install-files ## install into $(DESTDIR)$(prefix)
 
 install-files:
 	$(INSTALL) -D -m 755 $(binary) $(DESTDIR)$(bindir)/sha-api
@@ -135,10 +136,10 @@ install-files:
 	$(INSTALL) -D -m 644 completions/_sha-api $(DESTDIR)$(zshdir)/_sha-api
 	$(INSTALL) -D -m 644 completions/sha-api.fish $(DESTDIR)$(fishdir)/sha-api.fish
 
-uninstall: ## what install put there
+uninstall: ## remove the installed files
 	rm -f $(DESTDIR)$(bindir)/sha-api $(DESTDIR)$(bashdir)/sha-api
 	rm -f $(DESTDIR)$(zshdir)/_sha-api $(DESTDIR)$(fishdir)/sha-api.fish
 	for page in man/*.1; do rm -f $(DESTDIR)$(mandir)/man1/$${page#man/}; done
 
-clean: ## all that was built
+clean: ## remove all build products
 	$(CARGO) clean

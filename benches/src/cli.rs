@@ -93,7 +93,7 @@ fn wait_for(file: &Path) {
     }
 }
 
-fn processes(env: &Environment, store: &Path, git: &Git, table: &mut Table, how: &str, goals: [f64; 2]) {
+fn processes(env: &Environment, store: &Path, git: &Git, table: &mut Table, suffix: &str, goals: [f64; 2]) {
     let put = |message: &[u8]| run_to_end(env.command(store).arg("put"), message);
     let digests: Vec<_> = (0..PRELOADED).map(|number| put(&message(200, 0, number))).collect();
     let names: Vec<_> = (0..PRELOADED).map(|number| git.put(&message(200, 0, number))).collect();
@@ -108,14 +108,14 @@ fn processes(env: &Environment, store: &Path, git: &Git, table: &mut Table, how:
         millis_per_call(|number| drop(git.put(&message(200, their_round, number))))
     };
     let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
-    let work = format!("`put` of 200 B as a process{how}");
+    let work = format!("`put` of 200 B as a process{suffix}");
     table.add(Row::ratio(&work, "ms", ours, "git hash-object -w", theirs, Goal::AtMost(goals[0])));
     let one = |all: &[String], number: u64| all[number as usize % all.len()].clone();
     let mut ours =
         || millis_per_call(|number| drop(run_to_end(env.command(store).args(["get", &one(&digests, number)]), b"")));
     let mut theirs = || millis_per_call(|number| git.get(&one(&names, number)));
     let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
-    let work = format!("`get` of 200 B as a process{how}");
+    let work = format!("`get` of 200 B as a process{suffix}");
     table.add(Row::ratio(&work, "ms", ours, "git cat-file", theirs, Goal::AtMost(goals[1])));
 }
 

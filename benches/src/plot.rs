@@ -19,7 +19,7 @@ pub fn svg(rows: &[Row]) -> String {
     let goal = LABEL_WIDTH as f64 + GOAL_WIDTH;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
-         font-size=\"13\" fill=\"#808890\">\n<title>How far sha-api got towards its goals</title>\n"
+         font-size=\"13\" fill=\"#808890\">\n<title>sha-api compared with its goals</title>\n"
     );
     let _ = writeln!(svg, "<text x=\"{goal}\" y=\"16\" text-anchor=\"middle\">goal</text>");
     for (number, (row, score)) in rows.iter().enumerate() {

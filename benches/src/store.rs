@@ -106,13 +106,13 @@ fn gets(env: &Environment, table: &mut Table) {
     let ours = open(&dir.path().join("store"), None);
     fill(&ours, messages());
     let theirs = Redb::with(&dir.path().join("redb"), messages());
-    let of = size_of_count(count);
-    for (threads, digests, what, goal) in [
-        (1, &digests, format!("gets, 1 of {of} of 200 B, 1 thread"), 0.6),
-        (2, &digests, format!("gets, 1 of {of} of 200 B, 2 threads"), 0.6),
-        (1, &absent, format!("gets of what is absent from {of}, 1 thread"), 0.7),
+    let size = size_of_count(count);
+    for (threads, digests, work, goal) in [
+        (1, &digests, format!("gets, 1 of {size} of 200 B, 1 thread"), 0.6),
+        (2, &digests, format!("gets, 1 of {size} of 200 B, 2 threads"), 0.6),
+        (1, &absent, format!("gets of absent digests from {size}, 1 thread"), 0.7),
     ] {
-        let present = what.starts_with("gets, ");
+        let present = work.starts_with("gets, ");
         let mut round = 0;
         let mut ours = || {
             round += 1;
@@ -130,7 +130,7 @@ fn gets(env: &Environment, table: &mut Table) {
             })
         };
         let [ours, theirs] = run_alternately([&mut ours, &mut theirs]);
-        table.add(Row::ratio(&what, "/s", ours, "redb, which does not hash", theirs, Goal::AtLeast(goal)));
+        table.add(Row::ratio(&work, "/s", ours, "redb, which does not hash", theirs, Goal::AtLeast(goal)));
     }
 }
 

@@ -165,7 +165,7 @@ impl Table {
     pub fn save(self) {
         let lines: String = self.rows.iter().map(Row::to_line).collect();
         fs::write(&self.file, self.head + &lines).unwrap();
-        println!("kept in {}", self.file.display());
+        println!("saved to {}", self.file.display());
     }
 }
 

@@ -39,13 +39,13 @@ pub fn idle(env: &Environment, table: &mut Table) {
         let (server, pair) = sha_api(env, &dir.path().join("store"), &flags);
         let client = Client::new(&pair.certificate, server.port);
         let before = server.process.memory();
-        let held = open(&client, count);
+        let idle_connections = open(&client, count);
         // Threads that have just answered have not released their buffers yet.
         std::thread::sleep(Duration::from_secs(1));
         memory.push((server.process.memory() - before) as f64 / 1024.0 / count as f64);
         let fresh = (0..NEW_CLIENTS).map(|_| seconds(|| assert_eq!(client.connect().get("/livez").0, 200)) * 1e3);
         slowest.push(fresh.fold(0.0, f64::max));
-        drop(held);
+        drop(idle_connections);
     }
     table.add(Row::single(&format!("memory for each of {count} idle connections"), "KiB", memory, Goal::AtMost(64.0)));
     let work = format!("the slowest of {NEW_CLIENTS} new clients beside them, handshake included");
