@@ -31,7 +31,7 @@ pub(super) fn bind_all(options: &Options, out: &mut dyn Write) -> Result<Vec<Lis
         if !address.ip().to_canonical().is_loopback() && options.token_file.is_none() && options.client_ca.is_none() {
             let scopes = options.enabled_scopes.intersection(Scopes::ANONYMOUS).to_string().replace(',', " and ");
             warn(format_args!(
-                "anonymous clients of {address} may {scopes}; use --token-file or --client-ca to restrict access"
+                "anonymous clients of {address} may {scopes}; use --token-file or --tls-client-ca to restrict access"
             ));
         }
     }
