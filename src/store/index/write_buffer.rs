@@ -12,7 +12,7 @@ use crate::store::log::LogPosition;
 
 /// Number of entries above which commits wait until the buffer is drained.
 const BACKPRESSURE_LIMIT: usize = 1 << 16;
-/// Number of entries at which the buffer is drained, unless a caller waits for it. Larger batches write fewer pages.
+/// Number of entries at which the buffer is drained without further delay. Larger batches write fewer pages.
 const DRAIN_BATCH: usize = 1 << 14;
 
 /// Entries of the buffer. A slot that is `None` removes the digest from the index.
