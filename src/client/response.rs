@@ -1,4 +1,4 @@
-//! Responses of a server. This is the only place that converts a status into an error.
+//! Responses of a server, and the conversion of an unexpected status into an error.
 
 use std::fmt::Display;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! One request and its response, with failover and retries. If a server fails, the next one is tried; if a server is
-//! not ready, the request is repeated until a deadline. Requests may be sent twice, since that does not change the store
-//! a second time.
+//! not ready, the request is repeated until a deadline. A request may be sent twice, since the second one does not
+//! change the store.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
