@@ -188,9 +188,9 @@ fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<
 fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
     let change = |argument: Arg| if argument.is_hide_set() { argument } else { change(argument) };
     let command = command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change));
-    ALIASES.into_iter().fold(command, |command, (name, id)| {
-        command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, change))
-    })
+    ALIASES
+        .into_iter()
+        .fold(command, |command, (name, id)| command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, change)))
 }
 
 /// Adds the environment variable, which only the long help shows.

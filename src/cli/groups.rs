@@ -62,7 +62,8 @@ mod tests {
         let commands: BTreeSet<_> = command.get_subcommands().map(clap::Command::get_name).collect();
         assert_eq!(USES.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), commands);
         let common: BTreeSet<_> = command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
-        let used: BTreeSet<_> = USES.iter().flat_map(|(_, groups)| groups.iter()).flat_map(|group| group.iter().copied()).collect();
+        let used: BTreeSet<_> =
+            USES.iter().flat_map(|(_, groups)| groups.iter()).flat_map(|group| group.iter().copied()).collect();
         assert_eq!(used, common);
     }
 

@@ -36,7 +36,7 @@ pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<ExitStat
     let mut known = String::new();
     (&file).read_to_string(&mut known).with_context(|| path.display().to_string())?;
     if token_file::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
-        return Err(UsageError(format!("{}: `{name}` is there already", path.display())).into());
+        return Err(UsageError(format!("{}: duplicate name `{name}`", path.display())).into());
     }
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<32>()?);
     let line = TokenEntry::format_entry(name, token.scope, Digest::compute(secret.as_bytes()));
