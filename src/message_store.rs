@@ -1,5 +1,5 @@
-//! The interface of every message store: the commands and the HTTP API use this trait only.
-//! All operations work on batches. An absent message is a result, not an error.
+//! The interface of every message store: the commands and the HTTP API access stores through this trait only.
+//! Messages are put, fetched and removed in batches. An absent message is a result, not an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
