@@ -103,7 +103,8 @@ fn bash_offers_the_options_of_each_command_and_no_other() {
     let options = options();
     assert!(options["serve"].contains("--listen") && !options["serve"].contains("--server"));
     let names: Vec<_> = options.keys().map(String::as_str).collect();
-    let script = format!("for name in {}; do echo \"$name:\" $(complete_words sha-api $name --); done", names.join(" "));
+    let script =
+        format!("for name in {}; do echo \"$name:\" $(complete_words sha-api $name --); done", names.join(" "));
     let offered = run(&sandbox, &format!("{BASH}\n{script}"));
     assert_eq!(offered.lines().count(), options.len());
     for line in offered.lines() {

@@ -1,65 +1,68 @@
-//! The same command says the same, whether the messages are in a directory, in one that is served, in a database, or
-//! behind a URL.
+//! Commands give identical output and exit status in every access mode: on a directory, through a running server, on a
+//! database, and through a URL.
 
 use crate::common::store_access::{AccessMode, DATABASE_MODES, DIRECTORY_MODES, FULL_ACCESS_TOKEN, StoreAccess};
 use crate::common::store_factory::StoreFactory;
 use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
-/// What is stored before anything is asked.
+/// Messages in [`sample_store`].
 fn sample_messages() -> Vec<Vec<u8>> {
-    let mut stored: Vec<Vec<u8>> = vec![b"".to_vec(), b"foo".to_vec(), b"line\n".to_vec(), b"\xff\0\x1b".to_vec()];
-    stored.extend([pseudorandom_bytes(2 << 20, 1), "Grüße \u{1}\"\\\u{2028}".into()]);
-    stored
+    let mut messages: Vec<Vec<u8>> = vec![b"".to_vec(), b"foo".to_vec(), b"line\n".to_vec(), b"\xff\0\x1b".to_vec()];
+    messages.extend([pseudorandom_bytes(2 << 20, 1), "Grüße \u{1}\"\\\u{2028}".into()]);
+    messages
 }
 
-/// Directories, and databases if there is a PostgreSQL.
+/// Returns a factory of directories, and a factory of databases if PostgreSQL is installed.
 fn store_factories() -> Vec<StoreFactory> {
     [Some(StoreFactory::directories()), StoreFactory::databases()].into_iter().flatten().collect()
 }
 
-/// A store from every side.
+/// Creates a store for each access mode with `create_store`. `flags` are the flags of the servers.
 fn store_accesses(
-    places: &[StoreFactory],
-    fill: impl Fn(&StoreFactory) -> Sandbox,
+    factories: &[StoreFactory],
+    create_store: impl Fn(&StoreFactory) -> Sandbox,
     flags: &[&str],
 ) -> Vec<StoreAccess> {
-    let sides = places.iter().zip([DIRECTORY_MODES.as_slice(), &DATABASE_MODES]);
-    sides.flat_map(|(place, sides)| sides.iter().map(|side| StoreAccess::new(*side, fill(place), flags))).collect()
+    let mut accesses = Vec::new();
+    for (factory, modes) in factories.iter().zip([DIRECTORY_MODES.as_slice(), &DATABASE_MODES]) {
+        accesses.extend(modes.iter().map(|mode| StoreAccess::new(*mode, create_store(factory), flags)));
+    }
+    accesses
 }
 
-/// Runs the commands from every side of a copy of `store`, and compares all that they say.
+/// Runs the commands on a copy of `store` in each access mode. Asserts that exit status, stdout and stderr are equal.
 fn assert_same_output(store: &Sandbox, commands: &[(&[&str], &[u8])]) {
-    assert_same_output_in_every_mode(&|place| place.copy_store(store), commands);
+    assert_same_output_in_every_mode(&|factory| factory.copy_store(store), commands);
 }
 
-fn assert_same_output_in_every_mode(fill: &dyn Fn(&StoreFactory) -> Sandbox, commands: &[(&[&str], &[u8])]) {
-    let places = store_factories();
-    let views = store_accesses(&places, fill, &["--max-body", "8MiB"]);
+fn assert_same_output_in_every_mode(create_store: &dyn Fn(&StoreFactory) -> Sandbox, commands: &[(&[&str], &[u8])]) {
+    let factories = store_factories();
+    let accesses = store_accesses(&factories, create_store, &["--max-body", "8MiB"]);
     for (args, stdin) in commands {
-        let (code, stdout, stderr) = views[0].run_normalized(args, stdin);
-        for view in &views[1..] {
-            let mut outcome = view.run_normalized(args, stdin);
+        let (code, stdout, stderr) = accesses[0].run_normalized(args, stdin);
+        for access in &accesses[1..] {
+            let mut actual = access.run_normalized(args, stdin);
             let mut expected = (code, stdout.clone(), stderr.clone());
-            if args[0] == "stats" && view.mode().is_database() {
-                (outcome.1, expected.1) = (strip_sizes(&outcome.1), strip_sizes(&expected.1));
+            if args[0] == "stats" && access.mode().is_database() {
+                (actual.1, expected.1) = (strip_sizes(&actual.1), strip_sizes(&expected.1));
             }
-            assert_eq!(expected, outcome, "{args:?} from the side {:?}", view.mode());
+            assert_eq!(expected, actual, "{args:?} in the mode {:?}", access.mode());
         }
     }
 }
 
-/// Counts without what they take on disk, which is another thing in a database.
+/// Removes the disk usage from the output of `stats`, because a database uses a different amount of space.
 fn strip_sizes(text: &str) -> String {
-    let is_size = |figure: &&str| ["disk", "ratio", "dead"].iter().any(|name| figure.contains(name));
-    text.split("\\n").flat_map(|line| line.split(',')).filter(|figure| !is_size(figure)).collect::<Vec<_>>().join(",")
+    let is_size = |field: &&str| ["disk", "ratio", "dead"].iter().any(|name| field.contains(name));
+    text.split("\\n").flat_map(|line| line.split(',')).filter(|field| !is_size(field)).collect::<Vec<_>>().join(",")
 }
 
 const DAMAGED_MESSAGE: &str = "a message that will be damaged";
 
-/// A store in which one message is corrupt.
-fn damaged_store(place: &StoreFactory) -> Sandbox {
-    let sandbox = place.copy_store(&Sandbox::with_messages(&[b"foo", DAMAGED_MESSAGE.as_bytes(), b"bar"]));
-    place.flip_message_bit(&sandbox, DAMAGED_MESSAGE.as_bytes());
+/// Creates a store in which [`DAMAGED_MESSAGE`] is corrupt.
+fn damaged_store(factory: &StoreFactory) -> Sandbox {
+    let sandbox = factory.copy_store(&Sandbox::with_messages(&[b"foo", DAMAGED_MESSAGE.as_bytes(), b"bar"]));
+    factory.flip_message_bit(&sandbox, DAMAGED_MESSAGE.as_bytes());
     sandbox
 }
 
@@ -68,8 +71,8 @@ fn sample_store() -> Sandbox {
     for message in sample_messages() {
         sandbox.sha_api(["put"]).write_stdin(message).assert().code(0);
     }
-    // This has the index flushed, and then what sled moves when it is closed, so that it takes as much of the disk
-    // whoever counts it.
+    // Opening and closing the store flushes the index and lets sled move pages. After three rounds, the disk usage is
+    // stable and equal in all modes.
     for _ in 0..3 {
         sandbox.sha_api(["stats"]).assert().code(0);
     }
@@ -210,7 +213,7 @@ fn repair_gives_the_same_output_in_every_access_mode() {
             (&["verify"], b""),
             (&["verify", "--json"], b""),
             (&["export"], b""),
-            // Where it was moved to is a note of whoever holds the store.
+            // Quiet, because only the process that has the store open reports the quarantine path on stderr.
             (&["verify", "--repair", "--quiet"], b""),
             (&["verify"], b""),
             (&["get", &message], b""),
@@ -222,30 +225,28 @@ fn repair_gives_the_same_output_in_every_access_mode() {
 #[test]
 fn copy_works_between_all_access_modes() {
     let source = sample_store();
-    let listed = source.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
+    let expected = source.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
     let bytes = sample_messages().iter().map(Vec::len).sum::<usize>() - b"foo".len();
     let flags = ["--max-body", "8MiB"];
-    let places = store_factories();
-    for from in store_accesses(&places, |place| place.copy_store(&source), &flags) {
-        for to in store_accesses(&places, |place| place.with_messages(&[b"foo"]), &flags) {
+    let factories = store_factories();
+    for from in store_accesses(&factories, |factory| factory.copy_store(&source), &flags) {
+        for to in store_accesses(&factories, |factory| factory.with_messages(&[b"foo"]), &flags) {
             let certs = source.write_file("certs.pem", (from.certificate() + &to.certificate()).as_bytes());
             let mut copy = source.sha_api(["copy", &from.location(), &to.location()]);
             if from.mode().is_remote() || to.mode().is_remote() {
                 copy.env("SHA_API_TOKEN", FULL_ACCESS_TOKEN).env("SHA_API_CACERT", certs);
             }
-            let said = copy.assert().code(0).stderr("");
-            let said = said.get_output();
-            assert_eq!(String::from_utf8_lossy(&said.stdout), format!("5 copied, {bytes} bytes; 1 were there\n"));
+            copy.assert().code(0).stdout(format!("5 copied, {bytes} bytes; 1 were there\n")).stderr("");
             let list = to.sha_api(["list"]).assert().code(0);
-            assert_eq!(list.get_output().stdout, listed, "{} to {}", from.location(), to.location());
+            assert_eq!(list.get_output().stdout, expected, "{} to {}", from.location(), to.location());
         }
     }
 }
 
 #[test]
 fn a_put_to_a_served_store_goes_through_the_server() {
-    let view = StoreAccess::new(AccessMode::Served, Sandbox::new(), &[]);
-    view.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
-    let url = StoreAccess::new(AccessMode::Directory, StoreFactory::directories().copy_store(view.sandbox()), &[]);
-    url.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
+    let served = StoreAccess::new(AccessMode::Served, Sandbox::new(), &[]);
+    served.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
+    let copy = StoreAccess::new(AccessMode::Directory, StoreFactory::directories().copy_store(served.sandbox()), &[]);
+    copy.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
 }

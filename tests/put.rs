@@ -1,4 +1,4 @@
-//! `put` prints the digest of exactly the bytes it was given.
+//! `put` stores exactly the bytes of its input and prints their digest.
 
 use predicates::prelude::*;
 
@@ -90,7 +90,7 @@ fn a_message_over_the_limit_is_rejected_and_not_stored() {
 }
 
 #[test]
-fn a_line_over_the_limit_stops_put_lines_and_is_named() {
+fn a_line_over_the_limit_stops_put_lines_and_its_number_is_reported() {
     let sandbox = Sandbox::new();
     let put = sandbox.sha_api(["put", "--lines", "--max-message", "4B"]).write_stdin("a\nb\n12345\nc\n").assert();
     put.code(3).stdout(format!("{}\n{}\n", digest(b"a"), digest(b"b"))).stderr(predicate::str::contains("record 3"));
@@ -99,7 +99,7 @@ fn a_line_over_the_limit_stops_put_lines_and_is_named() {
 }
 
 #[test]
-fn an_unreadable_file_is_named_and_the_others_are_stored() {
+fn an_unreadable_file_is_reported_and_the_others_are_stored() {
     let sandbox = Sandbox::new();
     let file = sandbox.write_file("file", b"foo");
     let put = sandbox.sha_api(["put", "--file", "/no/such/file"]).arg(&file).assert();
@@ -110,7 +110,7 @@ fn an_unreadable_file_is_named_and_the_others_are_stored() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let sandbox = Sandbox::new();
     let output =
         sandbox.run_shell("set +o pipefail; seq 200000 | sha-api put --lines | head -n 1; echo ${PIPESTATUS[1]}");
@@ -119,7 +119,7 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn a_line_is_stored_and_answered_before_the_next_arrives() {
+fn the_digest_of_a_line_is_printed_before_the_next_line_arrives() {
     use std::io::{BufRead, BufReader, Write};
     let sandbox = Sandbox::new();
     let mut put = sandbox.std_command(["put", "--lines"]);
@@ -127,9 +127,9 @@ fn a_line_is_stored_and_answered_before_the_next_arrives() {
     let (mut stdin, mut stdout) = (put.stdin.take().unwrap(), BufReader::new(put.stdout.take().unwrap()));
     for line in ["one", "two", "three"] {
         writeln!(stdin, "{line}").unwrap();
-        let mut answer = String::new();
-        stdout.read_line(&mut answer).unwrap();
-        assert_eq!(answer.trim(), digest(line.as_bytes()));
+        let mut printed = String::new();
+        stdout.read_line(&mut printed).unwrap();
+        assert_eq!(printed.trim(), digest(line.as_bytes()));
     }
     drop(stdin);
     assert!(put.wait().unwrap().success());

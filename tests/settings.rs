@@ -34,7 +34,7 @@ fn the_default_paths_are_those_of_xdg() {
     sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").assert().code(0);
     assert!(home("elsewhere/format").exists());
     let nowhere = sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").env_remove("HOME").assert();
-    nowhere.code(3).stderr(predicate::str::contains("name a --store"));
+    nowhere.code(3).stderr(predicate::str::contains("use --store"));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn an_unusable_settings_file_is_named_with_its_error() {
             .stdout("")
             .stderr(predicate::str::contains("config.toml").and(predicate::str::contains(fault.to_owned())));
     };
-    fault("stroe = 'x'", "`stroe` is no setting");
+    fault("stroe = 'x'", "`stroe` is not a setting");
     fault("store = {}", "`store` must be");
     fault("store = ", "TOML parse error");
     let missing = sandbox.sha_api(["put", "foo", "--config", "/no/such.toml"]).assert();

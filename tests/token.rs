@@ -35,7 +35,7 @@ fn used_names_unknown_scopes_and_invalid_files_are_rejected() {
         token.env("SHA_API_TOKEN_FILE", &file);
         token.assert()
     };
-    token("a", "write").code(2).stdout("").stderr(predicate::str::contains("`a` is there already"));
+    token("a", "write").code(2).stdout("").stderr(predicate::str::contains("duplicate name `a`"));
     token("b", "fly").code(2).stdout("").stderr(predicate::str::contains("`fly` is not a scope"));
     token("b c", "read").code(2).stdout("").stderr(predicate::str::contains("no name for a token"));
     assert_eq!(fs::read_to_string(&file).unwrap(), format!("a read {hash}"));

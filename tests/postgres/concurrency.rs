@@ -1,5 +1,5 @@
-//! Several at once: what two servers and a command put at the same time is stored once, and a copy beside writers loses
-//! nothing.
+//! Concurrent clients of one database: messages put by two servers and a command are stored once, and a copy during
+//! writes loses no message.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::common::{Sandbox, digest};
 const NDJSON: &str = "Content-Type: application/x-ndjson\r\n";
 
 fn message(number: u32) -> String {
-    format!("the same from everybody, {number}")
+    format!("put by every client, {number}")
 }
 
 #[test]
@@ -23,15 +23,15 @@ fn concurrent_puts_of_the_same_messages_store_each_once_and_report_new_once() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let servers = [(); 2].map(|()| Server::start(database_sandbox(&url), &["--http"]));
-    // Each in another order, in batches that overlap.
+    // Each client puts the messages in a different order, in overlapping batches.
     let put = |server: &Server, step: u32| -> usize {
         let numbers: Vec<_> = (0..COUNT).map(|number| number * step % COUNT).collect();
         let batches = numbers.chunks(50).map(|batch| {
             let lines: String =
                 batch.iter().map(|number| format!("{{\"message\": \"{}\"}}\n", message(*number))).collect();
-            let reply = server.client().call_bytes(build_request("POST", "/messages", NDJSON, lines));
-            assert_eq!(reply.status, 200, "{}", reply.text());
-            let lines: Vec<Value> = reply.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let response = server.client().call_bytes(build_request("POST", "/messages", NDJSON, lines));
+            assert_eq!(response.status, 200, "{}", response.text());
+            let lines: Vec<Value> = response.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             assert_eq!(lines.len(), batch.len());
             for (line, number) in lines.iter().zip(batch) {
                 assert_eq!(line["digest"], digest(message(*number).as_bytes()));
@@ -56,22 +56,21 @@ fn concurrent_puts_of_the_same_messages_store_each_once_and_report_new_once() {
         });
         let output = command.join().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-        let said = String::from_utf8(output.stdout).unwrap();
-        let by_command: usize = said.split_once(" new, ").unwrap().0.parse().unwrap();
-        by_command + clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let new_by_command: usize = stdout.split_once(" new, ").unwrap().0.parse().unwrap();
+        new_by_command + clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
     });
     let stored = cluster.sql("one", "SELECT count(*) || ' ' || count(DISTINCT message) FROM messages");
     assert_eq!((stored.trim(), new), (format!("{COUNT} {COUNT}").as_str(), COUNT as usize));
     database_sandbox(&url).sha_api(["verify"]).assert().code(0).stderr("");
 }
 
-/// What a store holds.
-fn list_digests(at: &Sandbox) -> BTreeSet<String> {
-    let list = at.sha_api(["list"]).assert().code(0);
+fn list_digests(sandbox: &Sandbox) -> BTreeSet<String> {
+    let list = sandbox.sha_api(["list"]).assert().code(0);
     String::from_utf8_lossy(&list.get_output().stdout).lines().map(str::to_owned).collect()
 }
 
-/// Puts through a server until told to stop; what was acknowledged.
+/// Puts messages through a server until `stop` is set. Returns the digests of the acknowledged messages.
 fn put_until_stopped(server: &Server, name: &str, stop: &AtomicBool) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     for number in 0.. {
@@ -79,41 +78,42 @@ fn put_until_stopped(server: &Server, name: &str, stop: &AtomicBool) -> BTreeSet
             break;
         }
         let message = format!("{name} {number}");
-        let reply = server.client().call(&post_request(&message, "Connection: close\r\n"));
-        assert_eq!(reply.status, 200, "{}", reply.text());
+        let response = server.client().call(&post_request(&message, "Connection: close\r\n"));
+        assert_eq!(response.status, 200, "{}", response.text());
         acknowledged.insert(digest(message.as_bytes()));
     }
     acknowledged
 }
 
 #[test]
-fn copying_both_ways_beside_writers_loses_nothing() {
+fn copying_in_both_directions_during_writes_loses_nothing() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
-    let (near, far) = (Sandbox::new(), database_sandbox(&url));
-    for (sandbox, name) in [(&near, "near"), (&far, "far")] {
+    let (local, database) = (Sandbox::new(), database_sandbox(&url));
+    for (sandbox, name) in [(&local, "local"), (&database, "database")] {
         let lines: String = (0..3000).map(|number| format!("{name} before {number}\n")).collect();
         sandbox.sha_api(["put", "--lines"]).write_stdin(lines).assert().code(0);
     }
-    let (near, far) = (Server::start(near, &["--http"]), Server::start(far, &["--http"]));
-    let directory = near.sandbox.store().display().to_string();
+    let (local, database) = (Server::start(local, &["--http"]), Server::start(database, &["--http"]));
+    let directory = local.sandbox.store().display().to_string();
     let stop = AtomicBool::new(false);
-    let begun = [list_digests(&near.sandbox), list_digests(&far.sandbox)];
-    let [by_near, by_far] = thread::scope(|scope| {
-        let writers = [(&near, "near"), (&far, "far")].map(|(server, name)| {
+    let initial = [list_digests(&local.sandbox), list_digests(&database.sandbox)];
+    let [put_locally, put_to_database] = thread::scope(|scope| {
+        let writers = [(&local, "local"), (&database, "database")].map(|(server, name)| {
             scope.spawn({
                 let stop = &stop;
                 move || put_until_stopped(server, name, stop)
             })
         });
+        // The writers must be stopped even if an assertion fails.
         let copied = std::panic::catch_unwind(|| {
             for round in 0..2 {
-                let before = [list_digests(&near.sandbox), list_digests(&far.sandbox)];
-                near.sandbox.sha_api(["copy", &directory, &url]).assert().code(0).stderr("");
-                near.sandbox.sha_api(["copy", &url, &directory]).assert().code(0).stderr("");
-                // All that was acknowledged before a copy began is on both sides after it.
-                let after = [list_digests(&near.sandbox), list_digests(&far.sandbox)];
-                for (before, after) in [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(one, two)| (&before[one], &after[two])) {
+                let before = [list_digests(&local.sandbox), list_digests(&database.sandbox)];
+                local.sandbox.sha_api(["copy", &directory, &url]).assert().code(0).stderr("");
+                local.sandbox.sha_api(["copy", &url, &directory]).assert().code(0).stderr("");
+                // Both stores have every message that was acknowledged before the copy started.
+                let after = [list_digests(&local.sandbox), list_digests(&database.sandbox)];
+                for (before, after) in [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(from, to)| (&before[from], &after[to])) {
                     assert!(
                         before.is_subset(after),
                         "round {round}: {} of {}",
@@ -122,23 +122,24 @@ fn copying_both_ways_beside_writers_loses_nothing() {
                     );
                 }
             }
-            wait_until("the writers have written", || {
-                begun.iter().zip([&near, &far]).all(|(begun, server)| list_digests(&server.sandbox).len() > begun.len())
+            wait_until("both writers have put messages", || {
+                let mut stores = initial.iter().zip([&local, &database]);
+                stores.all(|(initial, server)| list_digests(&server.sandbox).len() > initial.len())
             });
         });
         stop.store(true, Ordering::Relaxed);
         let written = writers.map(|writer| writer.join().unwrap());
-        copied.unwrap_or_else(|why| std::panic::resume_unwind(why));
+        copied.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         written
     });
-    near.sandbox.sha_api(["copy", &directory, &url]).assert().code(0).stderr("");
-    near.sandbox.sha_api(["copy", &url, &directory]).assert().code(0).stderr("");
-    let (here, there) = (list_digests(&near.sandbox), list_digests(&far.sandbox));
-    assert!(here == there, "{} here, {} there", here.len(), there.len());
-    for acknowledged in begun.iter().chain([&by_near, &by_far]) {
-        assert!(acknowledged.is_subset(&here));
+    local.sandbox.sha_api(["copy", &directory, &url]).assert().code(0).stderr("");
+    local.sandbox.sha_api(["copy", &url, &directory]).assert().code(0).stderr("");
+    let (in_directory, in_database) = (list_digests(&local.sandbox), list_digests(&database.sandbox));
+    assert!(in_directory == in_database, "{} in the directory, {} in the database", in_directory.len(), in_database.len());
+    for acknowledged in initial.iter().chain([&put_locally, &put_to_database]) {
+        assert!(acknowledged.is_subset(&in_directory));
     }
-    for sandbox in [&near.sandbox, &far.sandbox] {
+    for sandbox in [&local.sandbox, &database.sandbox] {
         sandbox.sha_api(["verify"]).assert().code(0).stderr("");
     }
 }

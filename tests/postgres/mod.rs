@@ -1,4 +1,5 @@
-//! Over PostgreSQL: the same commands, the same promises; a database that goes away is said, and comes back.
+//! A PostgreSQL store supports every command and keeps the promises of a local store. An unavailable database is
+//! reported, and the server recovers when the database is back.
 
 mod concurrency;
 mod foreign_table;
@@ -18,7 +19,7 @@ use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
-/// An answer for which nothing has to be waited for, as slow as a machine may be; less than `--ready-timeout`.
+/// Timeout of a command that does not wait for the database. It is shorter than the default of `--ready-timeout`.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(9);
 
 #[test]
@@ -49,13 +50,13 @@ fn messages_round_trip_through_a_database_unchanged() {
     source.sha_api(["put"]).write_stdin(pseudorandom_bytes(20 << 20, 3)).assert().code(0);
     source.sha_api(["put", ""]).assert().code(0);
     let store = source.store().display().to_string();
-    let back = source.dir().join("back").display().to_string();
-    let first = source.sha_api(["copy", &store, &url]).assert().code(0).stderr("");
-    assert!(String::from_utf8_lossy(&first.get_output().stdout).starts_with("5002 copied, "));
-    source.sha_api(["copy", &url, &back]).assert().code(0).stderr("");
+    let copy = source.dir().join("copy").display().to_string();
+    let output = source.sha_api(["copy", &store, &url]).assert().code(0).stderr("");
+    assert!(String::from_utf8_lossy(&output.get_output().stdout).starts_with("5002 copied, "));
+    source.sha_api(["copy", &url, &copy]).assert().code(0).stderr("");
     let export =
         |store: &str| source.sha_api(["--store", store, "export"]).assert().code(0).get_output().stdout.clone();
-    assert!(export(&store) == export(&back) && export(&store) == export(&url));
+    assert!(export(&store) == export(&copy) && export(&store) == export(&url));
 }
 
 #[test]
@@ -63,14 +64,14 @@ fn a_changed_row_is_corrupt_and_a_put_repairs_it() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let sandbox = database_sandbox(&cluster.database("one"));
     sandbox.sha_api(["put", "foo"]).assert().code(0);
-    let change = || cluster.sql("one", "UPDATE messages SET message = 'fox'");
-    change();
+    let change_row = || cluster.sql("one", "UPDATE messages SET message = 'fox'");
+    change_row();
     sandbox.sha_api(["get", FOO]).assert().code(4).stdout("").stderr(predicate::str::contains("is corrupt"));
-    let said = format!("corrupt    {FOO}\n0 messages, 0 bytes: whole; damaged: 1\n");
-    sandbox.sha_api(["verify"]).assert().code(4).stdout(said);
+    let report = format!("corrupt    {FOO}\n0 messages, 0 bytes: whole; damaged: 1\n");
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(report);
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo");
-    change();
+    change_row();
     let moved = predicate::str::contains("moved to the table messages_quarantine");
     sandbox.sha_api(["verify", "--repair"]).assert().code(4).stderr(moved);
     sandbox.sha_api(["get", FOO]).assert().code(1);
@@ -81,11 +82,11 @@ fn a_changed_row_is_corrupt_and_a_put_repairs_it() {
 fn an_unreachable_database_is_reported_without_its_password() {
     let sandbox = database_sandbox("postgres://me:not-to-be-seen@/db?host=/nowhere");
     let put = sandbox.sha_api(["put", "foo", "--ready-timeout", "0s"]).assert();
-    let why = predicate::str::contains("postgres://me@/db is unavailable");
-    put.code(3).stdout("").stderr(why.and(predicate::str::contains("not-to-be-seen").not()));
+    let cause = predicate::str::contains("postgres://me@/db is unavailable");
+    put.code(3).stdout("").stderr(cause.and(predicate::str::contains("not-to-be-seen").not()));
     let check = sandbox.sha_api(["serve", "--check"]).assert().code(0);
-    let said = String::from_utf8_lossy(&check.get_output().stdout).into_owned();
-    assert!(said.contains("store = postgres://me@/db  # variable") && !said.contains("not-to-be-seen"), "{said}");
+    let stdout = String::from_utf8_lossy(&check.get_output().stdout).into_owned();
+    assert!(stdout.contains("store = postgres://me@/db  # variable") && !stdout.contains("not-to-be-seen"), "{stdout}");
     let serve = sandbox.sha_api(["serve"]).assert();
     serve.code(3).stdout("").stderr(predicate::str::contains("--tls-cert").and(predicate::str::contains("--http")));
 }
@@ -104,24 +105,24 @@ fn newer_tables_are_refused_and_a_read_only_database_rejects_puts() {
 }
 
 #[test]
-fn a_read_only_role_may_read_and_nothing_else() {
+fn a_read_only_role_can_only_read() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     database_sandbox(&url).sha_api(["put", "foo"]).assert().code(0);
-    let role = "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; CREATE DATABASE two";
-    role.split("; ").for_each(|sql| drop(cluster.sql("one", sql)));
-    let reader = |url: &str| url.replace("postgres:not-to-be-seen@", "reader@");
-    let sandbox = database_sandbox(&reader(&url));
+    let setup = "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; CREATE DATABASE two";
+    setup.split("; ").for_each(|sql| drop(cluster.sql("one", sql)));
+    let as_reader = |url: &str| url.replace("postgres:not-to-be-seen@", "reader@");
+    let sandbox = database_sandbox(&as_reader(&url));
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["verify"]).assert().code(0).stderr("");
-    let why = || predicate::str::contains("reader@/one: permission denied for table messages");
+    let cause = || predicate::str::contains("reader@/one: permission denied for table messages");
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
-        sandbox.sha_api(args).timeout(COMMAND_TIMEOUT).assert().code(5).stdout("").stderr(why());
+        sandbox.sha_api(args).timeout(COMMAND_TIMEOUT).assert().code(5).stdout("").stderr(cause());
     }
-    // Where the tables would have to be made first.
+    // The role cannot create the tables in a database that has none.
     cluster.sql("two", "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
-    let none = database_sandbox(&reader(&cluster.url("two"))).sha_api(["get", FOO]).timeout(COMMAND_TIMEOUT).assert();
-    none.code(5).stdout("").stderr(predicate::str::contains("permission denied for schema public"));
+    let get = database_sandbox(&as_reader(&cluster.url("two"))).sha_api(["get", FOO]).timeout(COMMAND_TIMEOUT).assert();
+    get.code(5).stdout("").stderr(predicate::str::contains("permission denied for schema public"));
     let server = Server::start(sandbox, &["--http"]);
     assert_eq!(server.get(&format!("/messages/{FOO}")).status, 200);
     let refused = server.client().call(&post_request("bar", ""));
@@ -131,7 +132,7 @@ fn a_read_only_role_may_read_and_nothing_else() {
 
 #[test]
 fn acknowledged_messages_survive_a_killed_database() {
-    // Our own sessions switch it on again; without that, this loses messages.
+    // sha-api sets synchronous_commit=on for its sessions. Without that setting, this test loses messages.
     let Some(mut cluster) = Cluster::new(&["synchronous_commit=off"]) else { return };
     let url = cluster.database("one");
     let sandbox = database_sandbox(&url);
@@ -140,7 +141,7 @@ fn acknowledged_messages_survive_a_killed_database() {
         let mut put = sandbox.std_command(["put", "--lines", "--ready-timeout", "0s"]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
-        let feed = std::thread::spawn(move || {
+        let feeder = std::thread::spawn(move || {
             (0..100_000).try_for_each(|number| writeln!(stdin, "{round} {number} {}", "x".repeat(500)))
         });
         let mut lines = BufReader::new(put.stdout.take().unwrap()).lines();
@@ -148,7 +149,7 @@ fn acknowledged_messages_survive_a_killed_database() {
         cluster.kill();
         acknowledged.extend(lines.map_while(Result::ok));
         put.wait().unwrap();
-        let _ = feed.join().unwrap();
+        let _ = feeder.join().unwrap();
         cluster.start();
     }
     assert!(acknowledged.len() >= 1500);
@@ -157,7 +158,7 @@ fn acknowledged_messages_survive_a_killed_database() {
 }
 
 #[test]
-fn a_server_waits_for_its_database_and_survives_its_end() {
+fn a_server_waits_for_its_database_and_survives_its_crash() {
     let Some(mut cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     cluster.kill();
@@ -168,21 +169,21 @@ fn a_server_waits_for_its_database_and_survives_its_end() {
     server.assert_healthy();
     cluster.kill();
     let path = format!("/messages/{}", digest(b"another"));
-    wait_until("the server says that the database is away", || server.get(&path).status == 503);
-    wait_until("it is not ready", || server.get("/readyz").status == 503);
+    wait_until("requests get 503", || server.get(&path).status == 503);
+    wait_until("the server is not ready", || server.get("/readyz").status == 503);
     cluster.start();
     server.wait_ready();
     server.assert_healthy();
 }
 
 #[test]
-fn a_database_without_fsync_is_warned_about() {
+fn a_put_warns_about_a_database_without_fsync() {
     let Some(cluster) = Cluster::new(&["fsync=off"]) else { return };
-    let said = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut can lose acknowledged messages");
+    let warning = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut can lose acknowledged messages");
     database_sandbox(&cluster.database("one"))
         .sha_api(["put", "foo"])
         .assert()
         .code(0)
         .stdout(format!("{FOO}\n"))
-        .stderr(said);
+        .stderr(warning);
 }

@@ -1,4 +1,4 @@
-//! A standby, which takes no changes: it is read, it says why it stores nothing, and takes over when it is promoted.
+//! Messages are read from a standby. Writes to it fail with the reason, and succeed after its promotion.
 
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -7,13 +7,13 @@ use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{FOO, digest};
 
-/// A primary with `foo` in it, a standby that has it, too, and the URL of the latter.
+/// Starts a primary that stores `foo` and a standby that has replicated it. Returns both and the URL of the standby.
 fn primary_and_standby() -> Option<(Cluster, Cluster, String)> {
     let primary = Cluster::new(&[])?;
     database_sandbox(&primary.database("one")).sha_api(["put", "foo"]).assert().code(0);
     let standby = primary.standby();
     let url = standby.url("one");
-    wait_until("the standby has followed", || {
+    wait_until("the standby has replicated the message", || {
         database_sandbox(&url).sha_api(["has", FOO]).output().unwrap().status.code() == Some(0)
     });
     Some((primary, standby, url))
@@ -31,13 +31,13 @@ fn commands_read_a_standby_and_puts_fail_with_the_reason() {
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {
         sandbox.sha_api(args).timeout(super::COMMAND_TIMEOUT).assert().code(3).stdout("").stderr(read_only());
     }
-    // A database without tables, in which none can be made.
+    // The tables are missing in this database and cannot be created.
     primary.database("two");
-    wait_until("the standby has followed", || {
+    wait_until("the standby has replicated the database", || {
         !standby.sql("postgres", "SELECT 1 FROM pg_database WHERE datname = 'two'").is_empty()
     });
-    let none = database_sandbox(&standby.url("two")).sha_api(["get", FOO]).timeout(super::COMMAND_TIMEOUT).assert();
-    none.code(3).stdout("").stderr(contains("the database is read-only"));
+    let get = database_sandbox(&standby.url("two")).sha_api(["get", FOO]).timeout(super::COMMAND_TIMEOUT).assert();
+    get.code(3).stdout("").stderr(contains("the database is read-only"));
 }
 
 #[test]
@@ -46,11 +46,11 @@ fn a_server_reads_a_standby_and_writes_after_its_promotion() {
     let server = Server::spawn(database_sandbox(&url), &["--http"]);
     let reader = Server::start(database_sandbox(&url), &["--http", "--read-only"]);
     let path = format!("/messages/{FOO}");
-    wait_until("messages are read", || server.get(&path).status == 200);
+    wait_until("messages can be read", || server.get(&path).status == 200);
     assert_eq!(server.get(&format!("/messages/{}", digest(b"absent"))).status, 404);
     let refused = server.client().call(&post_request("bar", ""));
     assert_eq!((refused.status, refused.text()), (503, r#"{"err_msg": "The store is read-only"}"#));
-    // Who is there to store is not ready; who only reads is.
+    // A server that must store messages is not ready. A read-only server is.
     assert_eq!((server.get("/readyz").status, reader.get("/readyz").status), (503, 200));
     assert_eq!((server.get("/livez").status, reader.get(&path).status), (200, 200));
     standby.sql("postgres", "SELECT pg_promote()");

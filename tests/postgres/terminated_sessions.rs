@@ -1,5 +1,5 @@
-//! Sessions that are ended again and again, and a database that is stopped, under load: everything acknowledged is there,
-//! every request is answered, and the server goes on without being started again.
+//! Database sessions are terminated repeatedly, and the database is restarted, under load: no acknowledged message is
+//! lost, every request is answered, and the server recovers without a restart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,16 +11,16 @@ use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::digest;
 use crate::common::server::{Server, post_request, wait_until};
 
-/// How many sessions are ended in a storm, at least.
-const MIN_ENDED_SESSIONS: usize = 30;
+/// Minimum number of sessions that a test terminates.
+const MIN_TERMINATED_SESSIONS: usize = 30;
 
-/// Ends every session that is ours.
+/// Terminates all database sessions of sha-api and returns their number.
 fn terminate_all_sessions(cluster: &Cluster) -> usize {
     const TERMINATE: &str = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'sha-api'";
     cluster.sql("postgres", TERMINATE).trim().parse().unwrap()
 }
 
-/// Which of them a command on the database itself does not find.
+/// Returns how many of the `acknowledged` digests the database does not have.
 fn count_lost(url: &str, acknowledged: &[String]) -> usize {
     let has = database_sandbox(url).sha_api(["has", "-"]).write_stdin(acknowledged.join("\n")).output().unwrap();
     assert!([Some(0), Some(1)].contains(&has.status.code()), "{}", String::from_utf8_lossy(&has.stderr));
@@ -32,16 +32,16 @@ fn acknowledged_puts_survive_terminated_sessions() {
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let sandbox = database_sandbox(&url);
-    let (done, ended) = (AtomicBool::new(false), Mutex::new(0));
+    let (done, terminated) = (AtomicBool::new(false), Mutex::new(0));
     let (mut acknowledged, mut codes) = (Vec::new(), BTreeMap::new());
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                *ended.lock().unwrap() += terminate_all_sessions(&cluster);
+                *terminated.lock().unwrap() += terminate_all_sessions(&cluster);
             }
         });
         let mut round = 0;
-        wait_until("the storm is over", || {
+        wait_until("enough sessions are terminated and messages acknowledged", || {
             round += 1;
             let lines = (0..10_000).fold(String::new(), |mut lines, number| {
                 writeln!(lines, "{round} {number} {}", "x".repeat(300)).unwrap();
@@ -60,57 +60,59 @@ fn acknowledged_puts_survive_terminated_sessions() {
             let expected: Vec<_> = lines.lines().take(printed.len()).map(|line| digest(line.as_bytes())).collect();
             assert!(printed == expected, "the digests are those of the lines, in their order");
             acknowledged.extend(printed);
-            *ended.lock().unwrap() >= MIN_ENDED_SESSIONS && acknowledged.len() > 1000
+            *terminated.lock().unwrap() >= MIN_TERMINATED_SESSIONS && acknowledged.len() > 1000
         });
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(count_lost(&url, &acknowledged), 0, "of {}, {codes:?}", acknowledged.len());
-    sandbox.sha_api(["put", "calm"]).assert().code(0);
+    sandbox.sha_api(["put", "after the load"]).assert().code(0);
 }
 
-/// What came of the load on a server.
+/// Outcome of [`run_load`].
 #[derive(Default)]
 struct LoadResult {
     acknowledged: Vec<String>,
-    /// How often each status was answered.
+    /// Number of responses by status.
     statuses: BTreeMap<u16, usize>,
 }
 
-/// Puts through the server by four clients for as long as `trouble` lasts, which is told how much is acknowledged.
-fn under_load(server: &Server, trouble: impl FnOnce(&dyn Fn() -> usize)) -> LoadResult {
-    let (done, sum) = (AtomicBool::new(false), Mutex::new(LoadResult::default()));
+/// Puts messages with four clients until `inject_faults` returns. `inject_faults` receives a function that returns the
+/// number of acknowledged messages so far.
+fn run_load(server: &Server, inject_faults: impl FnOnce(&dyn Fn() -> usize)) -> LoadResult {
+    let (done, result) = (AtomicBool::new(false), Mutex::new(LoadResult::default()));
     thread::scope(|scope| {
         for client in 0..4 {
-            let (done, sum) = (&done, &sum);
+            let (done, result) = (&done, &result);
             scope.spawn(move || {
                 for number in 0.. {
                     if done.load(Ordering::Relaxed) {
                         return;
                     }
                     let message = format!("client {client}, message {number}");
-                    // No reply at all, or none in time, is a panic.
+                    // The client panics if there is no response in time.
                     let status = server.client().call(&post_request(&message, "Connection: close\r\n")).status;
-                    let mut sum = sum.lock().unwrap();
-                    *sum.statuses.entry(status).or_default() += 1;
+                    let mut result = result.lock().unwrap();
+                    *result.statuses.entry(status).or_default() += 1;
                     if status == 200 {
-                        sum.acknowledged.push(digest(message.as_bytes()));
+                        result.acknowledged.push(digest(message.as_bytes()));
                     }
                 }
             });
         }
-        // The clients end also when something here fails.
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            trouble(&|| sum.lock().unwrap().acknowledged.len());
+        // The clients must be stopped even if an assertion fails.
+        let injected = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            inject_faults(&|| result.lock().unwrap().acknowledged.len());
         }));
         done.store(true, Ordering::Relaxed);
-        if let Err(why) = ended {
-            std::panic::resume_unwind(why);
+        if let Err(panic) = injected {
+            std::panic::resume_unwind(panic);
         }
     });
-    sum.into_inner().unwrap()
+    result.into_inner().unwrap()
 }
 
-/// A server in a storm; answers how many acknowledged messages are not there after it.
+/// Puts messages through a server while sessions are terminated, after running the SQL `sabotage`. Returns the number of
+/// lost acknowledged messages, or `None` without PostgreSQL.
 fn run_under_terminated_sessions(sabotage: Option<&str>) -> Option<usize> {
     let cluster = Cluster::new(&[])?;
     let url = cluster.database("one");
@@ -118,11 +120,11 @@ fn run_under_terminated_sessions(sabotage: Option<&str>) -> Option<usize> {
     if let Some(sql) = sabotage {
         cluster.sql("one", sql);
     }
-    let outcome = under_load(&server, |acknowledged| {
-        let mut ended = 0;
-        wait_until("there was enough of a storm", || {
-            ended += terminate_all_sessions(&cluster);
-            ended >= MIN_ENDED_SESSIONS && acknowledged() >= 300
+    let outcome = run_load(&server, |acknowledged| {
+        let mut terminated = 0;
+        wait_until("enough sessions are terminated and messages acknowledged", || {
+            terminated += terminate_all_sessions(&cluster);
+            terminated >= MIN_TERMINATED_SESSIONS && acknowledged() >= 300
         });
     });
     let LoadResult { acknowledged, statuses } = outcome;
@@ -141,18 +143,18 @@ fn a_server_with_terminated_sessions_answers_every_request_and_loses_nothing() {
     assert_eq!(lost, 0);
 }
 
-/// Removes what was stored, after it was said that it was.
+/// SQL that creates a trigger which deletes a quarter of the new messages after their insertion.
 const DELETING_TRIGGER: &str = "\
-CREATE FUNCTION steal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION delete_message() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     DELETE FROM messages WHERE digest = NEW.digest AND get_byte(digest, 0) < 64;
     RETURN NULL;
 END $$;
-CREATE TRIGGER thief AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION steal()";
+CREATE TRIGGER delete_new AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION delete_message()";
 
 #[test]
 fn a_database_that_loses_messages_is_detected() {
     let Some(lost) = run_under_terminated_sessions(Some(DELETING_TRIGGER)) else { return };
-    assert!(lost > 0, "a loss was not seen");
+    assert!(lost > 0, "the loss was not detected");
 }
 
 #[test]
@@ -170,12 +172,12 @@ fn restarting_the_database_under_load_loses_nothing() {
     let Some(mut cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let server = Server::start(database_sandbox(&url), &["--http"]);
-    let outcome = under_load(&server, |acknowledged| {
+    let outcome = run_load(&server, |acknowledged| {
         for _ in 0..2 {
             let before = acknowledged();
-            wait_until("messages are put", || acknowledged() > before + 100);
+            wait_until("messages are acknowledged", || acknowledged() > before + 100);
             cluster.stop();
-            wait_until("the server says so", || server.get("/readyz").status == 503);
+            wait_until("the server is not ready", || server.get("/readyz").status == 503);
             cluster.start();
             server.wait_ready();
         }
@@ -194,7 +196,7 @@ fn sessions_ended_by_the_database_are_replaced() {
     let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sha-api'";
     for _ in 0..3 {
         server.assert_healthy();
-        wait_until("its sessions were ended", || cluster.sql("postgres", count).trim() == "0");
+        wait_until("the sessions are terminated", || cluster.sql("postgres", count).trim() == "0");
     }
     server.assert_healthy();
 }

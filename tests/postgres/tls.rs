@@ -1,4 +1,5 @@
-//! TLS to a database: what `sslmode` promises, it keeps; who is refused is told why, at once.
+//! TLS connections to a database: each `sslmode` has the same meaning as in libpq, and a refused connection fails at once
+//! with the reason.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::server::Server;
 use crate::common::{FOO, Sandbox};
 
-/// Over TCP nobody is let in without TLS; some need a certificate, some a password.
+/// Requires TLS for all users over TCP, a client certificate for `client` and a password for `keeper`.
 const PG_HBA_CONF: &str = "\
 local   all all                   trust
 hostssl all postgres 127.0.0.1/32 trust
@@ -19,50 +20,49 @@ hostssl all client   127.0.0.1/32 cert
 hostssl all keeper   127.0.0.1/32 scram-sha-256
 ";
 
-/// Who vouches for others, by a certificate and a key in memory.
-type Authority = CertifiedIssuer<'static, KeyPair>;
+type CertificateAuthority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(name: &str) -> Authority {
+fn create_ca(name: &str) -> CertificateAuthority {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A certificate for `name`, and its key.
-fn certificate_and_key(authority: &Authority, name: &str) -> (String, String) {
+/// Returns a certificate for `name` and its key in PEM.
+fn certificate_and_key(ca: &CertificateAuthority, name: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
-    (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
+    (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
 }
 
-/// A database that shows a certificate for `localhost`, and the files of its clients.
+/// A database with a certificate for `localhost`, and the files of its clients.
 struct TlsDatabase {
     cluster: Cluster,
     files: Sandbox,
-    trusted_ca: Authority,
-    other_ca: Authority,
+    trusted_ca: CertificateAuthority,
+    other_ca: CertificateAuthority,
 }
 
 impl TlsDatabase {
     fn new() -> Option<Self> {
-        let [ours, other] = ["ours", "other"].map(authority);
-        let lay = |data: &Path| {
-            let (cert, key) = certificate_and_key(&ours, "localhost");
-            for (name, text) in [("server.crt", &cert), ("server.key", &key), ("ours.crt", &ours.pem())] {
-                std::fs::write(data.join(name), text).unwrap();
+        let [trusted_ca, other_ca] = ["trusted", "other"].map(create_ca);
+        let write_files = |data_dir: &Path| {
+            let (cert, key) = certificate_and_key(&trusted_ca, "localhost");
+            for (name, text) in [("server.crt", &cert), ("server.key", &key), ("trusted.crt", &trusted_ca.pem())] {
+                std::fs::write(data_dir.join(name), text).unwrap();
             }
-            std::fs::write(data.join("pg_hba.conf"), PG_HBA_CONF).unwrap();
+            std::fs::write(data_dir.join("pg_hba.conf"), PG_HBA_CONF).unwrap();
             let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            std::fs::set_permissions(data.join("server.key"), private).unwrap();
+            std::fs::set_permissions(data_dir.join("server.key"), private).unwrap();
         };
-        let cluster = Cluster::new_on_tcp(&["ssl=on", "ssl_ca_file=ours.crt"], lay)?;
+        let cluster = Cluster::new_on_tcp(&["ssl=on", "ssl_ca_file=trusted.crt"], write_files)?;
         cluster.database("one");
         let files = Sandbox::new();
-        files.write_file("ours.pem", ours.pem().as_bytes());
-        files.write_file("other.pem", other.pem().as_bytes());
-        Some(Self { cluster, files, trusted_ca: ours, other_ca: other })
+        files.write_file("trusted.pem", trusted_ca.pem().as_bytes());
+        files.write_file("other.pem", other_ca.pem().as_bytes());
+        Some(Self { cluster, files, trusted_ca, other_ca })
     }
 
     fn url(&self, user: &str, host: &str, parameters: &str) -> String {
@@ -70,7 +70,7 @@ impl TlsDatabase {
         format!("postgres://{user}@{host}:{}/one?{}", self.cluster.port(), parameters.replace("{dir}", &dir))
     }
 
-    /// A put by somebody, by a name of the host, with parameters in which `{dir}` has the files.
+    /// Puts `foo` as `user`. In `parameters`, `{dir}` is replaced by the directory of the client files.
     fn put(&self, user: &str, host: &str, parameters: &str) -> Assert {
         database_sandbox(&self.url(user, host, parameters))
             .sha_api(["put", "foo"])
@@ -82,14 +82,14 @@ impl TlsDatabase {
         self.put(user, host, parameters).code(0).stdout(format!("{FOO}\n")).stderr("");
     }
 
-    fn assert_refused(&self, user: &str, host: &str, parameters: &str, why: &str) {
+    fn assert_refused(&self, user: &str, host: &str, parameters: &str, cause: &str) {
         let name = format!("postgres://{user}@{host}:{}/one", self.cluster.port());
-        self.put(user, host, parameters).code(3).stdout("").stderr(contains(name).and(contains(why)));
+        self.put(user, host, parameters).code(3).stdout("").stderr(contains(name).and(contains(cause)));
     }
 
-    /// The files of a client's certificate, as parameters.
-    fn client_certificate_parameters(&self, authority: &Authority, name: &str) -> String {
-        let (cert, key) = certificate_and_key(authority, name);
+    /// Writes a client certificate and its key to files and returns the URL parameters that name them.
+    fn client_certificate_parameters(&self, ca: &CertificateAuthority, name: &str) -> String {
+        let (cert, key) = certificate_and_key(ca, name);
         let [cert, key]: [PathBuf; 2] = [("client.pem", cert), ("client.key", key)]
             .map(|(file, text)| self.files.write_file(file, text.as_bytes()));
         format!("sslcert={}&sslkey={}", cert.display(), key.display())
@@ -98,41 +98,41 @@ impl TlsDatabase {
 
 #[test]
 fn each_sslmode_checks_the_server_like_libpq() {
-    let Some(secure) = TlsDatabase::new() else { return };
-    let (right, wrong) = ("localhost", "127.0.0.1");
+    let Some(database) = TlsDatabase::new() else { return };
+    let (certified, uncertified) = ("localhost", "127.0.0.1");
     for (host, parameters) in [
-        (wrong, ""),
-        (wrong, "sslmode=prefer"),
-        (wrong, "sslmode=require"),
-        (wrong, "sslmode=verify-ca&sslrootcert={dir}/ours.pem"),
-        (wrong, "sslmode=require&sslrootcert={dir}/ours.pem"),
-        (right, "sslmode=verify-full&sslrootcert={dir}/ours.pem"),
+        (uncertified, ""),
+        (uncertified, "sslmode=prefer"),
+        (uncertified, "sslmode=require"),
+        (uncertified, "sslmode=verify-ca&sslrootcert={dir}/trusted.pem"),
+        (uncertified, "sslmode=require&sslrootcert={dir}/trusted.pem"),
+        (certified, "sslmode=verify-full&sslrootcert={dir}/trusted.pem"),
     ] {
-        secure.assert_accepted("postgres", host, parameters);
+        database.assert_accepted("postgres", host, parameters);
     }
-    let not_ours = "invalid peer certificate: UnknownIssuer";
-    for (host, parameters, why) in [
-        (wrong, "sslmode=verify-full&sslrootcert={dir}/ours.pem", "certificate not valid for name \"127.0.0.1\""),
-        (right, "sslmode=verify-full&sslrootcert={dir}/other.pem", not_ours),
-        (right, "sslmode=verify-ca&sslrootcert={dir}/other.pem", not_ours),
-        (right, "sslmode=require&sslrootcert={dir}/other.pem", not_ours),
-        // The authorities of the system.
-        (right, "sslmode=verify-full", not_ours),
-        (right, "sslmode=verify-ca&sslrootcert=system", not_ours),
+    let unknown_issuer = "invalid peer certificate: UnknownIssuer";
+    for (host, parameters, cause) in [
+        (uncertified, "sslmode=verify-full&sslrootcert={dir}/trusted.pem", "certificate not valid for name \"127.0.0.1\""),
+        (certified, "sslmode=verify-full&sslrootcert={dir}/other.pem", unknown_issuer),
+        (certified, "sslmode=verify-ca&sslrootcert={dir}/other.pem", unknown_issuer),
+        (certified, "sslmode=require&sslrootcert={dir}/other.pem", unknown_issuer),
+        // The CA certificates of the system.
+        (certified, "sslmode=verify-full", unknown_issuer),
+        (certified, "sslmode=verify-ca&sslrootcert=system", unknown_issuer),
     ] {
-        secure.assert_refused("postgres", host, parameters, why);
+        database.assert_refused("postgres", host, parameters, cause);
     }
-    let missing = secure.put("postgres", right, "sslmode=verify-full&sslrootcert={dir}/none.pem");
+    let missing = database.put("postgres", certified, "sslmode=verify-full&sslrootcert={dir}/none.pem");
     missing.code(3).stdout("").stderr(contains("none.pem"));
 }
 
 #[test]
-fn a_client_without_required_tls_is_refused_with_the_reason() {
-    let Some(secure) = TlsDatabase::new() else { return };
-    secure.assert_refused("postgres", "localhost", "sslmode=disable", "no pg_hba.conf entry");
-    let said = secure.put("postgres", "localhost", "sslmode=disable");
-    said.code(3).stderr(contains("no encryption").and(contains("sslmode")));
-    // The other way around: the client insists, and the server does not speak it.
+fn a_connection_without_required_tls_fails_with_the_reason() {
+    let Some(database) = TlsDatabase::new() else { return };
+    database.assert_refused("postgres", "localhost", "sslmode=disable", "no pg_hba.conf entry");
+    let put = database.put("postgres", "localhost", "sslmode=disable");
+    put.code(3).stderr(contains("no encryption").and(contains("sslmode")));
+    // The client requires TLS, and the server does not support it.
     let Some(plain) = Cluster::new_on_tcp(&[], |_| ()) else { return };
     plain.database("one");
     let url = |mode: &str| format!("postgres://postgres@127.0.0.1:{}/one?sslmode={mode}", plain.port());
@@ -146,54 +146,54 @@ fn a_client_without_required_tls_is_refused_with_the_reason() {
 
 #[test]
 fn a_client_authenticates_with_its_certificate() {
-    let Some(secure) = TlsDatabase::new() else { return };
-    secure.cluster.sql("one", "CREATE ROLE client LOGIN; GRANT ALL ON SCHEMA public TO client");
-    let client = secure.client_certificate_parameters(&secure.trusted_ca, "client");
-    secure.assert_accepted(
+    let Some(database) = TlsDatabase::new() else { return };
+    database.cluster.sql("one", "CREATE ROLE client LOGIN; GRANT ALL ON SCHEMA public TO client");
+    let client = database.client_certificate_parameters(&database.trusted_ca, "client");
+    database.assert_accepted(
         "client",
         "localhost",
-        &format!("sslmode=verify-full&sslrootcert={{dir}}/ours.pem&{client}"),
+        &format!("sslmode=verify-full&sslrootcert={{dir}}/trusted.pem&{client}"),
     );
-    secure.assert_accepted("client", "127.0.0.1", &format!("sslmode=require&{client}"));
-    secure.assert_refused("client", "localhost", "sslmode=require", "valid client certificate");
-    let stranger = secure.client_certificate_parameters(&secure.trusted_ca, "stranger");
-    secure.assert_refused("client", "localhost", &format!("sslmode=require&{stranger}"), "authentication failed");
-    let other = secure.client_certificate_parameters(&secure.other_ca, "client");
-    secure.assert_refused("client", "localhost", &format!("sslmode=require&{other}"), "UnknownCA");
-    let missing = secure.put("client", "localhost", "sslmode=require&sslcert={dir}/none.pem");
+    database.assert_accepted("client", "127.0.0.1", &format!("sslmode=require&{client}"));
+    database.assert_refused("client", "localhost", "sslmode=require", "valid client certificate");
+    let stranger = database.client_certificate_parameters(&database.trusted_ca, "stranger");
+    database.assert_refused("client", "localhost", &format!("sslmode=require&{stranger}"), "authentication failed");
+    let other = database.client_certificate_parameters(&database.other_ca, "client");
+    database.assert_refused("client", "localhost", &format!("sslmode=require&{other}"), "UnknownCA");
+    let missing = database.put("client", "localhost", "sslmode=require&sslcert={dir}/none.pem");
     missing.code(3).stdout("").stderr(contains("none.pem"));
 }
 
 #[test]
 fn a_password_is_sent_over_tls_and_never_shown_in_errors() {
-    let Some(secure) = TlsDatabase::new() else { return };
+    let Some(database) = TlsDatabase::new() else { return };
     let role = "CREATE ROLE keeper LOGIN PASSWORD 'not-to-be-seen'; GRANT ALL ON SCHEMA public TO keeper";
-    secure.cluster.sql("one", role);
+    database.cluster.sql("one", role);
     let sandbox =
-        database_sandbox(&secure.url("keeper", "localhost", "sslmode=verify-full&sslrootcert={dir}/ours.pem"));
+        database_sandbox(&database.url("keeper", "localhost", "sslmode=verify-full&sslrootcert={dir}/trusted.pem"));
     let put = |password: &str| {
         sandbox.sha_api(["put", "foo"]).env("PGPASSWORD", password).timeout(super::COMMAND_TIMEOUT).assert()
     };
     put("not-to-be-seen").code(0).stdout(format!("{FOO}\n")).stderr("");
-    let why = contains("password authentication failed").and(contains("to-be-guessed").not());
-    put("to-be-guessed").code(3).stdout("").stderr(why);
-    let none = sandbox.sha_api(["put", "foo"]).timeout(super::COMMAND_TIMEOUT).assert();
-    none.code(3).stdout("").stderr(contains("password missing"));
+    let cause = contains("password authentication failed").and(contains("to-be-guessed").not());
+    put("to-be-guessed").code(3).stdout("").stderr(cause);
+    let without_password = sandbox.sha_api(["put", "foo"]).timeout(super::COMMAND_TIMEOUT).assert();
+    without_password.code(3).stdout("").stderr(contains("password missing"));
 }
 
 #[test]
 fn a_server_stores_its_messages_in_a_database_over_tls() {
-    let Some(mut secure) = TlsDatabase::new() else { return };
-    let url = secure.url("postgres", "localhost", "sslmode=verify-full&sslrootcert={dir}/ours.pem");
+    let Some(mut database) = TlsDatabase::new() else { return };
+    let url = database.url("postgres", "localhost", "sslmode=verify-full&sslrootcert={dir}/trusted.pem");
     let server = Server::start(database_sandbox(&url), &["--http"]);
     server.assert_healthy();
-    assert_eq!(secure.cluster.sql("one", "SELECT count(*) FROM messages").trim(), "1");
+    assert_eq!(database.cluster.sql("one", "SELECT count(*) FROM messages").trim(), "1");
     let encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
          WHERE application_name = 'sha-api'";
-    assert_eq!(secure.cluster.sql("one", encrypted).trim(), "t");
-    secure.cluster.kill();
-    crate::common::server::wait_until("it is not ready", || server.get("/readyz").status == 503);
-    secure.cluster.start();
+    assert_eq!(database.cluster.sql("one", encrypted).trim(), "t");
+    database.cluster.kill();
+    crate::common::server::wait_until("the server is not ready", || server.get("/readyz").status == 503);
+    database.cluster.start();
     server.wait_ready();
     server.assert_healthy();
 }
