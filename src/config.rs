@@ -199,7 +199,7 @@ fn with_env_variable(argument: Arg) -> Arg {
         Some(long) if !["help", "version", "check"].contains(&long) => {
             let variable = format!("SHA_API_{}", long.to_uppercase().replace('-', "_"));
             let help = argument.get_long_help().or_else(|| argument.get_help()).cloned().unwrap_or_default();
-            argument.long_help(format!("{help} [env: {variable}]")).env(variable).hide_env(true)
+            argument.long_help(format!("{help}\n[env: {variable}]")).env(variable).hide_env(true)
         }
         _ => argument,
     }
