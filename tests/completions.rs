@@ -15,7 +15,9 @@ complete_words() {
     COMP_TYPE=9
     COMPREPLY=()
     _clap_complete_sha_api sha-api "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-    printf '%s\n' "${COMPREPLY[@]}"
+    if ((${#COMPREPLY[@]})); then
+        printf '%s\n' "${COMPREPLY[@]}"
+    fi
 }
 "#;
 
@@ -47,7 +49,8 @@ for line in "$@"; do
     : > matches
     zpty -w -n shell "$line"$'\t'
     zpty -r shell text '*completion-1-finished*'
-    print -r -- "$line: ${(u)${(f)"$(<matches)"}}"
+    typeset -aU found=(${(f)"$(<matches)"})
+    print -r -- "$line: $found"
     zpty -w -n shell $'\x15'
 done
 zpty -d shell
@@ -134,10 +137,8 @@ fn bash_offers_commands_and_values() {
         ("sha-api stats --store d", &["directory/"]),
     ] {
         let offered = bash(&sandbox, words);
-        let offered: Vec<_> = offered.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
-        let of_values: Vec<_> =
-            offered.iter().copied().filter(|word| !word.starts_with("--") || word.contains('=')).collect();
-        assert_eq!(of_values, expected, "{words}");
+        let is_value = |word: &&String| !word.starts_with("--") || word.contains('=');
+        assert_eq!(offered.iter().filter(is_value).collect::<Vec<_>>(), expected, "{words}");
     }
 }
 
@@ -151,7 +152,7 @@ fn bash_offers_the_digests_of_the_store() {
     let words = format!("sha-api get --store '{}' 2c", other.store().display());
     assert_eq!(bash(&Sandbox::new(), &words), [FOO]);
     for words in ["get 2", "get 2d", "get xy", "list --prefix 2c"] {
-        assert_eq!(bash(&sandbox, &format!("sha-api {words}")).concat(), "", "{words}");
+        assert_eq!(bash(&sandbox, &format!("sha-api {words}")).len(), 0, "{words}");
     }
     let many: Vec<_> = (0..20_000_u32).map(|number| number.to_string()).collect();
     let input = many.iter().map(|number| format!("{number}\n")).collect::<String>();
@@ -162,13 +163,13 @@ fn bash_offers_the_digests_of_the_store() {
 #[test]
 fn digests_are_offered_from_the_local_store_only_and_nothing_is_created() {
     let sandbox = Sandbox::new();
-    assert_eq!(bash(&sandbox, "sha-api get 2c").concat(), "");
+    assert_eq!(bash(&sandbox, "sha-api get 2c").len(), 0);
     assert!(!sandbox.store().exists());
     sandbox.put_all(&[b"foo"]);
-    assert_eq!(bash(&sandbox, "sha-api --server http://127.0.0.1:1 get 2c").concat(), "");
-    assert_eq!(bash(&sandbox, "sha-api --store postgres://127.0.0.1:1/a get 2c").concat(), "");
+    assert_eq!(bash(&sandbox, "sha-api --server http://127.0.0.1:1 get 2c").len(), 0);
+    assert_eq!(bash(&sandbox, "sha-api --store postgres://127.0.0.1:1/a get 2c").len(), 0);
     let mut put = sandbox.spawn_put_holding_lock("bar");
-    assert_eq!(bash(&sandbox, "sha-api get 2c").concat(), "", "another process has locked the store");
+    assert_eq!(bash(&sandbox, "sha-api get 2c").len(), 0, "another process has locked the store");
     assert!(put.wait().unwrap().success());
     assert_eq!(bash(&sandbox, "sha-api get 2c"), [FOO]);
 }

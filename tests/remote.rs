@@ -1,4 +1,5 @@
-//! A client believes no server, waits for none for ever, and says why it cannot go on.
+//! The command line as the client of a server: it verifies certificates and digests, limits every wait, and reports why
+//! an operation failed.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -19,19 +20,19 @@ fn http_url(address: std::net::SocketAddr) -> String {
 #[test]
 fn the_next_server_is_used_when_one_does_not_answer() {
     let server = Server::http(&[]);
-    let (dead, live) = (http_url(closed_port()), http_url(server.address));
-    client_command(&[dead.clone(), live.clone()], &["put", "foo"])
+    let (closed, live) = (http_url(closed_port()), http_url(server.address));
+    client_command(&[closed.clone(), live.clone()], &["put", "foo"])
         .assert()
         .code(0)
         .stdout(format!("{FOO}\n"))
         .stderr("");
-    client_command(&[live.clone(), dead.clone()], &["get", FOO]).assert().code(0).stdout("foo").stderr("");
-    let both = format!("{dead},{live}");
+    client_command(&[live.clone(), closed.clone()], &["get", FOO]).assert().code(0).stdout("foo").stderr("");
+    let both = format!("{closed},{live}");
     client_command(&[], &["has", FOO]).env("SHA_API_SERVER", both).assert().code(0).stdout("").stderr("");
     let other = http_url(closed_port());
-    let nobody = client_command(&[dead.clone(), other.clone()], &["get", FOO]).assert();
-    let why = "Connection refused (os error 111)";
-    nobody.code(3).stdout("").stderr(format!("sha-api: {dead}: {why}; {other}: {why}\n"));
+    let get = client_command(&[closed.clone(), other.clone()], &["get", FOO]).assert();
+    let cause = "Connection refused (os error 111)";
+    get.code(3).stdout("").stderr(format!("sha-api: {closed}: {cause}; {other}: {cause}\n"));
 }
 
 #[test]
@@ -40,23 +41,23 @@ fn a_missing_permission_exits_with_5() {
     let (reader, all) = (create_token(&sandbox, "read"), create_token(&sandbox, "read,write,list,rm"));
     let server = Server::start(Sandbox::with_messages(&[b"foo"]), &["--http", "--token-file", &token_file(&sandbox)]);
     let url = http_url(server.address);
-    let refused = |why: &str| format!("sha-api: operation not permitted by {url}: {why}\n");
-    let ask = |args: &[&str], token: &str| {
+    let refused = |cause: &str| format!("sha-api: operation not permitted by {url}: {cause}\n");
+    let run = |args: &[&str], token: &str| {
         let mut command = client_command(std::slice::from_ref(&url), args);
         command.env("SHA_API_TOKEN", token).assert()
     };
     for args in [&["get", FOO][..], &["put", "foo"], &["has", FOO], &["list"], &["stats"], &["rm", FOO], &["verify"]] {
-        ask(args, "").code(5).stdout("").stderr(refused("A valid token is needed"));
-        ask(args, "nonsense").code(5).stdout("").stderr(refused("A valid token is needed"));
+        run(args, "").code(5).stdout("").stderr(refused("A valid token is needed"));
+        run(args, "nonsense").code(5).stdout("").stderr(refused("A valid token is needed"));
     }
-    ask(&["get", FOO], &reader).code(0).stdout("foo").stderr("");
-    ask(&["has", FOO], &reader).code(0).stdout("").stderr("");
+    run(&["get", FOO], &reader).code(0).stdout("foo").stderr("");
+    run(&["has", FOO], &reader).code(0).stdout("").stderr("");
     for args in [&["put", "bar"][..], &["list"], &["get", &FOO[..8]], &["stats"], &["rm", FOO], &["verify"]] {
-        ask(args, &reader).code(5).stdout("").stderr(predicate::str::starts_with(refused("").trim_end()));
+        run(args, &reader).code(5).stdout("").stderr(predicate::str::starts_with(refused("").trim_end()));
     }
-    ask(&["rm", FOO], &all).code(0).stderr("");
-    ask(&["get", FOO], &all).code(1).stdout("").stderr(format!("sha-api: absent: {FOO}\n"));
-    ask(&["get", FOO], "no\ntoken")
+    run(&["rm", FOO], &all).code(0).stderr("");
+    run(&["get", FOO], &all).code(1).stdout("").stderr(format!("sha-api: absent: {FOO}\n"));
+    run(&["get", FOO], "no\ntoken")
         .code(3)
         .stdout("")
         .stderr("sha-api: invalid SHA_API_TOKEN: it contains a control or non-ASCII character\n");
@@ -91,46 +92,46 @@ fn a_token_is_read_from_a_variable_or_file_and_never_shown() {
 }
 
 #[test]
-fn only_a_certificate_of_a_trusted_authority_is_accepted() {
+fn only_a_certificate_from_a_trusted_ca_is_accepted() {
     let server = Server::https(&[]);
     let other = Server::https(&[]);
     let url = https_url(&server);
     let get = |args: &[&str]| client_command(std::slice::from_ref(&url), &[&["get", FOO], args].concat());
     let unknown = "certificate signed by unknown authority; use --cacert";
     get(&[]).assert().code(3).stdout("").stderr(format!("sha-api: {url}: {unknown}\n"));
-    let with = |file: &Path| {
+    let get_with_cacert = |file: &Path| {
         let mut get = get(&["--cacert"]);
         get.arg(file);
         get.assert()
     };
-    with(&certificate_path(&other.sandbox)).code(3).stdout("");
-    with(&certificate_path(&server.sandbox)).code(1).stdout("");
+    get_with_cacert(&certificate_path(&other.sandbox)).code(3).stdout("");
+    get_with_cacert(&certificate_path(&server.sandbox)).code(1).stdout("");
     let nonsense = server.sandbox.write_file("nonsense.pem", b"nonsense");
-    with(&nonsense).code(3).stderr(predicate::str::ends_with("nonsense.pem: no certificate found\n"));
-    with(Path::new("/no/such.pem")).code(3).stderr(predicate::str::contains("cannot use /no/such.pem: "));
+    get_with_cacert(&nonsense).code(3).stderr(predicate::str::ends_with("nonsense.pem: no certificate found\n"));
+    get_with_cacert(Path::new("/no/such.pem")).code(3).stderr(predicate::str::contains("cannot use /no/such.pem: "));
 }
 
 #[test]
 fn a_certificate_for_another_name_is_rejected() {
-    let made = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
     let sandbox = Sandbox::new();
-    let cert = sandbox.write_file("cert.pem", made.cert.pem().as_bytes());
-    let key = sandbox.write_file("key.pem", made.signing_key.serialize_pem().as_bytes());
-    let pair = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-    let server = Server::spawn(Sandbox::new(), &pair);
+    let cert = sandbox.write_file("cert.pem", pair.cert.pem().as_bytes());
+    let key = sandbox.write_file("key.pem", pair.signing_key.serialize_pem().as_bytes());
+    let flags = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let server = Server::spawn(Sandbox::new(), &flags);
     let put = client_command(&[https_url(&server)], &["put", "foo", "--cacert", cert.to_str().unwrap()]).assert();
     put.code(3).stdout("").stderr(predicate::str::contains("invalid server certificate: certificate not valid"));
 }
 
 #[test]
 fn a_client_sends_its_certificate_on_request() {
-    let made = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
     let other = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
     let sandbox = Sandbox::new();
-    let chain = sandbox.write_file("client.pem", made.cert.pem().as_bytes());
-    let key = sandbox.write_file("client.key", made.signing_key.serialize_pem().as_bytes());
-    let wrong = sandbox.write_file("wrong.key", other.signing_key.serialize_pem().as_bytes());
-    let both = sandbox.write_file("both.pem", [made.cert.pem(), made.signing_key.serialize_pem()].concat().as_bytes());
+    let chain = sandbox.write_file("client.pem", pair.cert.pem().as_bytes());
+    let key = sandbox.write_file("client.key", pair.signing_key.serialize_pem().as_bytes());
+    let other_key = sandbox.write_file("other.key", other.signing_key.serialize_pem().as_bytes());
+    let both = sandbox.write_file("both.pem", [pair.cert.pem(), pair.signing_key.serialize_pem()].concat().as_bytes());
     let server = Server::spawn(Sandbox::new(), &["--tls-client-ca", chain.to_str().unwrap()]);
     let put = |args: &[&Path]| {
         let mut put = client_command(&[https_url(&server)], &["put", "foo", "--ready-timeout", "30s", "--cacert"]);
@@ -143,16 +144,16 @@ fn a_client_sends_its_certificate_on_request() {
     put(&[&chain, &key]).code(0).stdout(format!("{FOO}\n")).stderr("");
     put(&[&both]).code(0).stdout(format!("{FOO}\n")).stderr("");
     put(&[]).code(3).stdout("").stderr(predicate::str::starts_with(format!("sha-api: {}: ", https_url(&server))));
-    put(&[&chain, &wrong]).code(3).stdout("").stderr(predicate::str::contains("cannot use "));
+    put(&[&chain, &other_key]).code(3).stdout("").stderr(predicate::str::contains("cannot use "));
     put(&[&chain]).code(3).stdout("").stderr(predicate::str::contains("cannot use "));
-    let alone = client_command(&[https_url(&server)], &["put", "foo", "--key", key.to_str().unwrap()]).assert();
-    alone.code(2).stdout("").stderr(predicate::str::contains("--cert must name it"));
+    let key_only = client_command(&[https_url(&server)], &["put", "foo", "--key", key.to_str().unwrap()]).assert();
+    key_only.code(2).stdout("").stderr(predicate::str::contains("--cert must name it"));
 }
 
 #[test]
 fn wrong_bytes_are_never_returned() {
     let bar = digest(b"bar");
-    let lying = spawn_scripted_server(move |first, _| match first.starts_with("GET /messages/") {
+    let address = spawn_scripted_server(move |request_line, _| match request_line.starts_with("GET /messages/") {
         true => http_response(200, "Content-Type: application/octet-stream\r\n", "not foo"),
         false => http_response(
             200,
@@ -162,7 +163,7 @@ fn wrong_bytes_are_never_returned() {
             ),
         ),
     });
-    let url = [http_url(lying)];
+    let url = [http_url(address)];
     let corrupt = predicate::str::contains(format!("{FOO} is corrupt"));
     client_command(&url, &["get", FOO]).assert().code(4).stdout("").stderr(corrupt.clone());
     client_command(&url, &["get", FOO, &digest(b"bar")]).assert().code(4).stdout("bar").stderr(corrupt.clone());
@@ -172,29 +173,29 @@ fn wrong_bytes_are_never_returned() {
 #[test]
 fn an_inconsistent_response_is_an_error_that_names_the_server() {
     let (bar, baz) = (digest(b"bar"), digest(b"baz"));
-    let named = format!("{{\"digest\":\"{bar}\"}}\n");
+    let bar_line = format!("{{\"digest\":\"{bar}\"}}\n");
     let entry = |digest: &str| format!(r#"{{"digest":"{digest}","length":3,"stored_at":"2026-01-01T00:00:00Z"}}"#);
     let list = format!(r#"{{"messages":[{},{}]}}"#, entry(&baz), entry(&bar));
-    let lines = format!("{{\"digest\":\"{bar}\",\"new\":true}}\n");
-    let twice = [lines.as_str(), &lines].concat();
+    let new_bar_line = format!("{{\"digest\":\"{bar}\",\"new\":true}}\n");
+    let twice = new_bar_line.repeat(2);
     assert!(FOO < bar.as_str() && baz < bar);
     let cases: [(&[&str], &str, &str); 9] = [
-        (&["put", "foo"], "", &named),
+        (&["put", "foo"], "", &bar_line),
         (&["put", "foo"], "", "nonsense"),
         (&["put", "--lines"], "foo\nbar\n", &twice),
-        (&["put", "--lines"], "bar\nbar\n", &lines),
-        (&["has", FOO], "", &named),
+        (&["put", "--lines"], "bar\nbar\n", &new_bar_line),
+        (&["has", FOO], "", &bar_line),
         (&["list"], "", &list.replace(&baz, "zz")),
         (&["list", "--after", &"f".repeat(64)], "", &list),
         (&["list", "--prefix", "00"], "", &list),
-        (&["get", FOO, FOO], "", &named),
+        (&["get", FOO, FOO], "", &bar_line),
     ];
-    for (args, stdin, answer) in cases {
-        let answer = answer.to_owned();
-        let url = http_url(spawn_scripted_server(move |_, _| http_response(200, "", &answer)));
+    for (args, stdin, body) in cases {
+        let body = body.to_owned();
+        let url = http_url(spawn_scripted_server(move |_, _| http_response(200, "", &body)));
         let command = client_command(std::slice::from_ref(&url), args).write_stdin(stdin).assert();
-        let why = format!("sha-api: {url}: invalid response: ");
-        command.code(3).stdout("").stderr(predicate::str::starts_with(why));
+        let error = format!("sha-api: {url}: invalid response: ");
+        command.code(3).stdout("").stderr(predicate::str::starts_with(error));
     }
     let url = http_url(spawn_scripted_server(|_, _| "SSH-2.0-OpenSSH\r\n".to_owned()));
     let get = client_command(std::slice::from_ref(&url), &["get", FOO]).assert();
@@ -205,10 +206,10 @@ fn an_inconsistent_response_is_an_error_that_names_the_server() {
 fn a_silent_server_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = http_url(silent.local_addr().unwrap());
-    for scheme in [url.clone(), url.replace("http:", "https:")] {
-        let get = client_command(std::slice::from_ref(&scheme), &["get", FOO, "--read-timeout", "100ms"]).assert();
-        let why = predicate::str::starts_with(format!("sha-api: {scheme}: "));
-        get.code(3).stdout("").stderr(why.and(predicate::str::contains("100ms")));
+    for url in [url.clone(), url.replace("http:", "https:")] {
+        let get = client_command(std::slice::from_ref(&url), &["get", FOO, "--read-timeout", "100ms"]).assert();
+        let error = predicate::str::starts_with(format!("sha-api: {url}: "));
+        get.code(3).stdout("").stderr(error.and(predicate::str::contains("100ms")));
     }
     let server = Server::http(&[]);
     let live = http_url(server.address);
@@ -219,52 +220,52 @@ fn a_silent_server_times_out() {
 }
 
 #[test]
-fn a_server_that_is_not_ready_is_waited_for_until_the_timeout() {
-    let busy = || http_response(503, "Retry-After: 1\r\n", r#"{"err_msg": "The store is not open yet"}"#);
-    let mut asked = 0;
+fn a_command_waits_for_a_server_to_be_ready_until_the_timeout() {
+    let not_ready = || http_response(503, "Retry-After: 1\r\n", r#"{"err_msg": "The store is not open yet"}"#);
+    let mut requests = 0;
     let opening = http_url(spawn_scripted_server(move |_, _| {
-        asked += 1;
-        if asked < 3 { busy() } else { http_response(201, "", &format!("{{\"digest\":\"{FOO}\"}}")) }
+        requests += 1;
+        if requests < 3 { not_ready() } else { http_response(201, "", &format!("{{\"digest\":\"{FOO}\"}}")) }
     }));
     client_command(&[opening], &["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
-    let never = http_url(spawn_scripted_server(move |_, _| busy()));
-    let put = client_command(std::slice::from_ref(&never), &["put", "foo", "--ready-timeout", "10ms"]).assert();
-    put.code(3).stdout("").stderr(format!("sha-api: {never}: The store is not open yet\n"));
+    let never_ready = http_url(spawn_scripted_server(move |_, _| not_ready()));
+    let put = client_command(std::slice::from_ref(&never_ready), &["put", "foo", "--ready-timeout", "10ms"]).assert();
+    put.code(3).stdout("").stderr(format!("sha-api: {never_ready}: The store is not open yet\n"));
 }
 
 #[test]
 fn redirects_are_not_followed() {
-    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = http_url(trap.local_addr().unwrap());
-    let field = format!("Location: {to}/messages\r\n");
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target_url = http_url(target.local_addr().unwrap());
+    let field = format!("Location: {target_url}/messages\r\n");
     let url = http_url(spawn_scripted_server(move |_, _| http_response(307, &field, "")));
     let put = client_command(std::slice::from_ref(&url), &["put", "foo"]).assert();
     put.code(3).stdout("").stderr(format!(
-        "sha-api: {url}: unexpected redirect to {to}/messages: redirects are not followed; check the URL\n"
+        "sha-api: {url}: unexpected redirect to {target_url}/messages: redirects are not followed; check the URL\n"
     ));
-    trap.set_nonblocking(true).unwrap();
-    assert_eq!(trap.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    target.set_nonblocking(true).unwrap();
+    assert_eq!(target.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 #[test]
 fn an_invalid_url_is_a_usage_error() {
-    for bad in ["localhost:8443", "ftp://a", "https://a/b", "https://u:p@a", "unix:"] {
-        let get = client_command(&[bad.to_owned()], &["get", FOO]).assert();
-        get.code(2).stdout("").stderr(predicate::str::contains(format!("invalid server URL `{bad}`")));
+    for url in ["localhost:8443", "ftp://a", "https://a/b", "https://u:p@a", "unix:"] {
+        let get = client_command(&[url.to_owned()], &["get", FOO]).assert();
+        get.code(2).stdout("").stderr(predicate::str::contains(format!("invalid server URL `{url}`")));
     }
 }
 
 #[test]
 fn a_flag_overrides_a_variable_between_store_and_server() {
     let sandbox = Sandbox::with_messages(&[b"foo"]);
-    let dead = http_url(closed_port());
+    let closed = http_url(closed_port());
     let get = || sandbox.sha_api(["get", FOO]);
     let refused = || predicate::str::contains("Connection refused");
-    get().env("SHA_API_SERVER", &dead).assert().code(2).stdout("").stderr(predicate::str::contains("one of them"));
-    get().args(["--server", &dead]).assert().code(3).stdout("").stderr(refused());
+    get().env("SHA_API_SERVER", &closed).assert().code(2).stdout("").stderr(predicate::str::contains("one of them"));
+    get().args(["--server", &closed]).assert().code(3).stdout("").stderr(refused());
     let mut by_flag = get();
-    by_flag.env("SHA_API_SERVER", &dead).arg("--store").arg(sandbox.store()).assert().code(0).stdout("foo");
-    let file = sandbox.write_file("settings.toml", format!("server = '{dead}'").as_bytes());
+    by_flag.env("SHA_API_SERVER", &closed).arg("--store").arg(sandbox.store()).assert().code(0).stdout("foo");
+    let file = sandbox.write_file("settings.toml", format!("server = '{closed}'").as_bytes());
     get().arg("--config").arg(&file).assert().code(0).stdout("foo");
     get().env_remove("SHA_API_STORE").arg("--config").arg(&file).assert().code(3).stdout("").stderr(refused());
 }
@@ -275,17 +276,17 @@ fn a_message_too_large_for_the_server_is_reported_with_the_remedy() {
     let url = http_url(server.address);
     let long = pseudorandom_bytes(100_000, 1);
     let put = client_command(std::slice::from_ref(&url), &["put"]).write_stdin(long.clone()).assert();
-    let why =
+    let error =
         "cannot store a message of 100000 bytes: over the limit of the server; raise its --max-message and --max-body";
-    put.code(3).stdout("").stderr(format!("sha-api: {url}: {why}\n"));
-    // What is too much at a time is sent in parts.
-    let (one, other) = ("x".repeat(50_000), "y".repeat(50_000));
-    let put = client_command(&[url], &["put", "--lines"]).write_stdin(format!("{one}\n{other}\n")).assert();
-    put.code(0).stdout(format!("{}\n{}\n", digest(one.as_bytes()), digest(other.as_bytes()))).stderr("");
+    put.code(3).stdout("").stderr(format!("sha-api: {url}: {error}\n"));
+    // A batch over the limit of the server is split into several requests.
+    let (first, second) = ("x".repeat(50_000), "y".repeat(50_000));
+    let put = client_command(&[url], &["put", "--lines"]).write_stdin(format!("{first}\n{second}\n")).assert();
+    put.code(0).stdout(format!("{}\n{}\n", digest(first.as_bytes()), digest(second.as_bytes()))).stderr("");
 }
 
 #[test]
-fn two_hundred_concurrent_commands_on_a_served_store_are_answered() {
+fn two_hundred_concurrent_puts_to_a_served_store_succeed() {
     let server = Server::start(Sandbox::new(), &[]);
     server.sandbox.put_concurrently(200);
     let list = server.sandbox.sha_api(["list"]).assert().code(0).get_output().stdout.clone();
@@ -320,30 +321,30 @@ fn a_command_waiting_for_a_store_uses_the_server_that_gets_the_lock() {
 fn a_second_server_fails_and_names_the_first() {
     let server = Server::start(Sandbox::new(), &[]);
     let second = server.sandbox.sha_api(["serve", "--listen", "127.0.0.1:0", "--lock-timeout", "50ms"]).assert();
-    let held = format!("locked by process {} (sha-api serve)", server.pid().as_raw_nonzero());
-    second.code(3).stderr(predicate::str::contains(held));
+    let locked = format!("locked by process {} (sha-api serve)", server.pid().as_raw_nonzero());
+    second.code(3).stderr(predicate::str::contains(locked));
 }
 
 #[test]
-fn a_served_store_with_a_long_path_is_found() {
+fn a_command_finds_the_server_of_a_store_with_a_long_path() {
     let sandbox = Sandbox::new();
-    let deep = (0..4).fold(sandbox.dir().join("a"), |dir, _| dir.join("b".repeat(60)));
-    let server = Server::start(Sandbox::new(), &["--http", "--store", deep.to_str().unwrap()]);
+    let long_path = (0..4).fold(sandbox.dir().join("a"), |dir, _| dir.join("b".repeat(60)));
+    let server = Server::start(Sandbox::new(), &["--http", "--store", long_path.to_str().unwrap()]);
     sandbox
         .sha_api(["put", "foo", "--lock-timeout", "0s", "--store"])
-        .arg(&deep)
+        .arg(&long_path)
         .assert()
         .code(0)
         .stdout(format!("{FOO}\n"));
     drop(server);
-    sandbox.sha_api(["get", FOO, "--store"]).arg(&deep).assert().code(0).stdout("foo").stderr("");
+    sandbox.sha_api(["get", FOO, "--store"]).arg(&long_path).assert().code(0).stdout("foo").stderr("");
 }
 
 #[test]
-fn a_socket_can_be_given_as_a_url() {
+fn a_unix_url_names_the_local_socket() {
     let server = Server::start(Sandbox::with_messages(&[b"foo"]), &[]);
     let url = format!("unix:{}", server.sandbox.store().join("sha-api.sock").display());
     client_command(&[url], &["get", FOO]).assert().code(0).stdout("foo").stderr("");
-    let nowhere = client_command(&["unix:/no/such.sock".to_owned()], &["get", FOO]).assert();
-    nowhere.code(3).stdout("").stderr("sha-api: unix:/no/such.sock: No such file or directory (os error 2)\n");
+    let missing = client_command(&["unix:/no/such.sock".to_owned()], &["get", FOO]).assert();
+    missing.code(3).stdout("").stderr("sha-api: unix:/no/such.sock: No such file or directory (os error 2)\n");
 }

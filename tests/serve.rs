@@ -1,4 +1,5 @@
-//! A message goes in over HTTPS and comes out as it was; the server starts, changes and ends as it says.
+//! Life cycle of a server, and the basic behaviour of its HTTP and HTTPS endpoints: messages round-trip unchanged,
+//! certificates are reloaded, and a shutdown finishes requests in flight.
 
 use std::fs;
 use std::net::TcpStream;
@@ -33,12 +34,12 @@ fn the_errors_of_the_ancestor_keep_their_text() {
     let absent = server.get(&format!("/messages/{FOO}"));
     assert_eq!((absent.status, absent.text()), (404, r#"{"err_msg": "Message not found"}"#));
     let text = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nfoo";
-    let reply = server.client().call(text);
-    assert_eq!((reply.status, reply.text()), (400, r#"{"err_msg": "Invalid content type, expected JSON"}"#));
-    let reply = server.client().call(&text.replace("text/plain", "application/json"));
-    assert_eq!((reply.status, reply.text()), (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#));
-    let reply = server.client().call("DELETE /messages HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!((reply.status, reply.header("Allow")), (405, Some("GET, HEAD, POST")));
+    let response = server.client().call(text);
+    assert_eq!((response.status, response.text()), (400, r#"{"err_msg": "Invalid content type, expected JSON"}"#));
+    let response = server.client().call(&text.replace("text/plain", "application/json"));
+    assert_eq!((response.status, response.text()), (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#));
+    let response = server.client().call("DELETE /messages HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((response.status, response.header("Allow")), (405, Some("GET, HEAD, POST")));
     assert_eq!(server.get("/").text(), r#"{"err_msg": "Not found"}"#);
 }
 
@@ -51,14 +52,14 @@ fn octet_stream_clients_get_the_exact_bytes() {
     let server = Server::start(sandbox, &["--http"]);
     let path = format!("/messages/{}", digest.trim());
     assert_eq!(server.get(&path).status, 406);
-    let ask = format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: application/octet-stream\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept: application/octet-stream\r\n\r\n");
     let mut client = server.client();
     for _ in 0..2 {
-        let got = client.call(&ask);
+        let got = client.call(&request);
         assert_eq!((got.status, got.body.as_slice()), (200, bytes.as_slice()));
         assert!(got.header("Repr-Digest").unwrap().starts_with("sha-256=:"));
     }
-    assert_eq!(server.get(&path).status, 406, "a reply in one form is not replayed for the other");
+    assert_eq!(server.get(&path).status, 406, "the cached octet-stream response is not used for a JSON client");
 }
 
 #[test]
@@ -89,8 +90,8 @@ fn a_long_message_round_trips_over_tls_and_chunked() {
         request.extend([&format!("{:x};a=b\r\n", chunk.len()), text, "\r\n"]);
     }
     request.push_str("0\r\nTrailer: x\r\n\r\n");
-    let reply = server.client().call(&request);
-    assert_eq!(server.get(reply.header("Location").unwrap()).text(), body);
+    let response = server.client().call(&request);
+    assert_eq!(server.get(response.header("Location").unwrap()).text(), body);
 }
 
 #[test]
@@ -117,10 +118,10 @@ fn head_and_matching_etags_get_no_body() {
         let got = client.call(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(got.text(), r#"{"message": "foo"}"#);
     }
-    let known = format!("GET {path} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"{FOO}-json\"\r\n\r\n");
-    let reply = client.call(&known);
-    assert_eq!((reply.status, reply.header("Content-Length")), (304, None));
-    assert_eq!(client.call(&known).status, 304);
+    let conditional_get = format!("GET {path} HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"{FOO}-json\"\r\n\r\n");
+    let response = client.call(&conditional_get);
+    assert_eq!((response.status, response.header("Content-Length")), (304, None));
+    assert_eq!(client.call(&conditional_get).status, 304);
 }
 
 #[test]
@@ -128,8 +129,8 @@ fn an_http_1_0_client_is_answered_and_disconnected() {
     let server = Server::http(&[]);
     let mut client = server.client();
     client.send("GET /livez HTTP/1.0\r\n\r\n");
-    let rest = client.read_until_close();
-    assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.contains("Connection: close\r\n"), "{rest}");
+    let response = client.read_until_close();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.contains("Connection: close\r\n"), "{response}");
 }
 
 #[test]
@@ -148,8 +149,8 @@ fn continue_is_sent_only_for_acceptable_requests() {
     ] {
         let mut client = server.client();
         client.send(head(fields));
-        let rest = client.read_until_close();
-        assert!(rest.starts_with(&format!("HTTP/1.1 {status} ")), "{rest}");
+        let response = client.read_until_close();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
     }
 }
 
@@ -157,9 +158,9 @@ fn continue_is_sent_only_for_acceptable_requests() {
 fn a_connection_is_closed_after_max_requests() {
     let server = Server::http(&["--max-requests", "2"]);
     let mut client = server.client();
-    let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(client.call(ask).header("Connection"), Some("keep-alive"));
-    assert_eq!(client.call(ask).header("Connection"), Some("close"));
+    let request = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(client.call(request).header("Connection"), Some("keep-alive"));
+    assert_eq!(client.call(request).header("Connection"), Some("close"));
     assert_eq!(client.read_until_close(), "");
 }
 
@@ -182,30 +183,30 @@ fn the_self_signed_pair_is_created_once_with_a_private_key_file_and_its_fingerpr
     let mode = |name: &str| fs::metadata(tls.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode("cert.pem"), mode("key.pem")), (0o700, 0o644, 0o600));
     let cert = fs::read(tls.join("cert.pem")).unwrap();
-    let said = server.read_stderr();
-    assert!(said.contains("certificate fingerprint SHA-256 "), "{said}");
+    let stderr = server.read_stderr();
+    assert!(stderr.contains("certificate fingerprint SHA-256 "), "{stderr}");
     server.signal(Signal::TERM);
     assert_eq!(server.wait_exit().code(), Some(0));
-    let again = Server::start(std::mem::replace(&mut server.sandbox, Sandbox::new()), &[]);
-    assert_eq!(fs::read(again.sandbox.store().join("tls/cert.pem")).unwrap(), cert);
-    assert_eq!(again.read_stderr(), said);
+    let restarted = Server::start(std::mem::replace(&mut server.sandbox, Sandbox::new()), &[]);
+    assert_eq!(fs::read(restarted.sandbox.store().join("tls/cert.pem")).unwrap(), cert);
+    assert_eq!(restarted.read_stderr(), stderr);
 }
 
 #[test]
-fn a_new_certificate_takes_effect_on_sighup_and_a_bad_one_does_not() {
+fn a_new_certificate_takes_effect_on_sighup_and_an_invalid_one_does_not() {
     let other = Server::https(&[]);
     let server = Server::https(&[]);
-    let (ours, new) = (server.sandbox.store().join("tls"), other.sandbox.store().join("tls"));
-    let before = fs::read(ours.join("cert.pem")).unwrap();
-    fs::write(ours.join("cert.pem"), "nonsense").unwrap();
+    let (tls_dir, other_tls_dir) = (server.sandbox.store().join("tls"), other.sandbox.store().join("tls"));
+    let before = fs::read(tls_dir.join("cert.pem")).unwrap();
+    fs::write(tls_dir.join("cert.pem"), "nonsense").unwrap();
     server.signal(Signal::HUP);
-    wait_until("the bad one is reported", || server.read_stderr().contains("cannot reload the certificate: "));
-    fs::write(ours.join("cert.pem"), before).unwrap();
+    wait_until("the invalid certificate is reported", || server.read_stderr().contains("cannot reload the certificate: "));
+    fs::write(tls_dir.join("cert.pem"), before).unwrap();
     server.assert_healthy();
-    fs::copy(new.join("key.pem"), ours.join("key.pem")).unwrap();
-    fs::copy(new.join("cert.pem"), ours.join("cert.pem")).unwrap();
+    fs::copy(other_tls_dir.join("key.pem"), tls_dir.join("key.pem")).unwrap();
+    fs::copy(other_tls_dir.join("cert.pem"), tls_dir.join("cert.pem")).unwrap();
     server.signal(Signal::HUP);
-    wait_until("the new one is reported", || server.read_stderr().contains("certificate reloaded: "));
+    wait_until("the certificate is reloaded", || server.read_stderr().contains("certificate reloaded: "));
     server.assert_healthy();
 }
 
@@ -226,11 +227,11 @@ fn sigterm_finishes_requests_closes_idle_connections_and_exits_0() {
         assert_eq!(std::io::Read::read(&mut silent, &mut [0]).unwrap_or(0), 0);
         assert!(TcpStream::connect(server.address).is_err());
         busy.send(body);
-        let reply = busy.read_response();
-        assert_eq!((reply.status, reply.header("Connection")), (200, Some("close")));
+        let response = busy.read_response();
+        assert_eq!((response.status, response.header("Connection")), (200, Some("close")));
         drop(busy);
         assert_eq!(server.wait_exit().code(), Some(0));
-        let digest = reply.header("Location").unwrap().strip_prefix("/messages/").unwrap().to_owned();
+        let digest = response.header("Location").unwrap().strip_prefix("/messages/").unwrap().to_owned();
         server.sandbox.sha_api(["get", &digest]).assert().success().stdout("in flight");
     }
 }
@@ -249,7 +250,7 @@ fn a_second_sigterm_or_the_drain_timeout_ends_the_server() {
         );
         assert_eq!(busy.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
         server.signal(Signal::TERM);
-        wait_until("it accepts no more", || TcpStream::connect(server.address).is_err());
+        wait_until("the server refuses new connections", || TcpStream::connect(server.address).is_err());
         if signals == 2 {
             server.signal(Signal::TERM);
         }
@@ -262,15 +263,15 @@ fn a_second_sigterm_or_the_drain_timeout_ends_the_server() {
 #[test]
 fn acknowledged_messages_survive_a_kill() {
     let mut server = Server::http(&[]);
-    let path = server.put("kept");
+    let path = server.put("acknowledged");
     server.signal(Signal::KILL);
     server.wait_exit();
-    let again = Server::start(std::mem::replace(&mut server.sandbox, Sandbox::new()), &["--http"]);
-    assert_eq!(again.get(&path).text(), r#"{"message": "kept"}"#);
+    let restarted = Server::start(std::mem::replace(&mut server.sandbox, Sandbox::new()), &["--http"]);
+    assert_eq!(restarted.get(&path).text(), r#"{"message": "acknowledged"}"#);
 }
 
 #[test]
-fn the_engine_socket_has_no_path_once_the_server_is_ready() {
+fn a_ready_server_leaves_no_engine_socket_in_the_file_system() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sha-api"));
     command.env_clear().env("TMPDIR", dir.path()).env("SHA_API_STORE", dir.path().join("store"));
@@ -279,12 +280,12 @@ fn the_engine_socket_has_no_path_once_the_server_is_ready() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-    wait_until("it is ready", || {
+    wait_until("the server is ready", || {
         let mut stream = TcpStream::connect(&address).unwrap();
         std::io::Write::write_all(&mut stream, b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
-        let mut reply = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut reply).unwrap();
-        reply.starts_with("HTTP/1.1 200 ")
+        let mut response = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut response).unwrap();
+        response.starts_with("HTTP/1.1 200 ")
     });
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     child.kill().unwrap();
@@ -300,10 +301,10 @@ fn the_server_is_live_but_not_ready_until_the_store_is_open() {
     std::os::unix::fs::symlink(first.sandbox.store(), sandbox.store()).unwrap();
     let second = Server::spawn(sandbox, &["--http"]);
     assert_eq!(second.get("/livez").status, 200);
-    let reply = second.get("/readyz");
-    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
-    let reply = second.get(&path);
-    assert_eq!((reply.status, reply.text()), (503, r#"{"err_msg": "The store is not open yet"}"#));
+    let response = second.get("/readyz");
+    assert_eq!((response.status, response.header("Retry-After")), (503, Some("1")));
+    let response = second.get(&path);
+    assert_eq!((response.status, response.text()), (503, r#"{"err_msg": "The store is not open yet"}"#));
     first.signal(Signal::TERM);
     second.wait_ready();
     assert_eq!(second.get(&path).status, 200);
@@ -323,22 +324,22 @@ fn an_unopenable_store_ends_the_server_with_3_and_the_reason() {
 fn the_server_listens_on_every_address_and_warns_beyond_loopback() {
     let server = Server::http(&["--listen", "0.0.0.0:0"]);
     server.assert_healthy();
-    let said = server.read_stderr();
-    assert_eq!(said.matches("anonymous clients of 0.0.0.0:").count(), 1, "{said}");
-    assert!(!said.contains("127.0.0.1"), "{said}");
+    let stderr = server.read_stderr();
+    assert_eq!(stderr.matches("anonymous clients of 0.0.0.0:").count(), 1, "{stderr}");
+    assert!(!stderr.contains("127.0.0.1"), "{stderr}");
 }
 
 #[test]
 fn only_http_1_1_is_negotiated_over_tls() {
     let server = Server::https(&[]);
-    let ask = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
-    assert_eq!(server.tls_client(Some("http/1.1")).call(ask).status, 200);
-    assert!(!server.tls_client(Some("h2")).try_send(ask));
+    let request = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(server.tls_client(Some("http/1.1")).call(request).status, 200);
+    assert!(!server.tls_client(Some("h2")).try_send(request));
     server.assert_healthy();
 }
 
 #[test]
-fn a_port_in_use_is_an_error_that_names_it() {
+fn an_address_in_use_is_an_error_that_names_it() {
     let server = Server::http(&[]);
     let sandbox = Sandbox::new();
     let address = server.address.to_string();

@@ -76,3 +76,64 @@ fn a_store_that_is_not_a_directory_is_rejected() {
     let put = sandbox.sha_api(["put", "foo", "--store"]).arg(&file).assert();
     put.code(3).stdout("").stderr(predicate::str::contains("file"));
 }
+
+#[test]
+fn an_option_that_a_command_does_not_use_is_rejected() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["serve", "--server", "https://localhost"][..],
+        &["--server", "https://localhost", "serve"],
+        &["copy", "a", "b", "--store", "c"],
+        &["health", "--store", "c"],
+        &["health", "--server", "https://localhost"],
+        &["stats", "--max-message", "1MiB"],
+        &["man", "--db-pool-size", "1"],
+        &["completions", "bash", "--lock-timeout", "1s"],
+        &["token", "name", "--scope", "read", "--token-file", "tokens", "--store", "c"],
+    ] {
+        let command = sandbox.sha_api(arguments).current_dir(sandbox.dir()).assert().code(2).stdout("");
+        command.stderr(predicate::str::contains("unexpected argument '--").and(predicate::str::contains("not use it")));
+    }
+    assert!(!sandbox.dir().join("tokens").exists());
+    let json = sandbox.sha_api(["man", "--store", "c", "--json"]).assert().code(2).stdout("");
+    json.stderr("{\"err_msg\":\"unexpected argument '--store': `man` does not use it\"}\n");
+}
+
+#[test]
+fn a_variable_of_an_option_that_a_command_does_not_use_is_ignored() {
+    let sandbox = Sandbox::new();
+    let mut man = sandbox.sha_api(["man"]);
+    man.env("SHA_API_LOCK_TIMEOUT", "soon").env("SHA_API_SERVER", "https://localhost").assert().code(0).stderr("");
+    let mut check = sandbox.sha_api(["serve", "--check"]);
+    let check = check.env("SHA_API_SERVER", "not a URL").assert().code(0).stderr("");
+    check.stdout(predicate::str::contains("\nserver = ").not());
+    let stats = sandbox.sha_api(["stats"]).env("SHA_API_LOCK_TIMEOUT", "soon").assert().code(2).stdout("");
+    stats.stderr(predicate::str::contains("--lock-timeout"));
+}
+
+#[test]
+fn the_usage_line_does_not_name_options_as_required() {
+    let sandbox = Sandbox::new();
+    let usage = |text: &str| predicate::str::contains(format!("\nUsage: sha-api {text}\n"));
+    sandbox.sha_api(["put", "--nonsense"]).assert().code(2).stderr(usage("put [OPTIONS] [MESSAGE]"));
+    sandbox.sha_api(["get"]).assert().code(2).stderr(usage("get [OPTIONS] [DIGEST]..."));
+    sandbox.sha_api(["--nonsense"]).assert().code(2).stderr(usage("[OPTIONS] <COMMAND>"));
+}
+
+#[test]
+fn the_help_names_the_token_the_settings_file_and_examples() {
+    let sandbox = Sandbox::new();
+    for arguments in [&["--help"][..], &["help"]] {
+        let help = sandbox.sha_api(arguments).assert().code(0).stderr("");
+        let help = String::from_utf8(help.get_output().stdout.clone()).unwrap();
+        for text in ["\nEnvironment:\n", "SHA_API_TOKEN", "/sha-api/config.toml", "\nExamples:\n", "\nExit status:\n"] {
+            assert!(help.contains(text), "{text}: {help}");
+        }
+    }
+    let short = sandbox.sha_api(["put", "-h"]).assert().code(0).stderr("");
+    let short = String::from_utf8(short.get_output().stdout.clone()).unwrap();
+    let headings: Vec<_> = short.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    assert_eq!(headings, ["Arguments:", "Options:", "Store:", "Server connection:", "Output:"]);
+    let long = sandbox.sha_api(["put", "--help"]).assert().code(0).stderr("");
+    long.stdout(predicate::str::contains("\nPostgreSQL:\n").and(predicate::str::contains("[env: SHA_API_STORE]")));
+}
