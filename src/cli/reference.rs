@@ -36,7 +36,7 @@ pub const FILES: Section = Section {
         ("$XDG_DATA_HOME/sha-api", "Default store"),
         (
             "$XDG_CONFIG_HOME/sha-api/config.toml",
-            "Settings, overridden by options and variables. Keys: the long options without dashes, and `token`.",
+            "Settings, overridden by options and variables. Keys: long options without dashes; `token`.",
         ),
     ],
 };

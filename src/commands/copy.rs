@@ -1,4 +1,4 @@
-//! `copy`: what one store has and another has not is sent there. Broken off and begun again, it goes on.
+//! `copy`: sends the messages that one store has and another lacks. An interrupted copy can be repeated.
 
 use serde_json::json;
 
@@ -7,52 +7,54 @@ use crate::cli;
 use crate::digest::Prefix;
 use crate::message_store::{Error, ListQuery};
 
-/// Digests that are compared at a time.
+/// Number of digests that are compared per request.
 const PAGE_SIZE: usize = 1000;
-/// Bytes that are committed together at the most.
+/// Size in bytes from which a batch is committed.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Says how much was sent.
+/// Copies the missing messages and prints a summary.
 pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus> {
-    let (from, to) = (context.open_location(&copy.from.0, false)?, context.open_location(&copy.to.0, true)?);
-    let total = from.stats()?.messages;
-    let (mut copied, mut bytes, mut known, mut outcome) = (0_u64, 0_u64, 0_u64, ExitStatus::Success);
+    let source = context.open_location(&copy.from.0, false)?;
+    let destination = context.open_location(&copy.to.0, true)?;
+    let total = source.stats()?.messages;
+    let (mut copied, mut bytes, mut known, mut status) = (0_u64, 0_u64, 0_u64, ExitStatus::Success);
     let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
-        let entries = from.list(&page)?;
+        let entries = source.list(&page)?;
         let Some(last) = entries.last() else { break };
         page.after = Some(last.digest);
         let digests: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
-        let there = to.has(&digests)?;
-        let missing: Vec<_> = digests.iter().zip(&there).filter(|(_, there)| !**there).map(|(one, _)| *one).collect();
+        let stored = destination.has(&digests)?;
+        let missing: Vec<_> =
+            digests.iter().zip(&stored).filter(|(_, stored)| !**stored).map(|(digest, _)| *digest).collect();
         known += (digests.len() - missing.len()) as u64;
-        let (mut group, mut size) = (Vec::new(), 0);
-        for got in from.get(&missing) {
-            match got {
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        for result in source.get(&missing) {
+            match result {
                 Ok(Some(message)) => {
                     copied += 1;
                     bytes += message.len() as u64;
-                    size += message.len();
-                    group.push(message);
+                    batch_bytes += message.len();
+                    batch.push(message);
                 }
-                // It was removed after it was listed.
+                // The message was removed after it was listed.
                 Ok(None) => {}
                 Err(error @ Error::Corrupt(_)) => {
                     output::print_notice(&error.to_string(), context.output.is_json());
-                    outcome = ExitStatus::Reported(4);
+                    status = ExitStatus::Reported(4);
                 }
                 Err(error) => return Err(error.into()),
             }
-            if size >= BATCH_BYTES {
-                to.put(std::mem::take(&mut group))?;
-                size = 0;
+            if batch_bytes >= BATCH_BYTES {
+                destination.put(std::mem::take(&mut batch))?;
+                batch_bytes = 0;
             }
         }
-        to.put(group)?;
+        destination.put(batch)?;
         context.progress.show_count("copying", copied + known, total);
     }
     context.progress.clear();
-    let text = format!("{copied} copied, {bytes} bytes; {known} were there");
+    let text = format!("{copied} copied, {bytes} bytes; {known} already stored");
     context.output.print_line(text.as_bytes(), &json!({ "copied": copied, "bytes": bytes, "known": known }))?;
-    Ok(outcome)
+    Ok(status)
 }

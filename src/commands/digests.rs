@@ -1,43 +1,52 @@
-//! Digests as commands take them: as arguments, or from stdin, one a line.
+//! Digests as input of commands: from the arguments, or from stdin, one per line.
 
 use std::io::stdin;
 
-use anyhow::Context as _;
-
 use super::UsageError;
-use super::records::{Records, read_ahead};
+use super::records::{Error, Records, read_ahead};
 use crate::digest::Digest;
 
-/// The longest line that can hold a digest and some space around it.
+/// Maximum length in bytes of a line with a digest and surrounding spaces.
 const MAX_LINE_BYTES: u64 = 128;
 
-/// Calls `work` with the digests in batches: all arguments at once, or what stdin has by now.
-pub fn for_each_batch(digests: &[String], mut work: impl FnMut(&[String]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    if !digests.is_empty() && digests != ["-"] {
-        return work(digests);
+/// Calls `process` with batches of digests: once with all arguments, or with the lines of stdin as they arrive.
+pub fn for_each_batch(
+    arguments: &[String],
+    mut process: impl FnMut(&[String]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if !arguments.is_empty() && arguments != ["-"] {
+        return process(arguments);
     }
-    let mut line = 0;
+    let mut line_number = 0;
     for batch in read_ahead(Records::new(stdin(), b'\n', MAX_LINE_BYTES)) {
-        let mut texts = Vec::new();
-        let mut bad = None;
-        for record in batch.context("a digest has 64 hex digits")? {
-            line += 1;
-            let text = String::from_utf8_lossy(&record).trim().to_owned();
+        let batch = match batch {
+            Err(Error::TooLong { number, limit }) => {
+                let reason = format!("line {number} of stdin is not a digest: it has more than {limit} bytes");
+                return Err(UsageError(reason).into());
+            }
+            batch => batch?,
+        };
+        let mut digests = Vec::new();
+        let mut invalid = None;
+        for line in batch {
+            line_number += 1;
+            let text = String::from_utf8_lossy(&line).trim().to_owned();
             if text.is_empty() || text.len() > 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                bad = Some(UsageError(format!("line {line} of stdin is no digest: `{}`", text.escape_debug())));
+                let reason = format!("line {line_number} of stdin is not a digest: `{}`", text.escape_debug());
+                invalid = Some(UsageError(reason));
                 break;
             }
-            texts.push(text);
+            digests.push(text);
         }
-        work(&texts)?;
-        if let Some(bad) = bad {
-            return Err(bad.into());
+        process(&digests)?;
+        if let Some(error) = invalid {
+            return Err(error.into());
         }
     }
     Ok(())
 }
 
-/// A digest that is given in full.
+/// Parses a complete digest.
 pub fn parse_digest(text: &str) -> Result<Digest, UsageError> {
-    text.parse().map_err(|why| UsageError(format!("`{text}` is no digest: {why}")))
+    text.parse().map_err(|error| UsageError(format!("`{text}` is not a digest: {error}")))
 }

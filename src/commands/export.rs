@@ -1,4 +1,4 @@
-//! `export`: all messages as JSON, one a line, in the order of their digests. Memory stays flat.
+//! `export`: all messages as JSON, one per line, in the order of their digests. Memory usage is constant.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,49 +14,49 @@ use crate::json_message::JsonMessage;
 use crate::message_store::{Error, ListQuery, MessageStore};
 use crate::{cli, commands::progress::Progress};
 
-/// Digests that are asked for at a time.
+/// Number of messages per request to the store.
 const PAGE_SIZE: usize = 1000;
-/// As `zstd` does without flags.
+/// Default level of the `zstd` program.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Writes to a file or to stdout.
+/// Writes all messages to a file or to stdout.
 pub fn run(context: &mut Context, export: &cli::Export) -> anyhow::Result<ExitStatus> {
     let messages = context.open(false)?;
     let (json, progress) = (context.output.is_json(), context.progress.clone());
     let Some(path) = export.file.as_deref().filter(|path| *path != Path::new("-")) else {
         return write_messages(&*messages, context.output.raw(), &progress, json);
     };
-    let mut written = Ok(ExitStatus::Success);
-    let mut fill = |file: &mut dyn Write| -> io::Result<()> {
+    let mut status = Ok(ExitStatus::Success);
+    let mut write = |file: &mut dyn Write| -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, file);
-        written = match path.extension().is_some_and(|end| end == "zst") {
+        status = match path.extension().is_some_and(|extension| extension == "zst") {
             true => {
                 let mut encoder = Encoder::new(&mut out, ZSTD_LEVEL)?;
-                let written = write_messages(&*messages, &mut encoder, &progress, json);
+                let status = write_messages(&*messages, &mut encoder, &progress, json);
                 encoder.finish()?;
-                written
+                status
             }
             false => write_messages(&*messages, &mut out, &progress, json),
         };
-        match &written {
+        match &status {
             Ok(_) => out.flush(),
-            Err(_) => Err(io::Error::other("it is not whole")),
+            Err(_) => Err(io::Error::other("incomplete export")),
         }
     };
-    let to = || format!("cannot write {}", path.display());
-    // A device or a pipe is written as it is.
-    let whole = match path.metadata().is_ok_and(|data| !data.is_file()) {
-        true => File::options().write(true).open(path).and_then(|mut file| fill(&mut file)),
-        false => fs::write_atomic(path, 0o600, &mut fill),
+    let failed = || format!("cannot write {}", path.display());
+    // A device or a pipe cannot be replaced atomically.
+    let written = match path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        true => File::options().write(true).open(path).and_then(|mut file| write(&mut file)),
+        false => fs::write_atomic(path, 0o600, &mut write),
     };
-    match (written, whole) {
-        (Ok(outcome), Ok(())) => Ok(outcome),
-        (Err(error), _) => Err(error).with_context(to),
-        (Ok(_), Err(error)) => Err(error).with_context(to),
+    match (status, written) {
+        (Ok(status), Ok(())) => Ok(status),
+        (Err(error), _) => Err(error).with_context(failed),
+        (Ok(_), Err(error)) => Err(error).with_context(failed),
     }
 }
 
-/// Goes through everything; says what is corrupt and goes on.
+/// Writes all messages. Reports and skips corrupt ones.
 fn write_messages(
     messages: &dyn MessageStore,
     out: &mut dyn Write,
@@ -64,25 +64,25 @@ fn write_messages(
     json: bool,
 ) -> anyhow::Result<ExitStatus> {
     let total = messages.stats()?.bytes;
-    let (mut outcome, mut bytes) = (ExitStatus::Success, 0);
+    let (mut status, mut bytes) = (ExitStatus::Success, 0);
     let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
         let digests: Vec<_> = messages.list(&page)?.iter().map(|entry| entry.digest).collect();
         let Some(last) = digests.last() else { break };
         page.after = Some(*last);
-        for (digest, got) in digests.iter().zip(messages.get(&digests)) {
-            match got {
+        for (digest, result) in digests.iter().zip(messages.get(&digests)) {
+            match result {
                 Ok(Some(message)) => {
                     bytes += message.len() as u64;
                     serde_json::to_writer(&mut *out, &JsonMessage::new(Some(*digest), &message))
                         .map_err(io::Error::from)?;
                     out.write_all(b"\n")?;
                 }
-                // It was removed after it was listed.
+                // The message was removed after it was listed.
                 Ok(None) => {}
                 Err(error @ Error::Corrupt(_)) => {
                     output::print_notice(&error.to_string(), json);
-                    outcome = ExitStatus::Reported(4);
+                    status = ExitStatus::Reported(4);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -90,5 +90,5 @@ fn write_messages(
         progress.show_bytes("exporting", bytes.min(total.saturating_sub(1)), Some(total));
     }
     progress.clear();
-    Ok(outcome)
+    Ok(status)
 }

@@ -1,20 +1,20 @@
-//! `has`: are these digests stored?
+//! `has`: checks whether digests are stored.
 
 use serde_json::json;
 
 use super::{Context, ExitStatus, digests};
 use crate::cli;
 
-/// Prints the absent ones; with `--json` a line for each.
+/// Prints the absent digests; with `--json`, an object for each digest.
 pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<ExitStatus> {
     let mut opened = None;
-    let mut outcome = ExitStatus::Success;
+    let mut status = ExitStatus::Success;
     digests::for_each_batch(&has.digests, |texts| {
         let messages = context.get_or_open(&mut opened)?;
         let digests = texts.iter().map(|text| digests::parse_digest(text)).collect::<Result<Vec<_>, _>>()?;
         for (digest, stored) in digests.iter().zip(messages.has(&digests)?) {
             if !stored {
-                outcome = ExitStatus::Absent;
+                status = ExitStatus::Absent;
             }
             if !context.global.output.quiet && (context.output.is_json() || !stored) {
                 context
@@ -24,5 +24,5 @@ pub fn run(context: &mut Context, has: &cli::Has) -> anyhow::Result<ExitStatus> 
         }
         Ok(context.output.flush()?)
     })?;
-    Ok(outcome)
+    Ok(status)
 }

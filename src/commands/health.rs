@@ -1,5 +1,5 @@
-//! `health`: asks a server whether it is ready. A certificate is not looked at only where the way to it cannot lead
-//! out of this machine.
+//! `health`: checks whether a server is ready. Without `--cacert`, a certificate is accepted unverified from a loopback
+//! address only.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -18,24 +18,26 @@ use crate::cli;
 use crate::client::Url;
 use crate::pem::{certificates, unusable};
 
-/// For each step of the exchange.
+/// Timeout for connecting, and for each read and write.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
-/// More of a reply than that is not looked at.
+/// Maximum number of bytes of the response that are read.
 const MAX_READYZ_RESPONSE: u64 = 64 << 10;
 
-/// Asks `/readyz`. An error if the server is not ready, or not there.
+/// Requests `/readyz`. Returns an error if the server is not ready or cannot be reached.
 pub fn run(context: &mut Context, health: &cli::Health) -> anyhow::Result<ExitStatus> {
     let url = match &health.url {
         Some(url) => parse_url(url)?,
         None => probe_url(&health.listen, !health.http)?,
     };
-    let reply =
-        request_readyz(&url, context.global.connection.cacert.as_deref()).map_err(|error| match error.is::<UsageError>() {
-            true => error,
-            // As text: a connection that broke is not the closed pipe that ends a command quietly.
-            false => anyhow!("{}:{}: {error:#}", url.bracketed_host(), url.port),
-        })?;
-    let status = reply.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("no HTTP");
+    let response = request_readyz(&url, context.global.connection.cacert.as_deref()).map_err(|error| match error
+        .is::<UsageError>(
+    ) {
+        true => error,
+        // Converted to text, because an I/O error of kind `BrokenPipe` would count as a closed stdout.
+        false => anyhow!("{}:{}: {error:#}", url.bracketed_host(), url.port),
+    })?;
+    let status =
+        response.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("response is not HTTP/1.1");
     if status != "200" {
         bail!("{}:{} is not ready: {status}", url.bracketed_host(), url.port);
     }
@@ -44,32 +46,32 @@ pub fn run(context: &mut Context, health: &cli::Health) -> anyhow::Result<ExitSt
 }
 
 fn parse_url(url: &str) -> Result<Url, UsageError> {
-    let wrong = |_| UsageError(format!("`{url}` is no URL of a server; one is https://HOST:PORT or http://HOST:PORT"));
-    url.parse().map_err(wrong)
+    url.parse()
+        .map_err(|_| UsageError(format!("invalid server URL `{url}`; use https://HOST:PORT or http://HOST:PORT")))
 }
 
-/// The first address that `serve` listens on, seen from this machine.
+/// Returns the URL of the first listen address. An unspecified address is replaced by loopback.
 fn probe_url(listen: &[String], https: bool) -> Result<Url, UsageError> {
     let first = listen.first().map_or("", String::as_str);
-    let mut place = parse_url(&format!("{}://{first}", if https { "https" } else { "http" }))?;
-    match place.host.parse() {
-        Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".clone_into(&mut place.host),
-        Ok(IpAddr::V6(address)) if address.is_unspecified() => "::1".clone_into(&mut place.host),
+    let mut url = parse_url(&format!("{}://{first}", if https { "https" } else { "http" }))?;
+    match url.host.parse() {
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".clone_into(&mut url.host),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => "::1".clone_into(&mut url.host),
         _ => {}
     }
-    Ok(place)
+    Ok(url)
 }
 
 fn request_readyz(url: &Url, cacert: Option<&Path>) -> anyhow::Result<String> {
     let addresses: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs()?.collect();
-    let mut last = anyhow!("no address");
+    let mut last_error = anyhow!("the host name has no address");
     for address in addresses {
         match TcpStream::connect_timeout(&address, IO_TIMEOUT) {
             Ok(stream) => return request_over_stream(stream, address, url, cacert),
-            Err(error) => last = error.into(),
+            Err(error) => last_error = error.into(),
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
 fn request_over_stream(
@@ -86,7 +88,10 @@ fn request_over_stream(
     let config = match cacert {
         Some(file) => config_with_ca(file)?,
         None if address.ip().to_canonical().is_loopback() => insecure_config()?,
-        None => return Err(UsageError("--cacert FILE is needed for a server on another machine".to_owned()).into()),
+        None => {
+            let reason = "cannot verify the certificate of a server on another machine; use --cacert FILE";
+            return Err(UsageError(reason.to_owned()).into());
+        }
     };
     let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(url.host.clone())?)?;
     send_request(StreamOwned::new(connection, stream), url)
@@ -96,9 +101,9 @@ fn send_request(mut stream: impl Read + Write, url: &Url) -> anyhow::Result<Stri
     let host = url.bracketed_host();
     write!(stream, "GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     stream.flush()?;
-    let mut reply = Vec::new();
-    stream.take(MAX_READYZ_RESPONSE).read_to_end(&mut reply)?;
-    Ok(String::from_utf8_lossy(&reply).into_owned())
+    let mut response = Vec::new();
+    stream.take(MAX_READYZ_RESPONSE).read_to_end(&mut response)?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
 fn config_with_ca(file: &Path) -> anyhow::Result<ClientConfig> {
@@ -116,7 +121,7 @@ fn insecure_config() -> anyhow::Result<ClientConfig> {
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(InsecureVerifier(provider))).with_no_client_auth())
 }
 
-/// Takes every certificate, but only from who has its key.
+/// Verifier that accepts every certificate. It still verifies that the server has the private key.
 #[derive(Debug)]
 struct InsecureVerifier(Arc<CryptoProvider>);
 
@@ -161,12 +166,12 @@ mod tests {
 
     #[test]
     fn unspecified_listen_addresses_are_probed_on_loopback() {
-        for (listen, https, here) in [
+        for (listen, https, url) in [
             ("0.0.0.0:8443", true, "https://127.0.0.1:8443"),
             ("[::]:80", false, "http://[::1]"),
             ("a.example:8080", false, "http://a.example:8080"),
         ] {
-            assert_eq!(probe_url(&[listen.to_owned()], https).unwrap().to_string(), here);
+            assert_eq!(probe_url(&[listen.to_owned()], https).unwrap().to_string(), url);
         }
         assert!(probe_url(&[], true).is_err());
     }

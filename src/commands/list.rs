@@ -1,4 +1,4 @@
-//! `list`: what is stored, in the order of the digests.
+//! `list`: the stored digests in ascending order.
 
 use serde_json::json;
 use time::OffsetDateTime;
@@ -9,20 +9,20 @@ use crate::cli;
 use crate::digest::Prefix;
 use crate::message_store::{Entry, ListQuery};
 
-/// What is asked for at a time.
+/// Number of entries per request to the store.
 const PAGE_SIZE: usize = 1000;
 
-/// Prints a line an entry.
+/// Prints one line per entry.
 pub fn run(context: &mut Context, list: &cli::List) -> anyhow::Result<ExitStatus> {
     let messages = context.open(false)?;
-    let mut left = list.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut remaining = list.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let mut page = ListQuery { prefix: list.prefix.unwrap_or(Prefix::ALL), after: list.after, limit: PAGE_SIZE };
-    while left > 0 {
-        page.limit = PAGE_SIZE.min(left);
+    while remaining > 0 {
+        page.limit = PAGE_SIZE.min(remaining);
         let entries = messages.list(&page)?;
-        let Some(end) = entries.last() else { break };
-        page.after = Some(end.digest);
-        left -= entries.len();
+        let Some(last) = entries.last() else { break };
+        page.after = Some(last.digest);
+        remaining -= entries.len();
         for entry in &entries {
             print_entry(context, entry, list.long)?;
         }

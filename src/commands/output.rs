@@ -1,11 +1,11 @@
-//! How results and errors are printed: for people and pipes as text, by `--json` as one object a line.
+//! Results on stdout and errors on stderr: as text, or with `--json` as one object per line.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use serde::Serialize;
 
-/// Results, on stdout.
+/// Buffered writer for results.
 pub struct Output {
     out: BufWriter<File>,
     json: bool,
@@ -18,10 +18,9 @@ struct JsonError<'a> {
 }
 
 impl Output {
-    /// Buffered; [`Output::flush`] before anything is waited for.
+    /// Takes over stdout. Call [`Output::flush`] before waiting for anything.
     ///
-    /// From here on stdout is for results alone: what a library prints there (sled does when its files are damaged)
-    /// goes to stderr.
+    /// Later writes to stdout by libraries go to stderr: sled prints there if its files are damaged.
     pub fn new(json: bool) -> io::Result<Self> {
         let is_terminal = io::stdout().is_terminal();
         let out = File::from(rustix::io::dup(io::stdout())?);
@@ -29,17 +28,17 @@ impl Output {
         Ok(Self { out: BufWriter::with_capacity(1 << 16, out), json, is_terminal })
     }
 
-    /// Whether results are JSON.
+    /// Returns whether results are printed as JSON.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether a person reads along.
+    /// Returns whether stdout is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// A result: `text` and a newline, or `object` as JSON.
+    /// Prints a result: `text` and a newline, or `object` as JSON.
     pub fn print_line(&mut self, text: &[u8], object: &impl Serialize) -> io::Result<()> {
         if self.json {
             return self.print_json(object);
@@ -48,34 +47,34 @@ impl Output {
         self.out.write_all(b"\n")
     }
 
-    /// One object a line.
+    /// Prints an object on one line.
     pub fn print_json(&mut self, object: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, object)?;
         self.out.write_all(b"\n")
     }
 
-    /// Bytes as they are.
+    /// Returns the writer for raw bytes.
     pub fn raw(&mut self) -> &mut dyn Write {
         &mut self.out
     }
 
-    /// Hands on all that was printed.
+    /// Writes the buffer to stdout.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
 
-/// One line on stderr: what failed and why.
+/// Prints an error and its causes as one line on stderr.
 pub fn print_error(error: &anyhow::Error, json: bool) {
     print_notice(&format!("{error:#}"), json);
 }
 
-/// One line on stderr.
+/// Prints one line on stderr.
 pub fn print_notice(text: &str, json: bool) {
     let line = match json {
-        true => serde_json::to_string(&JsonError { err_msg: text }).expect("text can be JSON"),
+        true => serde_json::to_string(&JsonError { err_msg: text }).expect("a string is valid JSON"),
         false => format!("sha-api: {text}"),
     };
-    // If nobody listens on stderr, there is nobody left to tell.
+    // An error on stderr cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! What is said on stderr while a command works: a progress bar on a terminal, and notes.
+//! Progress bar and notes on stderr. The bar appears only if stderr is a terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::output;
 use crate::store::{EventSink, StoreEvent};
 
-/// Nothing at all with `--quiet`, and no bar unless stderr is a terminal.
+const LOCK_POISONED: &str = "no thread panics while it holds this lock";
+
+/// Progress of one command. `--quiet` disables the bar and the notes, `--json` the bar.
 pub struct Progress {
     enabled: bool,
     json: bool,
@@ -16,24 +18,24 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `loud` allows anything to be said.
-    pub fn new(loud: bool, json: bool) -> Self {
-        Self { enabled: loud, json, bar: Mutex::new(None) }
+    /// Creates a progress without a bar. If not `enabled`, it prints nothing.
+    pub fn new(enabled: bool, json: bool) -> Self {
+        Self { enabled, json, bar: Mutex::new(None) }
     }
 
-    /// Where a store says what it finds.
+    /// Returns the receiver of events of a store.
     pub fn event_sink(self: &Arc<Self>) -> EventSink {
         let progress = self.clone();
-        Arc::new(move |note| match note {
+        Arc::new(move |event| match event {
             StoreEvent::Message(text) => progress.print_notice(&text),
             StoreEvent::ReplayProgress { done, total } => progress.show_bytes("reading the log", done, Some(total)),
         })
     }
 
-    /// A line beside the results.
+    /// Prints a note on a line of its own.
     pub fn print_notice(&self, text: &str) {
         if self.enabled {
-            let bar = self.bar.lock().expect("nobody panics while holding this");
+            let bar = self.bar.lock().expect(LOCK_POISONED);
             match &*bar {
                 Some(bar) => bar.suspend(|| output::print_notice(text, self.json)),
                 None => output::print_notice(text, self.json),
@@ -41,38 +43,38 @@ impl Progress {
         }
     }
 
-    /// How far something is, in bytes; done, it goes away.
-    pub fn show_bytes(&self, what: &'static str, done: u64, total: Option<u64>) {
-        let form = match total {
+    /// Shows progress in bytes. The bar disappears when `done` equals `total`.
+    pub fn show_bytes(&self, label: &'static str, done: u64, total: Option<u64>) {
+        let template = match total {
             Some(_) => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
             None => "{msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
         };
-        self.draw(done, || new_bar(what, total, form));
+        self.draw(done, || new_bar(label, total, template));
         if Some(done) == total {
             self.clear();
         }
     }
 
-    fn draw(&self, done: u64, begin: impl FnOnce() -> ProgressBar) {
+    fn draw(&self, done: u64, create: impl FnOnce() -> ProgressBar) {
         if self.enabled && !self.json && stderr().is_terminal() {
-            self.bar.lock().expect("nobody panics while holding this").get_or_insert_with(begin).set_position(done);
+            self.bar.lock().expect(LOCK_POISONED).get_or_insert_with(create).set_position(done);
         }
     }
 
-    /// How far something is that is counted in messages.
-    pub fn show_count(&self, what: &'static str, done: u64, total: u64) {
-        self.draw(done, || new_bar(what, Some(total), "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}"));
+    /// Shows progress as a number of messages.
+    pub fn show_count(&self, label: &'static str, done: u64, total: u64) {
+        self.draw(done, || new_bar(label, Some(total), "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}"));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
-        if let Some(bar) = self.bar.lock().expect("nobody panics while holding this").take() {
+        if let Some(bar) = self.bar.lock().expect(LOCK_POISONED).take() {
             bar.finish_and_clear();
         }
     }
 }
 
-fn new_bar(what: &'static str, total: Option<u64>, form: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(form).expect("the template is sound");
-    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10)).with_style(style).with_message(what)
+fn new_bar(label: &'static str, total: Option<u64>, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10)).with_style(style).with_message(label)
 }

@@ -1,4 +1,4 @@
-//! `put`: bytes come in, digests go out, each only once its message is durable.
+//! `put`: stores messages. A digest is printed only after its message is durable.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,12 +15,12 @@ use crate::cli;
 use crate::digest::Digest;
 use crate::message_store::MessageStore;
 
-/// Bytes that are committed together at the most.
+/// Size in bytes from which a batch takes no more messages.
 const BATCH_BYTES: usize = 4 << 20;
-/// Messages that are committed together at the most.
+/// Number of messages from which a batch takes no more messages.
 const BATCH_MESSAGES: usize = 1 << 14;
 
-/// Stores what the arguments say.
+/// Stores the message of the arguments, files, records of stdin, or all of stdin.
 pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<ExitStatus> {
     if !put.file.is_empty() {
         return put_files(context, &put.file);
@@ -33,7 +33,7 @@ pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<ExitStatus> 
         Some(message) if message != "-" => message.as_bytes().to_vec(),
         _ => {
             if stdin().is_terminal() {
-                context.progress.print_notice("reading the message from the terminal; Ctrl-D ends it");
+                context.progress.print_notice("reading the message from the terminal; end it with Ctrl-D");
             }
             read_message(stdin().lock(), limit).context("cannot read stdin")?
         }
@@ -43,27 +43,27 @@ pub fn run(context: &mut Context, put: &cli::Put) -> anyhow::Result<ExitStatus> 
     Ok(ExitStatus::Success)
 }
 
-fn put_records(context: &mut Context, end: u8) -> anyhow::Result<ExitStatus> {
-    let batches = read_ahead(Records::new(stdin(), end, context.global.store.max_message.as_u64()));
+fn put_records(context: &mut Context, delimiter: u8) -> anyhow::Result<ExitStatus> {
+    let batches = read_ahead(Records::new(stdin(), delimiter, context.global.store.max_message.as_u64()));
     let mut bytes = 0;
-    // What feeds this pipe may need the store first.
+    // The store is opened after the first batch, because the writer of the pipe may need the store first.
     let mut next = batches.recv().ok();
     let messages = context.open(true)?;
-    while let Some(batch) = next.take() {
-        let mut group = batch?;
-        // What has come by now is committed together; what has not is not waited for.
-        while group.len() < BATCH_MESSAGES && group.iter().map(Vec::len).sum::<usize>() < BATCH_BYTES {
+    while let Some(received) = next.take() {
+        let mut batch = received?;
+        // Records that have arrived are committed together, without waiting for more.
+        while !is_full(&batch) {
             match batches.try_recv() {
-                Ok(Ok(more)) => group.extend(more),
-                Ok(stopped) => {
-                    next = Some(stopped);
+                Ok(Ok(more)) => batch.extend(more),
+                Ok(Err(error)) => {
+                    next = Some(Err(error));
                     break;
                 }
                 Err(_) => break,
             }
         }
-        bytes += group.iter().map(|message| message.len() as u64 + 1).sum::<u64>();
-        for receipt in messages.put(group)? {
+        bytes += batch.iter().map(|message| message.len() as u64 + 1).sum::<u64>();
+        for receipt in messages.put(batch)? {
             print_digest(context, receipt.digest)?;
         }
         context.output.flush()?;
@@ -76,36 +76,38 @@ fn put_records(context: &mut Context, end: u8) -> anyhow::Result<ExitStatus> {
 
 fn put_files(context: &mut Context, files: &[PathBuf]) -> anyhow::Result<ExitStatus> {
     let messages = context.open(true)?;
-    let mut outcome = ExitStatus::Success;
-    let mut group = Vec::new();
-    let mut names = Vec::new();
+    let mut status = ExitStatus::Success;
+    let (mut batch, mut names) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         match read_file(file, context.global.store.max_message.as_u64()) {
             Ok(message) => {
-                group.push(message);
+                batch.push(message);
                 names.push(file.as_os_str());
             }
-            // One file that cannot be read keeps the others from nothing.
+            // The other files are stored nevertheless.
             Err(error) => {
                 output::print_error(&error, context.output.is_json());
-                outcome = ExitStatus::Reported(3);
+                status = ExitStatus::Reported(3);
             }
         }
-        let full = group.len() >= BATCH_MESSAGES || group.iter().map(Vec::len).sum::<usize>() >= BATCH_BYTES;
-        if full || index + 1 == files.len() {
-            commit_files(context, &*messages, std::mem::take(&mut group), &std::mem::take(&mut names))?;
+        if is_full(&batch) || index + 1 == files.len() {
+            commit_files(context, &*messages, std::mem::take(&mut batch), &std::mem::take(&mut names))?;
         }
     }
-    Ok(outcome)
+    Ok(status)
+}
+
+fn is_full(batch: &[Vec<u8>]) -> bool {
+    batch.len() >= BATCH_MESSAGES || batch.iter().map(Vec::len).sum::<usize>() >= BATCH_BYTES
 }
 
 fn commit_files(
     context: &mut Context,
     messages: &dyn MessageStore,
-    group: Vec<Vec<u8>>,
+    batch: Vec<Vec<u8>>,
     names: &[&OsStr],
 ) -> anyhow::Result<()> {
-    for (receipt, name) in messages.put(group)?.into_iter().zip(names) {
+    for (receipt, name) in messages.put(batch)?.into_iter().zip(names) {
         let object = json!({ "digest": receipt.digest, "file": name.to_string_lossy() });
         context.output.print_line(&checksum_line(receipt.digest, name), &object)?;
     }
@@ -116,7 +118,7 @@ fn print_digest(context: &mut Context, digest: Digest) -> std::io::Result<()> {
     context.output.print_line(digest.to_string().as_bytes(), &json!({ "digest": digest }))
 }
 
-/// A line as `sha256sum` prints it, which marks a name that it had to escape by a backslash in front of the digest.
+/// Returns a line of `sha256sum`, which puts a backslash before the digest if the name has escaped characters.
 fn checksum_line(digest: Digest, name: &OsStr) -> Vec<u8> {
     let mut escaped = Vec::new();
     for byte in name.as_bytes() {
@@ -127,8 +129,8 @@ fn checksum_line(digest: Digest, name: &OsStr) -> Vec<u8> {
             _ => escaped.push(*byte),
         }
     }
-    let mark = if escaped == name.as_bytes() { "" } else { "\\" };
-    [format!("{mark}{digest}  ").as_bytes(), &escaped].concat()
+    let prefix = if escaped == name.as_bytes() { "" } else { "\\" };
+    [format!("{prefix}{digest}  ").as_bytes(), &escaped].concat()
 }
 
 fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
@@ -139,12 +141,12 @@ fn read_file(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     read().with_context(|| format!("cannot store {}", path.display()))
 }
 
-/// All of the input, unless it is longer than a message may be.
+/// Reads all of the input. Returns an error if it exceeds the maximum size of a message.
 fn read_message(input: impl Read, limit: u64) -> anyhow::Result<Vec<u8>> {
     let mut message = Vec::new();
     input.take(limit.saturating_add(1)).read_to_end(&mut message)?;
     if message.len() as u64 > limit {
-        return Err(anyhow!("it is over the limit of {limit} bytes; --max-message raises it"));
+        return Err(anyhow!("over the limit of {limit} bytes; raise --max-message"));
     }
     Ok(message)
 }

@@ -1,31 +1,31 @@
-//! Splits a stream into records as they come: all that one read completes is one batch, so that nothing waits for
-//! input that may never come, and memory stays flat however long the stream.
+//! Splits a stream into delimited records. The records that one read completes are one batch, so a batch never waits
+//! for further input. Memory usage does not depend on the length of the stream.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// What is read at a time.
+/// Maximum number of bytes per read.
 const CHUNK_BYTES: usize = 1 << 18;
-/// Batches that are read ahead.
+/// Maximum number of batches that wait for the consumer.
 const READ_AHEAD_BATCHES: usize = 4;
 
-/// Why a stream of records ended early.
+/// Error that ends a stream of records.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The input cannot be read.
-    #[error("cannot read stdin")]
+    #[error("cannot read the input")]
     Read(#[from] io::Error),
-    /// A record is longer than allowed.
-    #[error("record {number} is over the limit of {limit} bytes; --max-message raises it")]
+    /// A record exceeds the limit.
+    #[error("record {number} is over the limit of {limit} bytes; raise --max-message")]
     TooLong {
-        /// Counted from 1.
+        /// Number of the record, from 1.
         number: u64,
-        /// In bytes.
+        /// Maximum length in bytes.
         limit: u64,
     },
 }
 
-/// Iterates over batches of records, each without the byte that ends it.
+/// Iterator over batches of records without their delimiters.
 pub struct Records<R> {
     input: R,
     delimiter: u8,
@@ -38,11 +38,11 @@ pub struct Records<R> {
 }
 
 impl<R: Read> Records<R> {
-    /// Records of at most `limit` bytes, ended by `end`; the last may go without.
-    pub fn new(input: R, end: u8, limit: u64) -> Self {
+    /// Splits `input` into records of at most `limit` bytes. The last record may lack the delimiter.
+    pub fn new(input: R, delimiter: u8, limit: u64) -> Self {
         Self {
             input,
-            delimiter: end,
+            delimiter,
             limit,
             chunk: vec![0; CHUNK_BYTES],
             partial: Vec::new(),
@@ -55,7 +55,7 @@ impl<R: Read> Records<R> {
     fn split_chunk(&mut self, length: usize) -> Vec<Vec<u8>> {
         let mut batch = Vec::new();
         for piece in self.chunk[..length].split_inclusive(|byte| *byte == self.delimiter) {
-            let (piece, is_whole) = match piece.strip_suffix(&[self.delimiter]) {
+            let (piece, is_complete) = match piece.strip_suffix(&[self.delimiter]) {
                 Some(piece) => (piece, true),
                 None => (piece, false),
             };
@@ -64,7 +64,7 @@ impl<R: Read> Records<R> {
                 break;
             }
             self.partial.extend_from_slice(piece);
-            if is_whole {
+            if is_complete {
                 self.number += 1;
                 batch.push(std::mem::take(&mut self.partial));
             }
@@ -103,7 +103,7 @@ impl<R: Read> Iterator for Records<R> {
     }
 }
 
-/// Reads batches ahead in a thread, so that reading, hashing and syncing go on at the same time.
+/// Reads batches in a separate thread, so that reading overlaps with hashing and syncing.
 pub fn read_ahead<R: Read + Send + 'static>(records: Records<R>) -> Receiver<Result<Vec<Vec<u8>>, Error>> {
     let (sender, receiver) = sync_channel(READ_AHEAD_BATCHES);
     std::thread::spawn(move || {
@@ -120,35 +120,35 @@ pub fn read_ahead<R: Read + Send + 'static>(records: Records<R>) -> Receiver<Res
 mod tests {
     use super::*;
 
-    /// Hands out its pieces one a read.
+    /// Reader that returns one piece per read.
     struct ChunkedReader(Vec<&'static [u8]>);
 
     impl Read for ChunkedReader {
-        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             if self.0.is_empty() {
                 return Ok(0);
             }
             let piece = self.0.remove(0);
-            into[..piece.len()].copy_from_slice(piece);
+            buffer[..piece.len()].copy_from_slice(piece);
             Ok(piece.len())
         }
     }
 
     fn read_batches(pieces: &[&'static [u8]], limit: u64) -> (Vec<Vec<Vec<u8>>>, Option<String>) {
-        let mut good = Vec::new();
+        let mut complete = Vec::new();
         for batch in Records::new(ChunkedReader(pieces.to_vec()), b'\n', limit) {
             match batch {
-                Ok(batch) => good.push(batch),
-                Err(error) => return (good, Some(error.to_string())),
+                Ok(batch) => complete.push(batch),
+                Err(error) => return (complete, Some(error.to_string())),
             }
         }
-        (good, None)
+        (complete, None)
     }
 
     #[test]
     fn records_are_complete_regardless_of_read_boundaries() {
-        let (good, error) = read_batches(&[b"a\nb", b"c", b"\n\nd\n", b"e"], 10);
-        assert_eq!(good, [vec![b"a".to_vec()], vec![b"bc".to_vec(), vec![], b"d".to_vec()], vec![b"e".to_vec()]]);
+        let (batches, error) = read_batches(&[b"a\nb", b"c", b"\n\nd\n", b"e"], 10);
+        assert_eq!(batches, [vec![b"a".to_vec()], vec![b"bc".to_vec(), vec![], b"d".to_vec()], vec![b"e".to_vec()]]);
         assert_eq!(error, None);
     }
 
@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn records_before_an_oversized_one_are_returned_and_its_number_is_reported() {
-        let (good, error) = read_batches(&[b"abc\nabcd\nx\n"], 3);
-        assert_eq!(good, [vec![b"abc".to_vec()]]);
-        assert_eq!(error.unwrap(), "record 2 is over the limit of 3 bytes; --max-message raises it");
+        let (batches, error) = read_batches(&[b"abc\nabcd\nx\n"], 3);
+        assert_eq!(batches, [vec![b"abc".to_vec()]]);
+        assert_eq!(error.unwrap(), "record 2 is over the limit of 3 bytes; raise --max-message");
     }
 }

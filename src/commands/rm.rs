@@ -1,20 +1,20 @@
-//! `rm`: digests come in, their messages go. Only whole digests: what is removed should have been meant.
+//! `rm`: removes messages. It accepts only complete digests, because a mistyped prefix could remove another message.
 
 use serde_json::json;
 
 use super::{Context, ExitStatus, digests, output};
 use crate::cli;
 
-/// Removes what the arguments name; says what was absent.
+/// Removes the messages of the given digests and reports the absent ones.
 pub fn run(context: &mut Context, rm: &cli::Rm) -> anyhow::Result<ExitStatus> {
     let mut opened = None;
-    let mut outcome = ExitStatus::Success;
+    let mut status = ExitStatus::Success;
     digests::for_each_batch(&rm.digests, |texts| {
         let digests = texts.iter().map(|text| digests::parse_digest(text)).collect::<Result<Vec<_>, _>>()?;
         let messages = context.get_or_open(&mut opened)?;
         for (digest, removed) in digests.iter().zip(messages.remove(&digests)?) {
             if !removed {
-                outcome = ExitStatus::Absent;
+                status = ExitStatus::Absent;
                 output::print_notice(&format!("absent: {digest}"), context.output.is_json());
             }
             if context.output.is_json() {
@@ -23,5 +23,5 @@ pub fn run(context: &mut Context, rm: &cli::Rm) -> anyhow::Result<ExitStatus> {
         }
         Ok(context.output.flush()?)
     })?;
-    Ok(outcome)
+    Ok(status)
 }

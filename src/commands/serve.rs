@@ -1,10 +1,10 @@
-//! `serve`: turns flags into what the server needs.
+//! `serve`: converts the options into those of the server.
 
 use super::{Context, ExitStatus};
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
 use crate::{cli, config, location, message_store, unix_path};
 
-/// Serves until a signal ends it.
+/// Serves until a signal arrives, or prints the settings with `--check`.
 pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<ExitStatus> {
     if serve.check {
         return print_settings(context);
@@ -40,18 +40,18 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<ExitStat
         scrub_interval: serve.scrub_interval.map(Into::into),
         drain_timeout: serve.drain_timeout.into(),
     };
-    let (global, notes, upstream) = (context.global.clone(), context.progress.event_sink(), serve.upstream.clone());
-    server::run(&options, context.output.raw(), move || location::open_for_serving(&global, &upstream, &notes))?;
+    let (global, events, upstream) = (context.global.clone(), context.progress.event_sink(), serve.upstream.clone());
+    server::run(&options, context.output.raw(), move || location::open_for_serving(&global, &upstream, &events))?;
     Ok(ExitStatus::Success)
 }
 
 fn missing_certificate_error() -> message_store::Error {
-    let why = "a database has no directory for a self-signed certificate; name one by --tls-cert, or say --http behind a \
-               proxy that does TLS";
-    message_store::Error::Unusable(why.to_owned())
+    let reason = "no certificate: a database has no directory for a self-signed certificate; use --tls-cert FILE, or \
+                  --http behind a proxy that terminates TLS";
+    message_store::Error::Unusable(reason.to_owned())
 }
 
-/// Prints what would be used, and from where.
+/// Prints each setting with its value and its source.
 fn print_settings(context: &mut Context) -> anyhow::Result<ExitStatus> {
     for setting in config::effective_settings(&std::env::args_os().collect::<Vec<_>>())? {
         let value = setting.value.as_deref().unwrap_or("(none)");

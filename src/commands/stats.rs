@@ -1,4 +1,4 @@
-//! `stats`: what there is, counted.
+//! `stats`: number and size of the messages, disk usage, and health of the store.
 
 use std::time::SystemTime;
 
@@ -9,14 +9,14 @@ use time::format_description::well_known::Rfc3339;
 use super::{Context, ExitStatus};
 use crate::message_store::Stats;
 
-/// Prints a figure a line.
+/// Prints one figure per line.
 pub fn run(context: &mut Context) -> anyhow::Result<ExitStatus> {
     let opened = context.open(false)?;
     let Stats { messages, bytes, disk, dead, newest, verified, damaged } = opened.stats()?;
     let ratio = (bytes > 0).then(|| as_float(disk) / as_float(bytes));
-    let say = |time: Option<SystemTime>| time.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose();
-    let (newest, verified) = (say(newest)?, say(verified)?);
-    let health = opened.health().err().map_or("ok".to_owned(), |why| why.to_string());
+    let format = |time: Option<SystemTime>| time.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose();
+    let (newest, verified) = (format(newest)?, format(verified)?);
+    let health = opened.health().err().map_or("ok".to_owned(), |error| error.to_string());
     if context.output.is_json() {
         context.output.print_json(&json!({
             "messages": messages, "bytes": bytes, "disk": disk, "ratio": ratio, "dead": dead, "newest": newest,
@@ -32,7 +32,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "it is printed with two decimals")]
+#[allow(clippy::cast_precision_loss, reason = "the ratio is printed with two decimals")]
 fn as_float(bytes: u64) -> f64 {
     bytes as f64
 }

@@ -1,4 +1,4 @@
-//! `token`: a new token for who may do what on a server. The file has it, durably, before it is printed.
+//! `token`: creates an access token. Its entry in the token file is durable before the token is printed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -24,36 +24,36 @@ struct CreatedToken<'a> {
     token: &'a str,
 }
 
-/// Makes, keeps and prints it.
+/// Creates a token, appends its entry to the token file, and prints it.
 pub fn run(context: &mut Context, token: &cli::Token) -> anyhow::Result<ExitStatus> {
     let name = &token.name;
     if name.is_empty() || name.starts_with('#') || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let why = format!("`{name}` is no name for a token: it must be ASCII without spaces and not begin with #");
-        return Err(UsageError(why).into());
+        let reason = "use printable ASCII without spaces, and no # at the beginning";
+        return Err(UsageError(format!("invalid token name `{name}`: {reason}")).into());
     }
     let path = &token.token_file;
     let file = open_locked(path).with_context(|| path.display().to_string())?;
-    let mut known = String::new();
-    (&file).read_to_string(&mut known).with_context(|| path.display().to_string())?;
-    if token_file::parse(&known, path)?.iter().any(|holder| holder.name == *name) {
+    let mut entries = String::new();
+    (&file).read_to_string(&mut entries).with_context(|| path.display().to_string())?;
+    if token_file::parse(&entries, path)?.iter().any(|entry| entry.name == *name) {
         return Err(UsageError(format!("{}: duplicate name `{name}`", path.display())).into());
     }
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<32>()?);
     let line = TokenEntry::format_entry(name, token.scope, Digest::compute(secret.as_bytes()));
-    let missing = if known.is_empty() || known.ends_with('\n') { "" } else { "\n" };
-    append_line(&file, &[missing, &line].concat(), path).with_context(|| path.display().to_string())?;
+    let newline = if entries.is_empty() || entries.ends_with('\n') { "" } else { "\n" };
+    append_line(&file, &[newline, &line].concat(), path).with_context(|| path.display().to_string())?;
     context.output.print_line(secret.as_bytes(), &CreatedToken { name, token: &secret })?;
     Ok(ExitStatus::Success)
 }
 
-/// The file, ours alone until it is closed.
+/// Opens or creates the file and locks it until it is closed.
 fn open_locked(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
 }
 
-/// In one write, so that a server that reads meanwhile sees all of the line or nothing.
+/// Appends with a single write, so that a server never reads a part of the line, and syncs.
 fn append_line(mut file: &File, text: &str, path: &Path) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

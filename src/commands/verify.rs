@@ -1,4 +1,4 @@
-//! `verify`: everything is read and hashed again; what is wrong is printed and, if asked for, put right.
+//! `verify`: reads and hashes all messages, prints each damage, and repairs it with `--repair`.
 
 use serde_json::json;
 
@@ -7,77 +7,78 @@ use crate::cli;
 use crate::digest::Digest;
 use crate::message_store::{Damage, MessageStore};
 
-/// Verifies step by step, so that it can be broken off and others get their turn.
+/// Verifies in steps, so that other requests to the store are served in between.
 pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitStatus> {
     let messages = context.open(false)?;
     let source = verify.from.as_ref().map(|from| context.open_location(&from.0, false)).transpose()?;
-    let (mut whole, mut bytes, mut all) = (0, 0, Vec::new());
-    let mut from = None;
+    let (mut intact, mut bytes, mut damages) = (0, 0, Vec::new());
+    let mut cursor = None;
     loop {
-        let step = messages.verify(from.as_ref())?;
-        whole += step.messages;
+        let step = messages.verify(cursor.as_ref())?;
+        intact += step.messages;
         bytes += step.bytes;
         for damage in &step.damage {
             print_damage(context, damage)?;
         }
         context.output.flush()?;
-        all.extend(step.damage);
+        damages.extend(step.damage);
         context.progress.show_bytes("verifying", step.done.min(step.total.saturating_sub(1)), Some(step.total));
-        from = step.next;
-        if from.is_none() {
+        cursor = step.next;
+        if cursor.is_none() {
             break;
         }
     }
     context.progress.clear();
-    let mended = if verify.repair { repair(context, &*messages, source.as_deref(), &all)? } else { 0 };
-    let object = json!({ "messages": whole, "bytes": bytes, "damaged": all.len(), "mended": mended });
-    let damaged = match (all.len(), verify.repair) {
+    let repaired = if verify.repair { repair(context, &*messages, source.as_deref(), &damages)? } else { 0 };
+    let object = json!({ "messages": intact, "bytes": bytes, "damaged": damages.len(), "mended": repaired });
+    let damaged = match (damages.len(), verify.repair) {
         (0, _) => String::new(),
         (damaged, false) => format!("; damaged: {damaged}"),
-        (damaged, true) => format!("; damaged: {damaged}, of these mended: {mended}"),
+        (damaged, true) => format!("; damaged: {damaged}, repaired: {repaired}"),
     };
-    let text = format!("{whole} messages, {bytes} bytes: whole{damaged}");
+    let text = format!("{intact} messages, {bytes} bytes: intact{damaged}");
     context.output.print_line(text.as_bytes(), &object)?;
-    Ok(if mended < all.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
+    Ok(if repaired < damages.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
 }
 
-/// Stores again what is to be had, and puts the rest out of the way; answers how much is as it was.
+/// Stores damaged messages again if their bytes can be found, and lets the store repair the other damages. Returns the
+/// number of damages without loss.
 fn repair(
     context: &Context,
     messages: &dyn MessageStore,
     source: Option<&dyn MessageStore>,
-    all: &[Damage],
+    damages: &[Damage],
 ) -> anyhow::Result<usize> {
-    let (mut mended, mut left) = (0, Vec::new());
-    for damage in all {
+    let (mut repaired, mut remaining) = (0, Vec::new());
+    for damage in damages {
         let message = match damage {
             Damage::Corrupt { digest } | Damage::Lost { digest } => find_intact(context, *digest, messages, source),
             Damage::Unindexed { .. } | Damage::Gap { .. } => None,
         };
-        mended += usize::from(message.is_some() || matches!(damage, Damage::Unindexed { .. }));
+        repaired += usize::from(message.is_some() || matches!(damage, Damage::Unindexed { .. }));
         match message {
             Some(message) => drop(messages.put(vec![message])?),
-            None => left.push(damage.clone()),
+            None => remaining.push(damage.clone()),
         }
     }
-    messages.repair(&left)?;
-    Ok(mended)
+    messages.repair(&remaining)?;
+    Ok(repaired)
 }
 
-/// A message that is damaged here: its bytes may be sound though its record is not, or another store has it.
+/// Returns the bytes of a damaged message, from the store itself if only the record is damaged, or else from `source`.
 fn find_intact(
     context: &Context,
     digest: Digest,
-    here: &dyn MessageStore,
-    there: Option<&dyn MessageStore>,
+    messages: &dyn MessageStore,
+    source: Option<&dyn MessageStore>,
 ) -> Option<Vec<u8>> {
-    if let Ok(Some(message)) = here.get_one(digest) {
+    if let Ok(Some(message)) = messages.get_one(digest) {
         return Some(message);
     }
-    match there?.get_one(digest) {
+    match source?.get_one(digest) {
         Ok(Some(message)) => return Some(message),
-        Ok(None) => context.progress.print_notice(&format!("{digest} is not there either")),
-        Err(error) => context.progress.print_notice(&format!("{digest} is not to be had there: {error}")),
+        Ok(None) => context.progress.print_notice(&format!("cannot fetch {digest} from the other store: absent")),
+        Err(error) => context.progress.print_notice(&format!("cannot fetch {digest} from the other store: {error}")),
     }
     None
 }
