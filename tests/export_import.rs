@@ -61,7 +61,7 @@ fn a_hundred_thousand_mixed_messages_round_trip_unchanged() {
     for name in ["plain", "packed.zst"] {
         let output = sandbox.run_shell(&format!("sha-api export {name}; sha-api --store from-{name} import {name}"));
         let count = before.split(|byte| *byte == b'\n').count() - 2;
-        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{count} new, 0 known, 0 bad\n"));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{count} new, 0 already stored, 0 bad\n"));
         assert!(digests_and_checksum(&sandbox, &format!("from-{name}")) == before);
     }
     // A second export is identical, and a second import finds no new message.
@@ -92,7 +92,7 @@ fn corrupt_messages_are_reported_and_the_others_exported() {
     assert_eq!(fs::read_to_string(sandbox.dir().join("file")).unwrap(), line);
     let (store, copy) = (sandbox.store(), sandbox.dir().join("copy"));
     let copied = sandbox.sha_api(["copy".as_ref(), store.as_os_str(), copy.as_os_str()]).assert();
-    copied.code(4).stdout("1 copied, 7 bytes; 0 were there\n").stderr(warning);
+    copied.code(4).stdout("1 copied, 7 bytes; 0 already stored\n").stderr(warning);
 }
 
 #[test]
@@ -106,18 +106,21 @@ fn an_import_reports_bad_lines_and_continues_unless_strict() {
     let sandbox = Sandbox::new();
     let warnings = predicate::str::contains("line 2: expected")
         .and(predicate::str::contains(format!("line 3: the message does not hash to {bar}, but to {}", digest(b"baz"))))
-        .and(predicate::str::contains("line 4: there is no `digest`"));
+        .and(predicate::str::contains("line 4: missing field `digest`"));
     sandbox
         .sha_api(["import"])
         .write_stdin(lines.clone())
         .assert()
         .code(4)
-        .stdout("2 new, 0 known, 3 bad\n")
+        .stdout("2 new, 0 already stored, 3 bad\n")
         .stderr(warnings);
     sandbox.sha_api(["has", FOO, &bar]).assert().code(0);
     let sandbox = Sandbox::new();
     let strict = sandbox.sha_api(["import", "--strict"]).write_stdin(lines).assert();
-    strict.code(3).stdout("1 new, 0 known, 1 bad\n").stderr(predicate::str::starts_with("sha-api: line 2: expected"));
+    strict
+        .code(3)
+        .stdout("1 new, 0 already stored, 1 bad\n")
+        .stderr(predicate::str::starts_with("sha-api: line 2: expected"));
     sandbox.sha_api(["has", FOO]).assert().code(0);
     sandbox.sha_api(["has", &bar]).assert().code(1);
 }
@@ -125,7 +128,7 @@ fn an_import_reports_bad_lines_and_continues_unless_strict() {
 #[test]
 fn an_empty_import_creates_an_empty_store() {
     let sandbox = Sandbox::new();
-    sandbox.sha_api(["import"]).write_stdin("").assert().code(0).stdout("0 new, 0 known, 0 bad\n").stderr("");
+    sandbox.sha_api(["import"]).write_stdin("").assert().code(0).stdout("0 new, 0 already stored, 0 bad\n").stderr("");
     sandbox.sha_api(["export"]).assert().code(0).stdout("").stderr("");
 }
 
@@ -151,7 +154,7 @@ fn an_ancestor_table_is_imported_through_a_pipe() {
     let guide = include_str!("../docs/cli.md");
     let recipe = guide.lines().find(|line| line.starts_with("sqlite3 ")).expect("docs/cli.md has the recipe");
     let output = sandbox.run_shell(&format!("sqlite3 ancestor.db < rows.sql; {recipe}"));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "4 new, 0 known, 0 bad\n", "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "4 new, 0 already stored, 0 bad\n", "{output:?}");
     sandbox.sha_api(["get", &digest(b"two\nlines")]).assert().code(0).stdout("two\nlines");
 }
 
@@ -163,7 +166,7 @@ fn a_copy_transfers_only_missing_messages_and_removes_none() {
     sandbox.sha_api(["put", "--store", copy.to_str().unwrap(), "foo"]).assert().code(0);
     let store = sandbox.store();
     let copied = sandbox.sha_api(["copy".as_ref(), store.as_os_str(), copy.as_os_str()]).assert();
-    copied.code(0).stdout("1 copied, 3 bytes; 1 were there\n").stderr("");
+    copied.code(0).stdout("1 copied, 3 bytes; 1 already stored\n").stderr("");
     for message in ["foo", "bar", "mine"] {
         let got = sandbox.sha_api(["get", "--store", copy.to_str().unwrap(), &digest(message.as_bytes())]).assert();
         got.code(0).stdout(message);

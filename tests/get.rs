@@ -74,7 +74,7 @@ fn an_invalid_digest_is_a_usage_error_that_names_it() {
     let sandbox = Sandbox::with_messages(&[b"foo"]);
     for bad in ["xyz", "2c26", "", &format!("{FOO}0"), "../../etc/passwd"] {
         let get = sandbox.sha_api(["get", "--", bad]).assert();
-        get.code(2).stdout("").stderr(predicate::str::contains(format!("`{bad}` is no digest")));
+        get.code(2).stdout("").stderr(predicate::str::contains(format!("`{bad}` is not a digest")));
     }
 }
 
@@ -91,7 +91,7 @@ fn get_reads_digests_from_stdin() {
 fn an_invalid_line_on_stdin_stops_get_and_is_named() {
     let sandbox = Sandbox::with_messages(&[b"foo"]);
     let get = sandbox.sha_api(["get", "-"]).write_stdin(format!("{FOO}\nnonsense\n{FOO}\n")).assert();
-    get.code(2).stdout("foo").stderr("sha-api: line 2 of stdin is no digest: `nonsense`\n");
+    get.code(2).stdout("foo").stderr("sha-api: line 2 of stdin is not a digest: `nonsense`\n");
 }
 
 #[test]

@@ -31,5 +31,5 @@ fn has_as_json_prints_one_object_per_digest() {
 fn has_rejects_prefixes() {
     let sandbox = Sandbox::with_messages(&[b"foo"]);
     let has = sandbox.sha_api(["has", &FOO[..8]]).assert();
-    has.code(2).stdout("").stderr(format!("sha-api: `{}` is no digest: expected 64 hex digits, got 8\n", &FOO[..8]));
+    has.code(2).stdout("").stderr(format!("sha-api: `{}` is not a digest: expected 64 hex digits, got 8\n", &FOO[..8]));
 }

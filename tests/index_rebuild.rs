@@ -211,7 +211,7 @@ fn log_losses_are_reported_when_the_index_flush_was_deferred() {
     get.stderr(predicate::str::contains("data loss: 2 of 4 stored messages missing from the log"));
     sandbox.sha_api(["has", &digest(b"one"), &digest(b"two")]).assert().code(0).stdout("").stderr("");
     sandbox.sha_api(["put", "three"]).assert().code(0).stderr("");
-    sandbox.sha_api(["verify"]).assert().code(0).stdout("3 messages, 11 bytes: whole\n").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("3 messages, 11 bytes: intact\n").stderr("");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn puts_give_the_same_output_in_every_access_mode() {
             (&["put", "--lines"], &lines),
             (&["put", "--null"], b"a\0b\nc\0\0d"),
             (&["put", "--lines"], b""),
-            (&["put", "--file", "tokens-that-are-not-there"], b""),
+            (&["put", "--file", "no-such-file"], b""),
             (&["put", "--file", "/dev/null", "-"], b"by dash"),
             (&["put", "--max-message", "4B", "12345"], b""),
             (&["put", "--max-message", "4B"], b"12345"),
@@ -236,7 +236,7 @@ fn copy_works_between_all_access_modes() {
             if from.mode().is_remote() || to.mode().is_remote() {
                 copy.env("SHA_API_TOKEN", FULL_ACCESS_TOKEN).env("SHA_API_CACERT", certs);
             }
-            copy.assert().code(0).stdout(format!("5 copied, {bytes} bytes; 1 were there\n")).stderr("");
+            copy.assert().code(0).stdout(format!("5 copied, {bytes} bytes; 1 already stored\n")).stderr("");
             let list = to.sha_api(["list"]).assert().code(0);
             assert_eq!(list.get_output().stdout, expected, "{} to {}", from.location(), to.location());
         }

@@ -161,7 +161,12 @@ fn the_server_warns_about_an_expiring_certificate() {
         let server = Server::spawn(Sandbox::new(), &["--tls-cert", file]);
         server.signal(Signal::HUP);
         wait_until("the certificate is reloaded", || server.read_stderr().contains("certificate reloaded: "));
-        assert_eq!(server.read_stderr().contains("certificate expires in "), expect_warning, "{}", server.read_stderr());
+        assert_eq!(
+            server.read_stderr().contains("certificate expires in "),
+            expect_warning,
+            "{}",
+            server.read_stderr()
+        );
     }
 }
 

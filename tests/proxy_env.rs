@@ -1,5 +1,5 @@
-//! Clients connect through the proxy that the environment variables name. Loopback addresses and the hosts in `NO_PROXY`
-//! are contacted directly.
+//! Clients connect through the proxy that the environment variables name. Loopback addresses and the hosts in
+//! `NO_PROXY` are contacted directly.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::common::{FOO, Sandbox};
 /// Host name that cannot be resolved, so that it is reachable only through a proxy.
 const UNRESOLVABLE_HOST: &str = "far.invalid";
 
-/// Starts a server with a self-signed certificate for `host`, and returns the path of the certificate, too.
+/// Starts a server with a self-signed certificate for `host`. Returns the server and the path of the certificate.
 fn server_named(host: &str) -> (Server, PathBuf) {
     let (sandbox, pair) = (Sandbox::new(), rcgen::generate_simple_self_signed([host.to_owned()]).unwrap());
     let cert = sandbox.write_file("cert.pem", pair.cert.pem().as_bytes());
@@ -84,8 +84,8 @@ fn plain_http_is_tunnelled_and_proxy_credentials_are_sent() {
     assert!(heads[0].contains("\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n"), "{heads:?}");
 }
 
-/// Returns the URL of a local server with the address 0.0.0.0. It is not a loopback address, so that the proxy settings
-/// apply, and still reachable directly.
+/// Returns the URL of a local server with the address 0.0.0.0. The proxy settings apply to this address, because it is
+/// not a loopback address, and connections to it reach the server without a proxy.
 fn non_loopback_url(server: SocketAddr) -> String {
     format!("http://0.0.0.0:{}", server.port())
 }

@@ -147,7 +147,7 @@ fn a_client_sends_its_certificate_on_request() {
     put(&[&chain, &other_key]).code(3).stdout("").stderr(predicate::str::contains("cannot use "));
     put(&[&chain]).code(3).stdout("").stderr(predicate::str::contains("cannot use "));
     let key_only = client_command(&[https_url(&server)], &["put", "foo", "--key", key.to_str().unwrap()]).assert();
-    key_only.code(2).stdout("").stderr(predicate::str::contains("--cert must name it"));
+    key_only.code(2).stdout("").stderr(predicate::str::contains("--key needs --cert"));
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn comparable_response(response: &Response) -> (u16, Vec<String>, String) {
 fn sample_requests() -> Vec<(u16, Vec<u8>)> {
     let binary = digest(&pseudorandom_bytes(5000, 1));
     let get = |path: &str, fields: &str| build_request("GET", path, fields, "");
-    let (known, other) = (format!("/messages/{FOO}"), format!("/messages/{}", digest(b"absent")));
+    let (stored, absent) = (format!("/messages/{FOO}"), format!("/messages/{}", digest(b"absent")));
     let json = "Content-Type: application/json\r\n";
     let lines = "{\"message\": \"one\"}\n{\"message\": 2}\n{\"base64\": \"AP8=\"}\n";
     let digest_lines = format!("{{\"digest\": \"{FOO}\"}}\n{{\"digest\": \"{}\"}}\n", digest(b"absent"));
@@ -41,31 +41,31 @@ fn sample_requests() -> Vec<(u16, Vec<u8>)> {
         (200, build_request("POST", "/messages", json, "{\"message\": \"foo\"}")),
         (400, build_request("POST", "/messages", "Content-Type: text/plain\r\n", "foo")),
         (400, build_request("POST", "/messages", json, "{\"massage\": \"foo\"}")),
-        (200, get(&known, "")),
-        (200, get(&known, ACCEPT_BYTES)),
-        (200, get(&known.to_uppercase().replace("MESSAGES", "messages"), "")),
-        (304, get(&known, "If-None-Match: *\r\n")),
-        (206, get(&known, &format!("{ACCEPT_BYTES}Range: bytes=1-1\r\n"))),
-        (416, get(&known, &format!("{ACCEPT_BYTES}Range: bytes=9-\r\n"))),
-        (404, get(&other, "")),
+        (200, get(&stored, "")),
+        (200, get(&stored, ACCEPT_BYTES)),
+        (200, get(&stored.to_uppercase().replace("MESSAGES", "messages"), "")),
+        (304, get(&stored, "If-None-Match: *\r\n")),
+        (206, get(&stored, &format!("{ACCEPT_BYTES}Range: bytes=1-1\r\n"))),
+        (416, get(&stored, &format!("{ACCEPT_BYTES}Range: bytes=9-\r\n"))),
+        (404, get(&absent, "")),
         (404, get("/messages/nonsense", "")),
         (404, get("/a//b/../c?d=e%20f", "")),
         (200, build_request("PUT", &format!("/messages/{binary}"), "", pseudorandom_bytes(5000, 1))),
         (200, get(&format!("/messages/{binary}"), ACCEPT_BYTES)),
         (406, get(&format!("/messages/{binary}"), "")),
-        (409, build_request("PUT", &other, "", "present")),
-        (400, build_request("PUT", &known, "Repr-Digest: sha-256=:AAAA:\r\n", "foo")),
+        (409, build_request("PUT", &absent, "", "present")),
+        (400, build_request("PUT", &stored, "Repr-Digest: sha-256=:AAAA:\r\n", "foo")),
         (200, build_request("POST", "/messages", NDJSON, lines)),
         (200, build_request("POST", "/messages/missing", NDJSON, &digest_lines)),
         (200, build_request("POST", "/messages/get", NDJSON, &digest_lines)),
-        (405, build_request("PATCH", &known, "", "")),
-        (403, build_request("DELETE", &known, "", "")),
+        (405, build_request("PATCH", &stored, "", "")),
+        (403, build_request("DELETE", &stored, "", "")),
         (403, get("/messages?limit=1", "")),
         (200, get("/livez", "")),
         (200, get("/readyz", "")),
         (200, get("/openapi.json", "")),
         (200, get("/", "Accept: text/html\r\n")),
-        (413, build_request("PUT", &known, "", vec![b'.'; (1 << 20) + 1])),
+        (413, build_request("PUT", &stored, "", vec![b'.'; (1 << 20) + 1])),
     ]
 }
 
@@ -112,8 +112,8 @@ fn requests_and_responses_pass_unchanged() {
     });
 }
 
-/// Puts `message`. The header `fields` determine the framing: with `chunked`, the body is sent in chunks; with `Expect`,
-/// the body is sent after the response 100.
+/// Puts `message`. The header `fields` determine the framing: with `chunked`, the body is sent in chunks; with
+/// `Expect`, the body is sent after the response 100.
 fn upload(client: &mut Client, message: &[u8], fields: &str) -> Response {
     let path = format!("/messages/{}", digest(message));
     client.send(format!("PUT {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
@@ -147,7 +147,12 @@ fn long_and_binary_messages_pass_with_every_transfer_encoding() {
                         continue;
                     }
                     let response = upload(&mut proxy.client(), &message, &fields);
-                    assert!([200, 201].contains(&response.status), "{length} {fields}{}{}", response.head, proxy.output());
+                    assert!(
+                        [200, 201].contains(&response.status),
+                        "{length} {fields}{}{}",
+                        response.head,
+                        proxy.output()
+                    );
                     let get = build_request("GET", &format!("/messages/{}", digest(&message)), ACCEPT_BYTES, "");
                     let got = proxy.client().call_bytes(get);
                     assert!(got.status == 200 && got.body == message, "{length} {fields}{}", got.head);
@@ -163,7 +168,11 @@ fn an_oversized_body_is_rejected_in_json_by_proxy_and_server() {
         let message = pseudorandom_bytes(1_500_000, 1);
         for framing in ["Content-Length: 1500000\r\n", "Transfer-Encoding: chunked\r\n"] {
             let response = upload(&mut proxy.client(), &message, framing);
-            assert_eq!((response.status, response.text()), (413, "{\"err_msg\": \"Request body too large\"}"), "{framing}");
+            assert_eq!(
+                (response.status, response.text()),
+                (413, "{\"err_msg\": \"Request body too large\"}"),
+                "{framing}"
+            );
         }
         let mut client = proxy.client();
         client.send(format!("PUT /messages/{FOO} HTTP/1.1\r\nHost: a\r\nContent-Length: 70368744177664\r\n\r\n"));
@@ -192,7 +201,13 @@ fn mixed_request(number: u64) -> Vec<u8> {
 }
 
 fn assert_success(number: u64, response: &Response, proxy: &Proxy) {
-    assert!([200, 201].contains(&response.status), "{number}: {}{}\n{}", response.head, response.text(), proxy.output());
+    assert!(
+        [200, 201].contains(&response.status),
+        "{number}: {}{}\n{}",
+        response.head,
+        response.text(),
+        proxy.output()
+    );
 }
 
 /// Sends 500 requests from each of four clients over persistent connections. Asserts that all succeed.
@@ -242,7 +257,9 @@ fn no_request_fails_when_the_server_closes_connections_in_use() {
                     *number += 8;
                     client.send(mixed_request(*number));
                 }
-                wait_until("the server closes all idle connections", || read_metric(&server, "sha_api_connections") == 1);
+                wait_until("the server closes all idle connections", || {
+                    read_metric(&server, "sha_api_connections") == 1
+                });
                 proxy.signal(Signal::CONT);
                 for (number, client) in &mut clients {
                     assert_success(*number, &client.read_response(), &proxy);
@@ -270,7 +287,13 @@ fn requests_in_flight_on_a_killed_server_are_retried_on_the_next() {
             };
             let response = proxy.client().call_bytes(request);
             answered.fetch_add(1, Ordering::Relaxed);
-            assert!([200, 201].contains(&response.status), "{number} {}{}\n{}", response.head, response.text(), proxy.output());
+            assert!(
+                [200, 201].contains(&response.status),
+                "{number} {}{}\n{}",
+                response.head,
+                response.text(),
+                proxy.output()
+            );
         };
         thread::scope(|scope| {
             for number in 0..8 {
@@ -294,7 +317,10 @@ fn an_unavailable_upstream_gives_json_with_retry_after() {
         server.wait_exit();
         let response = proxy.client().call(&format!("GET /messages/{FOO} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!((response.status, response.text()), (503, "{\"err_msg\": \"No server answers\"}"), "{kind:?}");
-        assert_eq!((response.header("Content-Type"), response.header("Retry-After")), (Some("application/json"), Some("1")));
+        assert_eq!(
+            (response.header("Content-Type"), response.header("Retry-After")),
+            (Some("application/json"), Some("1"))
+        );
     }
 }
 

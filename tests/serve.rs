@@ -29,7 +29,7 @@ fn a_message_put_over_https_is_returned_for_its_digest_in_either_case() {
 }
 
 #[test]
-fn the_errors_of_the_ancestor_keep_their_text() {
+fn error_texts_match_the_python_ancestor() {
     let server = Server::http(&[]);
     let absent = server.get(&format!("/messages/{FOO}"));
     assert_eq!((absent.status, absent.text()), (404, r#"{"err_msg": "Message not found"}"#));
@@ -37,7 +37,10 @@ fn the_errors_of_the_ancestor_keep_their_text() {
     let response = server.client().call(text);
     assert_eq!((response.status, response.text()), (400, r#"{"err_msg": "Invalid content type, expected JSON"}"#));
     let response = server.client().call(&text.replace("text/plain", "application/json"));
-    assert_eq!((response.status, response.text()), (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#));
+    assert_eq!(
+        (response.status, response.text()),
+        (400, r#"{"err_msg": "Invalid JSON request, no message key found"}"#)
+    );
     let response = server.client().call("DELETE /messages HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((response.status, response.header("Allow")), (405, Some("GET, HEAD, POST")));
     assert_eq!(server.get("/").text(), r#"{"err_msg": "Not found"}"#);
@@ -200,7 +203,9 @@ fn a_new_certificate_takes_effect_on_sighup_and_an_invalid_one_does_not() {
     let before = fs::read(tls_dir.join("cert.pem")).unwrap();
     fs::write(tls_dir.join("cert.pem"), "nonsense").unwrap();
     server.signal(Signal::HUP);
-    wait_until("the invalid certificate is reported", || server.read_stderr().contains("cannot reload the certificate: "));
+    wait_until("the invalid certificate is reported", || {
+        server.read_stderr().contains("cannot reload the certificate: ")
+    });
     fs::write(tls_dir.join("cert.pem"), before).unwrap();
     server.assert_healthy();
     fs::copy(other_tls_dir.join("key.pem"), tls_dir.join("key.pem")).unwrap();

@@ -1,4 +1,5 @@
-//! A setting comes from its flag, then its variable, then the file, then the default.
+//! Settings: a flag overrides an environment variable, a variable overrides the settings file, and the file overrides
+//! the default.
 
 use predicates::prelude::*;
 
@@ -8,22 +9,22 @@ use crate::common::{FOO, Sandbox};
 fn a_flag_overrides_a_variable_and_a_variable_overrides_the_file() {
     let sandbox = Sandbox::new();
     let config = sandbox.write_file("config.toml", b"max-message = '2B'\n");
-    let limit = |limit: &str| predicate::str::contains(format!("over the limit of {limit} bytes; "));
+    let over_limit = |limit: &str| predicate::str::contains(format!("over the limit of {limit} bytes; "));
     let put = || {
         let mut put = sandbox.sha_api(["put", "12345", "--config"]);
         put.arg(&config);
         put
     };
-    put().assert().code(3).stderr(limit("2"));
-    put().env("SHA_API_MAX_MESSAGE", "3B").assert().code(3).stderr(limit("3"));
-    put().env("SHA_API_MAX_MESSAGE", "3B").args(["--max-message", "4B"]).assert().code(3).stderr(limit("4"));
+    put().assert().code(3).stderr(over_limit("2"));
+    put().env("SHA_API_MAX_MESSAGE", "3B").assert().code(3).stderr(over_limit("3"));
+    put().env("SHA_API_MAX_MESSAGE", "3B").args(["--max-message", "4B"]).assert().code(3).stderr(over_limit("4"));
     put().args(["--max-message", "5B"]).assert().code(0);
 }
 
 #[test]
 fn the_default_paths_are_those_of_xdg() {
     let sandbox = Sandbox::new();
-    let home = |place: &str| sandbox.dir().join(place);
+    let home = |path: &str| sandbox.dir().join(path);
     sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").assert().code(0);
     assert!(home(".local/share/sha-api/format").exists());
     let data = home("data");
@@ -33,29 +34,29 @@ fn the_default_paths_are_those_of_xdg() {
     std::fs::write(home(".config/sha-api/config.toml"), format!("store = '{}'", home("elsewhere").display())).unwrap();
     sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").assert().code(0);
     assert!(home("elsewhere/format").exists());
-    let nowhere = sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").env_remove("HOME").assert();
-    nowhere.code(3).stderr(predicate::str::contains("use --store"));
+    let without_home = sandbox.sha_api(["put", "foo"]).env_remove("SHA_API_STORE").env_remove("HOME").assert();
+    without_home.code(3).stderr(predicate::str::contains("use --store"));
 }
 
 #[test]
-fn an_unusable_settings_file_is_named_with_its_error() {
+fn an_invalid_settings_file_is_reported_with_its_path_and_the_cause() {
     let sandbox = Sandbox::new();
-    let fault = |text: &str, fault: &str| {
+    let assert_rejected = |text: &str, cause: &str| {
         let config = sandbox.write_file("config.toml", text.as_bytes());
         let put = sandbox.sha_api(["put", "foo", "--config"]).arg(&config).assert();
         put.code(2)
             .stdout("")
-            .stderr(predicate::str::contains("config.toml").and(predicate::str::contains(fault.to_owned())));
+            .stderr(predicate::str::contains("config.toml").and(predicate::str::contains(cause.to_owned())));
     };
-    fault("stroe = 'x'", "`stroe` is not a setting");
-    fault("store = {}", "`store` must be");
-    fault("store = ", "TOML parse error");
+    assert_rejected("stroe = 'x'", "`stroe` is not a setting");
+    assert_rejected("store = {}", "`store` must be");
+    assert_rejected("store = ", "TOML parse error");
     let missing = sandbox.sha_api(["put", "foo", "--config", "/no/such.toml"]).assert();
     missing.code(2).stderr(predicate::str::contains("/no/such.toml"));
 }
 
 #[test]
-fn a_switch_can_be_set_in_the_file_and_by_a_variable() {
+fn a_boolean_setting_works_in_the_file_and_in_a_variable() {
     let sandbox = Sandbox::new();
     let config = sandbox.write_file("config.toml", b"json = true\n");
     let json = format!("{{\"digest\":\"{FOO}\"}}\n");
@@ -68,7 +69,7 @@ fn a_switch_can_be_set_in_the_file_and_by_a_variable() {
 }
 
 #[test]
-fn a_store_that_is_not_a_directory_is_rejected() {
+fn a_store_with_an_unknown_scheme_or_a_file_path_is_rejected() {
     let sandbox = Sandbox::new();
     let put = sandbox.sha_api(["put", "foo", "--store", "ftp://somewhere"]).assert();
     put.code(3).stdout("").stderr(predicate::str::contains("ftp://somewhere"));

@@ -1,4 +1,4 @@
-//! PostgreSQL over several nodes by `postgres_fdw`, set up by the very SQL of `docs/scaling.md`.
+//! A store on several PostgreSQL nodes with `postgres_fdw`, created with the SQL in `docs/scaling.md`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -12,37 +12,38 @@ use crate::common::{FOO, Sandbox, digest};
 
 const NODES: usize = 3;
 
-/// Three nodes, and a coordinator that keeps nothing itself.
+/// Database nodes and a coordinator, which stores no messages itself.
 struct ShardedDatabase {
     nodes: Vec<Cluster>,
     coordinator: Cluster,
     url: String,
 }
 
-/// The block of SQL in the document.
+/// Returns the first SQL block of `docs/scaling.md`.
 fn sharding_sql() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/scaling.md");
     let text = std::fs::read_to_string(path).unwrap();
     text.split_once("```sql\n").unwrap().1.split_once("```").unwrap().0.to_owned()
 }
 
-/// The directory of a node's socket.
+/// Returns the socket directory in the URL of a node.
 fn host_parameter(url: &str) -> &str {
     url.split_once("?host=").unwrap().1
 }
 
 impl ShardedDatabase {
-    /// `settings` are those of the nodes, `change` is made in the SQL.
-    fn new(settings: &[&str], change: impl Fn(String) -> String) -> Option<Self> {
+    /// Starts nodes with `settings` and a coordinator with the SQL that `edit_sql` returns. Returns `None` without
+    /// PostgreSQL.
+    fn new(settings: &[&str], edit_sql: impl Fn(String) -> String) -> Option<Self> {
         let nodes = (0..NODES).map(|_| Cluster::new(settings)).collect::<Option<Vec<_>>>()?;
         let coordinator = Cluster::new(&[])?;
         let url = coordinator.database("messages");
-        let mut sql = change(sharding_sql());
-        for (at, node) in nodes.iter().enumerate() {
+        let mut sql = edit_sql(sharding_sql());
+        for (index, node) in nodes.iter().enumerate() {
             let url = node.database("messages");
-            // As the document says, this makes the tables.
+            // The document creates the tables with this command.
             database_sandbox(&url).sha_api(["stats"]).assert().code(0);
-            let name = format!("'node{at}.example'");
+            let name = format!("'node{index}.example'");
             assert_eq!(sql.matches(&name).count(), 1);
             sql = sql.replace(&name, &format!("'{}'", host_parameter(&url)));
         }
@@ -55,7 +56,7 @@ impl ShardedDatabase {
         database_sandbox(&self.url)
     }
 
-    /// How many messages each node holds.
+    /// Returns the number of messages per node.
     fn rows_per_node(&self) -> Vec<usize> {
         let count = |node: &Cluster| node.sql("messages", "SELECT count(*) FROM messages").trim().parse().unwrap();
         self.nodes.iter().map(count).collect()
@@ -75,8 +76,8 @@ fn every_command_works_on_three_shards() {
     let digests = String::from_utf8(put.get_output().stdout.clone()).unwrap();
     let counts = shards.rows_per_node();
     assert_eq!(counts.iter().sum::<usize>(), count);
-    assert!(counts.iter().all(|held| (count / 4..count * 5 / 12).contains(held)), "{counts:?}");
-    // All that is known is known.
+    assert!(counts.iter().all(|rows| (count / 4..count * 5 / 12).contains(rows)), "{counts:?}");
+    // A repeated put stores no message twice.
     sandbox
         .sha_api(["put", "--lines"])
         .write_stdin(numbered_lines(count))
@@ -104,7 +105,7 @@ fn every_command_works_on_three_shards() {
     sandbox.sha_api(["rm", sorted[0]]).assert().code(0).stderr("");
     sandbox.sha_api(["get", sorted[0]]).assert().code(1).stdout("");
     assert_eq!(shards.rows_per_node().iter().sum::<usize>(), count - 1);
-    // One digest is asked of one node only.
+    // A query for one digest is sent to one node only.
     let plan = format!("EXPLAIN SELECT message FROM messages WHERE digest = ANY (ARRAY['\\x{FOO}'::bytea])");
     let plan = shards.coordinator.sql("messages", &plan);
     assert_eq!(plan.matches("Foreign Scan on").count(), 1, "{plan}");
@@ -115,34 +116,34 @@ fn a_row_changed_on_a_shard_is_corrupt_and_a_put_repairs_it() {
     let Some(shards) = ShardedDatabase::new(&[], |sql| sql) else { return };
     let sandbox = shards.sandbox();
     sandbox.sha_api(["put", "foo"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
-    let change =
+    let change_row =
         || shards.nodes.iter().for_each(|node| drop(node.sql("messages", "UPDATE messages SET message = 'fox'")));
-    change();
+    change_row();
     sandbox.sha_api(["get", FOO]).assert().code(4).stdout("").stderr(predicate::str::contains("is corrupt"));
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
-    change();
+    change_row();
     sandbox.sha_api(["verify", "--repair"]).assert().code(4).stderr(predicate::str::contains("messages_quarantine"));
     sandbox.sha_api(["get", FOO]).assert().code(1).stdout("");
 }
 
 #[test]
-fn concurrent_puts_of_the_same_message_both_succeed() {
+fn concurrent_puts_of_the_same_messages_succeed() {
     let Some(shards) = ShardedDatabase::new(&[], |sql| sql) else { return };
-    let (count, racers) = (2000, 3);
-    let start = Barrier::new(racers);
+    let (count, clients) = (2000, 3);
+    let start = Barrier::new(clients);
     thread::scope(|scope| {
-        for racer in 0..racers {
+        for client in 0..clients {
             let (shards, start) = (&shards, &start);
             scope.spawn(move || {
                 let sandbox = shards.sandbox();
-                // In different orders.
+                // Each client puts the messages in a different order.
                 let text = numbered_lines(count);
-                let mut all: Vec<_> = text.lines().collect();
-                all.rotate_left(racer * 100);
-                let digests: String = all.iter().map(|line| digest(line.as_bytes()) + "\n").collect();
+                let mut lines: Vec<_> = text.lines().collect();
+                lines.rotate_left(client * 100);
+                let digests: String = lines.iter().map(|line| digest(line.as_bytes()) + "\n").collect();
                 start.wait();
-                let put = sandbox.sha_api(["put", "--lines"]).write_stdin(all.join("\n") + "\n").assert();
+                let put = sandbox.sha_api(["put", "--lines"]).write_stdin(lines.join("\n") + "\n").assert();
                 put.code(0).stdout(digests).stderr("");
             });
         }
@@ -150,7 +151,7 @@ fn concurrent_puts_of_the_same_message_both_succeed() {
     assert_eq!(shards.rows_per_node().iter().sum::<usize>(), count);
 }
 
-/// Kills a node under load, three times, and answers with how many were acknowledged and how many of these are lost.
+/// Kills each node once during a put. Returns the numbers of acknowledged messages and of lost acknowledged messages.
 fn kill_nodes_under_load(shards: &mut ShardedDatabase, acknowledgements: usize) -> (usize, usize) {
     let sandbox = shards.sandbox();
     let mut acknowledged = Vec::new();
@@ -158,22 +159,22 @@ fn kill_nodes_under_load(shards: &mut ShardedDatabase, acknowledgements: usize) 
         let mut put = sandbox.std_command(["put", "--lines", "--ready-timeout", "0s"]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
-        let feed = thread::spawn(move || {
+        let feeder = thread::spawn(move || {
             (0..100_000).try_for_each(|number| writeln!(stdin, "{round} {number} {}", "x".repeat(500)))
         });
         let mut lines = BufReader::new(put.stdout.take().unwrap()).lines();
         acknowledged.extend(lines.by_ref().take(acknowledgements).map(Result::unwrap));
         shards.nodes[round].kill();
         acknowledged.extend(lines.map_while(Result::ok));
-        assert_eq!(put.wait().unwrap().code(), Some(3), "a put that a node was missing for");
-        let _ = feed.join().unwrap();
+        assert_eq!(put.wait().unwrap().code(), Some(3), "a put must fail when a node is down");
+        let _ = feeder.join().unwrap();
         shards.nodes[round].start();
     }
     let has = sandbox.sha_api(["has", "-"]).write_stdin(acknowledged.join("\n")).output().unwrap();
     (acknowledged.len(), String::from_utf8(has.stdout).unwrap().lines().count())
 }
 
-/// What the nodes are told here, `synchronous_commit` in the SQL takes back.
+/// Settings with which the nodes lose messages, unless the SQL in the document enables `synchronous_commit` again.
 const ASYNC_COMMIT_SETTINGS: [&str; 2] = ["synchronous_commit=off", "wal_writer_delay=10s"];
 
 #[test]
@@ -186,8 +187,8 @@ fn acknowledged_messages_survive_the_kill_of_each_node() {
 
 #[test]
 fn nodes_with_asynchronous_commit_lose_acknowledged_messages() {
-    let lazy = |sql: String| sql.replace("synchronous_commit=on", "synchronous_commit=off");
-    let Some(mut shards) = ShardedDatabase::new(&ASYNC_COMMIT_SETTINGS, lazy) else { return };
+    let disable_sync = |sql: String| sql.replace("synchronous_commit=on", "synchronous_commit=off");
+    let Some(mut shards) = ShardedDatabase::new(&ASYNC_COMMIT_SETTINGS, disable_sync) else { return };
     let (acknowledged, lost) = kill_nodes_under_load(&mut shards, 500);
-    assert!(lost > 0, "a loss is not seen: {acknowledged} acknowledged");
+    assert!(lost > 0, "the loss was not detected: {acknowledged} acknowledged");
 }

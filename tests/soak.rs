@@ -1,4 +1,5 @@
-//! Mixed load for a long time, with clients that reset, dawdle and talk nonsense: `make soak`.
+//! A long test under mixed load, with clients that reset connections, send slowly or send invalid requests. It runs
+//! with `make soak` only.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -27,7 +28,7 @@ fn message(number: u64) -> String {
     format!("{number} {}", "x".repeat(usize::try_from(number % 10 * 1000).unwrap()))
 }
 
-/// One connection, well-behaved or not.
+/// Opens one connection with a random behaviour: valid requests, a reset, slow sending or an invalid request.
 fn run_one_connection(server: &Server, random: &mut Random) {
     let message = message(random.below(1000));
     let get = format!("GET /messages/{} HTTP/1.1\r\nHost: a\r\n\r\n", digest(message.as_bytes()));
@@ -71,51 +72,52 @@ fn run_one_connection(server: &Server, random: &mut Random) {
 }
 
 #[test]
-#[ignore = "takes SOAK_SECONDS, ten minutes unless it is set: `make soak`"]
+#[ignore = "runs for SOAK_SECONDS, 600 by default: `make soak`"]
 fn nothing_grows_under_mixed_load() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(600, |seconds| seconds.parse().unwrap());
-    let (time, warm) = (Duration::from_secs(seconds), Duration::from_secs(60.min(seconds / 3)));
+    let (duration, warm_up) = (Duration::from_secs(seconds), Duration::from_secs(60.min(seconds / 3)));
     let flags = ["--max-connections-per-address", "512", "--head-timeout", "2s", "--idle-timeout", "2s"];
     let server = Server::https(&[&flags[..], &["--body-timeout", "2s", "--cache-size", "4MiB"]].concat());
     for number in 0..1000 {
         server.put(&message(number));
     }
     let before = server.resource_usage();
-    let half = warm + time.saturating_sub(warm) / 2;
-    let (start, visits) = (Instant::now(), AtomicU64::new(0));
+    let middle = warm_up + duration.saturating_sub(warm_up) / 2;
+    let (start, connections) = (Instant::now(), AtomicU64::new(0));
     let (mut early, mut late): (Vec<ResourceUsage>, Vec<ResourceUsage>) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         for client in 0..CLIENTS {
-            let (server, visits) = (&server, &visits);
+            let (server, connections) = (&server, &connections);
             scope.spawn(move || {
                 let mut random = Random(client + 1);
-                while start.elapsed() < time {
+                while start.elapsed() < duration {
                     run_one_connection(server, &mut random);
-                    visits.fetch_add(1, Ordering::Relaxed);
+                    connections.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        while start.elapsed() < time {
+        while start.elapsed() < duration {
             thread::sleep(Duration::from_secs(1));
-            let now = resource_usage(&server);
+            let usage = resource_usage(&server);
             match start.elapsed() {
-                elapsed if elapsed < warm => {}
-                elapsed if elapsed < half => early.push(now),
-                _ => late.push(now),
+                elapsed if elapsed < warm_up => {}
+                elapsed if elapsed < middle => early.push(usage),
+                _ => late.push(usage),
             }
         }
     });
-    let most = |weights: &[ResourceUsage]| {
-        let fold = |most: ResourceUsage, one: &ResourceUsage| (most.0.max(one.0), most.1.max(one.1), most.2.max(one.2));
-        weights.iter().fold((0, 0, 0), fold)
+    let peak = |usages: &[ResourceUsage]| {
+        let max = |a: ResourceUsage, b: &ResourceUsage| (a.0.max(b.0), a.1.max(b.1), a.2.max(b.2));
+        usages.iter().fold((0, 0, 0), max)
     };
-    let (early, late) = (most(&early), most(&late));
-    println!("{} visits; memory in KiB, threads, files: {early:?}, then {late:?}", visits.into_inner());
+    let (early, late) = (peak(&early), peak(&late));
+    let connections = connections.into_inner();
+    println!("{connections} connections; memory in KiB, threads, files: {early:?}, then {late:?}");
     assert!(late.0 <= early.0 + early.0 / 10 + 8192, "memory grew");
-    // As many as there are clients come and go; more than that would be growth.
+    // The numbers of threads and files vary with the number of concurrent clients. A larger increase is a leak.
     let clients = usize::try_from(CLIENTS).unwrap();
     assert!(late.1 <= early.1.max(before.0 + 3 * clients) && late.2 <= early.2.max(before.1 + 2 * clients), "growth");
     server.wait_resources_released(before);
-    wait_until("it is well", || server.get("/readyz").status == 200);
+    wait_until("the server is ready", || server.get("/readyz").status == 200);
     server.assert_healthy();
 }

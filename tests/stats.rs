@@ -1,4 +1,4 @@
-//! `stats` counts what there is.
+//! `stats` reports the number of messages, their size and the disk usage.
 
 use predicates::prelude::*;
 
@@ -33,6 +33,6 @@ fn disk_usage_agrees_with_du() {
     let du: u64 = du.split_whitespace().next().unwrap().parse().unwrap();
     let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
     let disk = stats["disk"].as_u64().unwrap();
-    // Directories take some blocks too, which are no messages.
+    // du counts the blocks of the directories, too.
     assert!(disk <= du && du - disk <= 64 << 10, "{disk} of {du}");
 }

@@ -1,11 +1,11 @@
-//! Streams of any length take a flat amount of memory.
+//! The memory usage of `put` and `get` does not depend on the length of the input.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
 use crate::common::{Sandbox, digest};
 
-/// The most memory that a process has had so far, in MiB.
+/// Returns the peak resident memory of a process in MiB.
 fn peak_memory_mib(process: &Child) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -19,7 +19,7 @@ fn a_million_lines_are_stored_in_less_than_200_mib() {
     let mut command = sandbox.std_command(["put", "--lines"]);
     let mut put = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = put.stdin.take().unwrap();
-    // It keeps stdin open, so that the process is still there to be measured.
+    // The thread returns stdin, so that the process still runs when its memory is measured.
     let feeder = std::thread::spawn(move || {
         for number in 1..=COUNT {
             writeln!(stdin, "{number}").unwrap();

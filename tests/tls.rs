@@ -1,4 +1,4 @@
-//! TLS with every kind of key that people have, nothing older than 1.2, and only for whom a client authority vouches.
+//! TLS of the server: supported key types and protocol versions, client certificates, and reloading of the certificate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ use crate::common::{Sandbox, has_tool};
 
 const LIVEZ_REQUEST: &str = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn run_openssl(dir: &Path, args: &str) -> bool {
-    let made = Command::new("openssl").current_dir(dir).args(args.split(' ')).output().unwrap();
-    assert!(made.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&made.stderr));
-    true
+fn run_openssl(dir: &Path, args: &str) {
+    let output = Command::new("openssl").current_dir(dir).args(args.split(' ')).output().unwrap();
+    assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A self-signed pair; `key` are the arguments that make its key in `key.pem`.
-fn generate_pair(dir: &Path, keys: &[&str]) -> (PathBuf, PathBuf) {
-    for args in keys {
+/// Creates a self-signed certificate and its key, and returns their paths. The openssl commands `key_commands` create
+/// `key.pem`.
+fn generate_pair(dir: &Path, key_commands: &[&str]) -> (PathBuf, PathBuf) {
+    for args in key_commands {
         run_openssl(dir, args);
     }
     fs::write(
@@ -39,8 +39,12 @@ fn serve(sandbox: Sandbox, cert: &Path, key: &Path, flags: &[&str]) -> Server {
     Server::spawn(sandbox, &[&["--tls-cert", cert, "--tls-key", key], flags].concat())
 }
 
+/// Returns the status of a request, or `None` if the server closes the connection without a response.
 fn status(client: &mut Client) -> Option<u16> {
-    client.try_send(LIVEZ_REQUEST).then(|| client.read_until_close()).and_then(|rest| rest.get(9..12)?.parse().ok())
+    if !client.try_send(LIVEZ_REQUEST) {
+        return None;
+    }
+    client.read_until_close().get(9..12)?.parse().ok()
 }
 
 #[test]
@@ -59,13 +63,13 @@ fn every_supported_key_type_and_encoding_works() {
         (&["ecparam -name prime256v1 -genkey -out key.pem"], "EC PARAMETERS"),
         (&["genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"], "PRIVATE KEY"),
     ];
-    for (keys, form) in kinds {
+    for (key_commands, label) in kinds {
         let sandbox = Sandbox::new();
-        let (cert, key) = generate_pair(sandbox.dir(), keys);
-        assert!(fs::read_to_string(&key).unwrap().starts_with(&format!("-----BEGIN {form}-----")), "{keys:?}");
+        let (cert, key) = generate_pair(sandbox.dir(), key_commands);
+        assert!(fs::read_to_string(&key).unwrap().starts_with(&format!("-----BEGIN {label}-----")), "{key_commands:?}");
         let server = serve(sandbox, &cert, &key, &[]);
         let mut client = server.tls_client_with(client_config_trusting(&cert).with_no_client_auth());
-        assert_eq!(client.call(LIVEZ_REQUEST).status, 200, "{keys:?}");
+        assert_eq!(client.call(LIVEZ_REQUEST).status, 200, "{key_commands:?}");
     }
 }
 
@@ -84,12 +88,12 @@ fn only_tls_1_2_and_1_3_are_accepted() {
 }
 
 #[test]
-fn a_client_without_a_certificate_of_the_authority_is_rejected() {
+fn a_client_without_a_certificate_from_the_client_ca_is_rejected() {
     if !has_tool("openssl") {
         return;
     }
     let sandbox = Sandbox::new();
-    let at = |name: &str| sandbox.dir().join(name);
+    let path = |name: &str| sandbox.dir().join(name);
     for ca in ["ca", "other"] {
         run_openssl(
             sandbox.dir(),
@@ -99,7 +103,7 @@ fn a_client_without_a_certificate_of_the_authority_is_rejected() {
             sandbox.dir(),
             &format!("req -newkey ed25519 -nodes -keyout {ca}-client.key -out csr -subj /CN=client"),
         );
-        fs::write(at("ext"), "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth\n").unwrap();
+        fs::write(path("ext"), "basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth\n").unwrap();
         run_openssl(
             sandbox.dir(),
             &format!(
@@ -107,33 +111,34 @@ fn a_client_without_a_certificate_of_the_authority_is_rejected() {
             ),
         );
     }
-    let (ca, client_of) = (at("ca.pem"), |ca: &str| (at(&format!("{ca}-client.pem")), at(&format!("{ca}-client.key"))));
-    let (ours, others) = (client_of("ca"), client_of("other"));
-    let server = Server::spawn(sandbox, &["--tls-client-ca", ca.to_str().unwrap()]);
-    let root = server.sandbox.store().join("tls/cert.pem");
-    let with = |(cert, key): &(PathBuf, PathBuf)| -> ClientConfig {
+    let client_pair = |ca: &str| (path(&format!("{ca}-client.pem")), path(&format!("{ca}-client.key")));
+    let (trusted, untrusted) = (client_pair("ca"), client_pair("other"));
+    let client_ca = path("ca.pem");
+    let server = Server::spawn(sandbox, &["--tls-client-ca", client_ca.to_str().unwrap()]);
+    let root = server.self_signed_cert_path();
+    let config_with = |(cert, key): &(PathBuf, PathBuf)| -> ClientConfig {
         let cert = CertificateDer::from_pem_file(cert).unwrap();
         client_config_trusting(&root)
             .with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_file(key).unwrap())
             .unwrap()
     };
     assert_eq!(status(&mut server.tls_client_with(client_config_trusting(&root).with_no_client_auth())), None);
-    assert_eq!(status(&mut server.tls_client_with(with(&others))), None);
-    assert_eq!(server.tls_client_with(with(&ours)).call(LIVEZ_REQUEST).status, 200);
+    assert_eq!(status(&mut server.tls_client_with(config_with(&untrusted))), None);
+    assert_eq!(server.tls_client_with(config_with(&trusted)).call(LIVEZ_REQUEST).status, 200);
 }
 
 #[test]
 fn a_renewed_certificate_is_reloaded_automatically() {
-    let (new, server) = (Server::https(&[]), Server::https(&[]));
-    let (ours, new) = (server.sandbox.store().join("tls"), new.sandbox.store().join("tls"));
-    fs::copy(new.join("key.pem"), ours.join("key.pem")).unwrap();
-    fs::copy(new.join("cert.pem"), ours.join("cert.pem")).unwrap();
-    wait_until("it is read", || server.read_stderr().contains("certificate reloaded: "));
+    let (other, server) = (Server::https(&[]), Server::https(&[]));
+    let (tls_dir, other_tls_dir) = (server.sandbox.store().join("tls"), other.sandbox.store().join("tls"));
+    fs::copy(other_tls_dir.join("key.pem"), tls_dir.join("key.pem")).unwrap();
+    fs::copy(other_tls_dir.join("cert.pem"), tls_dir.join("cert.pem")).unwrap();
+    wait_until("the certificate is reloaded", || server.read_stderr().contains("certificate reloaded: "));
     server.assert_healthy();
 }
 
 #[test]
-fn unusable_authority_files_are_named() {
+fn an_invalid_client_ca_file_is_reported_with_its_name() {
     let sandbox = Sandbox::new();
     let file = sandbox.write_file("ca.pem", b"nonsense");
     let output = sandbox.sha_api(["serve", "--listen", "127.0.0.1:0", "--tls-client-ca"]).arg(file).output().unwrap();

@@ -1,4 +1,4 @@
-//! `token` prints a token once, and the file has no more than its hash.
+//! `token` prints a new token and stores only its digest in the token file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,16 +8,16 @@ use predicates::prelude::*;
 use crate::common::{Sandbox, digest};
 
 #[test]
-fn a_token_is_printed_and_its_hash_is_stored_in_a_private_file() {
+fn a_token_is_printed_and_its_digest_is_stored_in_a_private_file() {
     let sandbox = Sandbox::new();
     let file = sandbox.dir().join("tokens");
-    let token = |name: &str, scopes: &str| {
-        let made = sandbox.sha_api(["token", name, "--scope", scopes, "--token-file"]).arg(&file).assert();
-        let token = String::from_utf8(made.code(0).stderr("").get_output().stdout.clone()).unwrap();
+    let create_token = |name: &str, scopes: &str| {
+        let created = sandbox.sha_api(["token", name, "--scope", scopes, "--token-file"]).arg(&file).assert();
+        let token = String::from_utf8(created.code(0).stderr("").get_output().stdout.clone()).unwrap();
         assert_eq!(token.trim().len(), 43);
         token.trim().to_owned()
     };
-    let (first, second) = (token("backup", "read,list"), token("app", "write,read"));
+    let (first, second) = (create_token("backup", "read,list"), create_token("app", "write,read"));
     assert_ne!(first, second);
     let lines = [("backup read,list", &first), ("app read,write", &second)];
     let expected: String = lines.map(|(start, token)| format!("{start} {}\n", digest(token.as_bytes()))).concat();
@@ -37,7 +37,7 @@ fn used_names_unknown_scopes_and_invalid_files_are_rejected() {
     };
     token("a", "write").code(2).stdout("").stderr(predicate::str::contains("duplicate name `a`"));
     token("b", "fly").code(2).stdout("").stderr(predicate::str::contains("`fly` is not a scope"));
-    token("b c", "read").code(2).stdout("").stderr(predicate::str::contains("no name for a token"));
+    token("b c", "read").code(2).stdout("").stderr(predicate::str::contains("invalid token name `b c`"));
     assert_eq!(fs::read_to_string(&file).unwrap(), format!("a read {hash}"));
     token("b", "read").code(0);
     assert!(fs::read_to_string(&file).unwrap().starts_with(&format!("a read {hash}\nb read ")));
@@ -55,6 +55,6 @@ fn json_prints_the_token_as_one_object() {
     let sandbox = Sandbox::new();
     let config =
         sandbox.write_file("config.toml", format!("token-file = '{}/t'\n", sandbox.dir().display()).as_bytes());
-    let made = sandbox.sha_api(["token", "a", "--scope", "read", "--json", "--config"]).arg(config).assert().code(0);
-    made.stdout(predicate::str::starts_with(r#"{"name":"a","token":""#));
+    let token = sandbox.sha_api(["token", "a", "--scope", "read", "--json", "--config"]).arg(config).assert().code(0);
+    token.stdout(predicate::str::starts_with(r#"{"name":"a","token":""#));
 }

@@ -1,5 +1,5 @@
-//! The page at `/`: who gets it, and what it does in a browser for those who use it. It shows no byte that it did not
-//! hash itself.
+//! The web page at `/`, tested with HTTP requests and in a browser. The page shows only bytes that it has hashed
+//! itself.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use crate::common::browser::Browser;
 use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
-/// What browsers say that they want of a page.
+/// Accept field that browsers send for pages.
 const ACCEPT_HTML: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
 
 fn root_request(method: &str, fields: &str) -> String {
@@ -25,23 +25,28 @@ fn only_clients_that_prefer_html_get_the_page() {
         let mut client = server.client();
         for fields in ["", "Accept: */*\r\n", "Accept: application/json\r\n", "Accept: text/html;q=0\r\n"] {
             for method in ["GET", "POST", "OPTIONS"] {
-                let reply = client.call(&root_request(method, fields));
-                assert_eq!((reply.status, reply.text()), (404, r#"{"err_msg": "Not found"}"#), "{method} {fields}");
-                assert_eq!(reply.header("Vary"), Some("Accept"));
+                let response = client.call(&root_request(method, fields));
+                assert_eq!(
+                    (response.status, response.text()),
+                    (404, r#"{"err_msg": "Not found"}"#),
+                    "{method} {fields}"
+                );
+                assert_eq!(response.header("Vary"), Some("Accept"));
             }
         }
-        let reply = client.call(&root_request("GET", ACCEPT_HTML));
-        assert_eq!((reply.status, reply.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
-        assert!(reply.text().starts_with("<!doctype html>\n"));
+        let response = client.call(&root_request("GET", ACCEPT_HTML));
+        assert_eq!((response.status, response.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
+        assert!(response.text().starts_with("<!doctype html>\n"));
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-            let reply = client.call(&root_request(method, ACCEPT_HTML));
-            assert_eq!((reply.status, reply.header("Allow")), (405, Some("GET, HEAD")), "{method}");
-            assert_eq!(reply.text(), r#"{"err_msg": "Method not allowed"}"#);
+            let response = client.call(&root_request(method, ACCEPT_HTML));
+            assert_eq!((response.status, response.header("Allow")), (405, Some("GET, HEAD")), "{method}");
+            assert_eq!(response.text(), r#"{"err_msg": "Method not allowed"}"#);
         }
-        // HEAD is as GET, without the body: what follows it is the next reply.
+        // The response to HEAD has the fields of GET and no body: the next bytes are the next response.
         client.send(root_request("HEAD", ACCEPT_HTML));
         let head = client.read_head();
-        for field in reply.head.lines().filter(|line| !line.starts_with("Date: ") && !line.starts_with("X-Request-Id"))
+        for field in
+            response.head.lines().filter(|line| !line.starts_with("Date: ") && !line.starts_with("X-Request-Id"))
         {
             assert!(head.contains(field), "{field}");
         }
@@ -53,12 +58,12 @@ fn only_clients_that_prefer_html_get_the_page() {
 fn the_page_may_contact_only_its_own_server_and_is_revalidated() {
     let server = Server::http(&[]);
     let mut client = server.client();
-    let reply = client.call(&root_request("GET", ACCEPT_HTML));
-    let policy = reply.header("Content-Security-Policy").unwrap().split("; ");
-    let is_own = |directive: &&str| directive.starts_with("script-src ") || directive.starts_with("style-src ");
-    let (own, rest): (Vec<_>, Vec<_>) = policy.partition(is_own);
-    // Whatever is not here, or is here and more, is a way out.
-    let tight = [
+    let response = client.call(&root_request("GET", ACCEPT_HTML));
+    let policy = response.header("Content-Security-Policy").unwrap().split("; ");
+    let has_hash = |directive: &&str| directive.starts_with("script-src ") || directive.starts_with("style-src ");
+    let (with_hash, others): (Vec<_>, Vec<_>) = policy.partition(has_hash);
+    // A missing or weaker directive would let the page send data to other servers.
+    let expected = [
         "default-src 'none'",
         "img-src data:",
         "connect-src 'self'",
@@ -68,33 +73,34 @@ fn the_page_may_contact_only_its_own_server_and_is_revalidated() {
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     ];
-    assert_eq!(rest, tight);
-    assert_eq!(own.len(), 2);
-    assert!(own.iter().all(|own| own.split(' ').count() == 2 && own.contains(" 'sha256-")), "{own:?}");
+    assert_eq!(others, expected);
+    assert_eq!(with_hash.len(), 2);
+    let is_single_hash = |directive: &&str| directive.split(' ').count() == 2 && directive.contains(" 'sha256-");
+    assert!(with_hash.iter().all(is_single_hash), "{with_hash:?}");
     let fields = [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"), ("Vary", "Accept")];
     for (name, value) in fields.into_iter().chain([("Cache-Control", "no-cache")]) {
-        assert_eq!(reply.header(name), Some(value));
+        assert_eq!(response.header(name), Some(value));
     }
-    assert_eq!(reply.header("Set-Cookie"), None);
-    let tag = reply.header("ETag").unwrap();
-    let known = client.call(&root_request("GET", &format!("{ACCEPT_HTML}If-None-Match: {tag}\r\n")));
-    assert_eq!((known.status, known.header("ETag"), known.text()), (304, Some(tag), ""));
+    assert_eq!(response.header("Set-Cookie"), None);
+    let etag = response.header("ETag").unwrap();
+    let cached = client.call(&root_request("GET", &format!("{ACCEPT_HTML}If-None-Match: {etag}\r\n")));
+    assert_eq!((cached.status, cached.header("ETag"), cached.text()), (304, Some(etag), ""));
     assert_eq!(client.call(&root_request("GET", &format!("{ACCEPT_HTML}If-None-Match: \"x\"\r\n"))).status, 200);
 }
 
 #[test]
 fn the_page_needs_no_store_and_no_token_and_no_ui_disables_it() {
-    let holder = Server::http(&[]);
+    let lock_holder = Server::http(&[]);
     let waiting = Sandbox::new();
-    std::os::unix::fs::symlink(holder.sandbox.store(), waiting.store()).unwrap();
+    std::os::unix::fs::symlink(lock_holder.sandbox.store(), waiting.store()).unwrap();
     let tokens = waiting.write_file("tokens", b"").to_str().unwrap().to_owned();
     let waiting = Server::spawn(waiting, &["--http", "--token-file", &tokens]);
     assert_eq!(waiting.get("/readyz").status, 503);
     assert_eq!(waiting.client().call(&root_request("GET", ACCEPT_HTML)).status, 200);
-    let without = Server::http(&["--no-ui"]);
+    let without_ui = Server::http(&["--no-ui"]);
     for method in ["GET", "POST"] {
-        let reply = without.client().call(&root_request(method, ACCEPT_HTML));
-        assert_eq!((reply.status, reply.text()), (404, r#"{"err_msg": "Not found"}"#));
+        let response = without_ui.client().call(&root_request(method, ACCEPT_HTML));
+        assert_eq!((response.status, response.text()), (404, r#"{"err_msg": "Not found"}"#));
     }
 }
 
@@ -102,70 +108,73 @@ fn page_url(server: &Server, scheme: &str) -> String {
     format!("{scheme}://{}/", server.address)
 }
 
-/// Nothing was wrong with the page, and it asked nobody but its own server.
+/// Asserts that the browser has reported no errors and that the page has sent requests to its own server only.
 fn assert_no_page_errors(mut browser: Browser, origin: &str) {
     assert_eq!(browser.page_errors(), Vec::<&serde_json::Value>::new());
-    for asked in browser.requested_urls() {
-        let path = asked.strip_prefix(origin);
-        let is_known = path.is_some_and(|path| path.is_empty() || path.starts_with(['#', 'm']));
-        assert!(is_known || asked == "about:blank" || asked.starts_with("data:,"), "{asked}");
+    for url in browser.requested_urls() {
+        let path = url.strip_prefix(origin);
+        let is_expected = path.is_some_and(|path| path.is_empty() || path.starts_with(['#', 'm']));
+        assert!(is_expected || url == "about:blank" || url.starts_with("data:,"), "{url}");
     }
 }
 
-/// How much a color stands out from what is behind an element (WCAG 2); what can be seen through does not at all.
+/// JavaScript function that computes the contrast ratio (WCAG 2) between a color and the background of an element. The
+/// ratio of a transparent color is 1.
 const CONTRAST_JS: &str = "
     const parts = color => color.match(/[\\d.]+/g).map(Number);
     const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
-    const light = color => {
+    const luminance = color => {
         const [r, g, b] = parts(color).map(c => linear(c / 255));
         return .2126 * r + .7152 * g + .0722 * b;
     };
-    const ground = one => {
-        const color = getComputedStyle(one).backgroundColor;
-        return parts(color)[3] === 0 ? ground(one.parentElement) : color;
+    const background = element => {
+        const color = getComputedStyle(element).backgroundColor;
+        return parts(color)[3] === 0 ? background(element.parentElement) : color;
     };
-    const contrast = (color, one) => {
-        const [a, b] = [light(color), light(ground(one))];
+    const contrast = (color, element) => {
+        const [a, b] = [luminance(color), luminance(background(element))];
         return (parts(color)[3] ?? 1) < 1 ? 1 : (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
     };
 ";
 
-/// The texts that are too faint (1.4.3).
+/// JavaScript that returns the elements with too little text contrast (WCAG 2, 1.4.3).
 const FAINT_TEXT_JS: &str = "
     const isText = node => node.nodeType === 3 && node.data.trim();
-    const has = one => one.matches('input, textarea') || [...one.childNodes].some(isText);
+    const hasText = element => element.matches('input, textarea') || [...element.childNodes].some(isText);
     const faint = [];
-    for (const one of document.body.querySelectorAll('*')) {
-        if (!one.checkVisibility() || !has(one)) continue;
+    for (const element of document.body.querySelectorAll('*')) {
+        if (!element.checkVisibility() || !hasText(element)) continue;
         for (const part of [null, '::placeholder']) {
-            const found = contrast(getComputedStyle(one, part).color, one);
-            if (found < 4.5) faint.push(`${one.outerHTML} ${part} ${found}`);
+            const ratio = contrast(getComputedStyle(element, part).color, element);
+            if (ratio < 4.5) faint.push(`${element.outerHTML} ${part} ${ratio}`);
         }
     }
     return faint;
 ";
 
-/// Whether the focus is seen (2.4.13): the outline stands off the element, on what is behind that.
+/// JavaScript that returns whether the focus indicator is visible (WCAG 2, 2.4.13). The outline is drawn outside of the
+/// element, on the background of its parent.
 const FOCUS_VISIBLE_JS: &str = "
-    const one = document.activeElement, { outlineWidth, outlineStyle, outlineColor } = getComputedStyle(one);
-    return parseFloat(outlineWidth) >= 2 && outlineStyle !== 'none' && contrast(outlineColor, one.parentElement) >= 3;
+    const element = document.activeElement, { outlineWidth, outlineStyle, outlineColor } = getComputedStyle(element);
+    const ratio = contrast(outlineColor, element.parentElement);
+    return parseFloat(outlineWidth) >= 2 && outlineStyle !== 'none' && ratio >= 3;
 ";
 
-/// What a script that measures contrast tells.
+/// Evaluates a script that uses [`CONTRAST_JS`].
 fn run_contrast_script(browser: &mut Browser, script: &str) -> serde_json::Value {
     browser.evaluate(&format!("(() => {{ {CONTRAST_JS} {script} }})()"))
 }
 
-/// Shows the page so wide, in pixels; what is narrow is a phone.
+/// Sets the width of the screen in pixels. A screen narrower than 500 pixels is a mobile device.
 fn set_screen_width(browser: &mut Browser, width: u64) {
     let screen = json!({"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": width < 500});
     browser.call("Emulation.setDeviceMetricsOverride", &screen);
 }
 
-/// Nothing of it stands out to the side.
-fn assert_no_horizontal_overflow(browser: &mut Browser, width: u64) {
-    let wide = browser.evaluate("document.scrollingElement.scrollWidth");
-    assert!(wide.as_u64().unwrap() <= width, "{wide} at {width}");
+/// Asserts that the page is not wider than the screen.
+fn assert_no_horizontal_overflow(browser: &mut Browser, screen_width: u64) {
+    let page_width = browser.evaluate("document.scrollingElement.scrollWidth");
+    assert!(page_width.as_u64().unwrap() <= screen_width, "{page_width} at {screen_width}");
 }
 
 #[test]
@@ -178,7 +187,7 @@ fn a_message_is_stored_and_fetched_with_the_keyboard_alone() {
     let focus = "document.activeElement.id || document.activeElement.textContent";
     let mut tab = |browser: &mut Browser| {
         browser.press_key("Tab");
-        assert_eq!(run_contrast_script(browser, FOCUS_VISIBLE_JS), true, "the focus is not seen");
+        assert_eq!(run_contrast_script(browser, FOCUS_VISIBLE_JS), true, "the focus is not visible");
         visited.push(browser.evaluate(focus).as_str().unwrap().to_owned());
     };
     tab(&mut browser);
@@ -240,16 +249,16 @@ fn markup_in_a_message_is_shown_as_text_and_not_executed() {
     assert_eq!(browser.evaluate("document.getElementById('shown').textContent"), std::str::from_utf8(message).unwrap());
     assert_eq!(browser.evaluate("window.ran === undefined"), true);
     assert_eq!(browser.evaluate("document.getElementById('shown').children.length"), 0);
-    for (other, why) in [(control.as_slice(), "not text"), (long.as_bytes(), "too long to show")] {
+    for (other, reason) in [(control.as_slice(), "not text"), (long.as_bytes(), "too long to show")] {
         browser.evaluate(&format!("location.hash = '{}'", digest(other)));
-        browser.wait_for_text("fetched", why);
+        browser.wait_for_text("fetched", reason);
         assert_eq!(browser.evaluate("document.getElementById('shown').checkVisibility()"), false);
         assert_eq!(browser.evaluate("document.getElementById('shown').textContent"), "");
     }
     assert_no_page_errors(browser, &origin);
 }
 
-/// Drags a file over the page and drops it there.
+/// Drags a file with `message` to the page and drops it.
 fn drop_file(browser: &mut Browser, message: &[u8]) {
     let file = browser.dir.path().join("dropped");
     fs::write(&file, message).unwrap();
@@ -265,17 +274,18 @@ fn a_file_is_stored_and_downloaded_unchanged() {
     let server = Server::http(&[]);
     let origin = page_url(&server, "http");
     browser.navigate(&origin);
-    let choose = |browser: &mut Browser, message: &[u8]| {
+    let store_file = |browser: &mut Browser, message: &[u8]| {
         let file = browser.dir.path().join("file");
         fs::write(&file, message).unwrap();
-        let page = browser.call("DOM.getDocument", &json!({}));
-        let input = browser.call("DOM.querySelector", &json!({"nodeId": page["root"]["nodeId"], "selector": "#file"}));
+        let document = browser.call("DOM.getDocument", &json!({}));
+        let input =
+            browser.call("DOM.querySelector", &json!({"nodeId": document["root"]["nodeId"], "selector": "#file"}));
         browser.call("DOM.setFileInputFiles", &json!({"files": [file], "nodeId": input["nodeId"]}));
         assert_eq!(browser.evaluate("document.getElementById('text').disabled"), true);
         browser.click("#store button");
     };
     let message = pseudorandom_bytes(300_000, 7);
-    choose(&mut browser, &message);
+    store_file(&mut browser, &message);
     assert_eq!(browser.wait_for_text("stored", "Stored"), "Stored, 300,000 bytes. Digest:");
     browser.click("#link");
     assert_eq!(browser.wait_for_text("fetched", "bytes"), "✓ SHA-256 verified. 300,000 bytes, not text.");
@@ -284,8 +294,8 @@ fn a_file_is_stored_and_downloaded_unchanged() {
     browser.call("Browser.setDownloadBehavior", &json!({"behavior": "allow", "downloadPath": downloads}));
     browser.click("#download");
     let download = downloads.join(format!("{}.bin", &digest(&message)[..16]));
-    wait_until("the download is whole", || fs::read(&download).is_ok_and(|bytes| bytes == message));
-    choose(&mut browser, &pseudorandom_bytes(1_500_000, 8));
+    wait_until("the download is complete", || fs::read(&download).is_ok_and(|bytes| bytes == message));
+    store_file(&mut browser, &pseudorandom_bytes(1_500_000, 8));
     browser.wait_for_text("stored", "too large");
     browser.click("#clear");
     assert_eq!(browser.evaluate("document.activeElement.id"), "text");
@@ -297,14 +307,15 @@ fn a_file_is_stored_and_downloaded_unchanged() {
     assert_no_page_errors(browser, &origin);
 }
 
-const ORIGINAL_TEXT: &str = "this is the truth";
-const ALTERED_TEXT: &str = "this is not truth";
+const ORIGINAL_TEXT: &str = "an original text";
+const ALTERED_TEXT: &str = "not the original";
 
-/// Passes on what comes to a server, and what goes back but for the truth and its digest.
+/// Starts a proxy for `server` that replaces [`ORIGINAL_TEXT`] and its digest in responses by [`ALTERED_TEXT`] and its
+/// digest.
 fn spawn_altering_proxy(server: &Server) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, server) = (listener.local_addr().unwrap(), server.address);
-    let pass_on = move |mut client: TcpStream| -> std::io::Result<()> {
+    let forward = move |mut client: TcpStream| -> std::io::Result<()> {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
             client.read_exact(&mut byte)?;
@@ -312,24 +323,24 @@ fn spawn_altering_proxy(server: &Server) -> SocketAddr {
         }
         let head = String::from_utf8_lossy(&head).replace("Connection: keep-alive", "Connection: close");
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
-        let (mut body, mut reply) = (vec![0; length.unwrap_or(0)], Vec::new());
+        let (mut body, mut response) = (vec![0; length.unwrap_or(0)], Vec::new());
         client.read_exact(&mut body)?;
-        let mut there = TcpStream::connect(server)?;
-        there.write_all(&[head.as_bytes(), &body].concat())?;
-        there.read_to_end(&mut reply)?;
-        for (truth, lie) in [
+        let mut upstream = TcpStream::connect(server)?;
+        upstream.write_all(&[head.as_bytes(), &body].concat())?;
+        upstream.read_to_end(&mut response)?;
+        for (original, altered) in [
             (ORIGINAL_TEXT.to_owned(), ALTERED_TEXT.to_owned()),
             (digest(ORIGINAL_TEXT.as_bytes()), digest(ALTERED_TEXT.as_bytes())),
         ] {
-            if let Some(at) = reply.windows(truth.len()).rposition(|words| words == truth.as_bytes()) {
-                reply[at..at + truth.len()].copy_from_slice(lie.as_bytes());
+            if let Some(start) = response.windows(original.len()).rposition(|window| window == original.as_bytes()) {
+                response[start..start + original.len()].copy_from_slice(altered.as_bytes());
             }
         }
-        client.write_all(&reply)
+        client.write_all(&response)
     };
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || pass_on(client));
+            std::thread::spawn(move || forward(client));
         }
     });
     address
@@ -339,18 +350,18 @@ fn spawn_altering_proxy(server: &Server) -> SocketAddr {
 fn the_page_rejects_bytes_that_do_not_hash_to_their_digest() {
     let Some(mut browser) = Browser::start() else { return };
     let server = Server::http(&[]);
-    let other = "this is as it was";
+    let unaltered = "another message";
     server.put(ORIGINAL_TEXT);
-    server.put(other);
+    server.put(unaltered);
     let origin = format!("http://{}/", spawn_altering_proxy(&server));
     set_screen_width(&mut browser, 320);
-    browser.navigate(&format!("{origin}#{}", digest(other.as_bytes())));
-    browser.wait_for_text("shown", other);
+    browser.navigate(&format!("{origin}#{}", digest(unaltered.as_bytes())));
+    browser.wait_for_text("shown", unaltered);
     browser.evaluate(&format!("location.hash = '{}'", digest(ORIGINAL_TEXT.as_bytes())));
-    let said = browser.wait_for_text("fetched", "Rejected");
+    let status = browser.wait_for_text("fetched", "Rejected");
     assert_no_horizontal_overflow(&mut browser, 320);
-    let lie = digest(ALTERED_TEXT.as_bytes());
-    assert_eq!(said, format!("Rejected: the received bytes do not hash to the digest, but to {lie}."));
+    let altered = digest(ALTERED_TEXT.as_bytes());
+    assert_eq!(status, format!("Rejected: the received bytes do not hash to the digest, but to {altered}."));
     assert_eq!(browser.evaluate("document.getElementById('message').hidden"), true);
     assert_eq!(browser.evaluate("document.getElementById('shown').textContent"), "");
     assert_eq!(browser.evaluate("document.getElementById('download').href"), "");
@@ -363,13 +374,13 @@ fn the_page_does_not_report_an_unconfirmed_message_as_stored() {
     let server = Server::http(&[]);
     let origin = format!("http://{}/", spawn_altering_proxy(&server));
     browser.navigate(&origin);
-    for (message, says) in [
+    for (message, status) in [
         (ALTERED_TEXT, "Stored, "),
         (ORIGINAL_TEXT, "The server did not confirm the digest: the message may not be stored."),
     ] {
         browser.evaluate(&format!("document.getElementById('text').value = '{message}'"));
         browser.click("#store button");
-        browser.wait_for_text("stored", says);
+        browser.wait_for_text("stored", status);
         let is_shown = browser.evaluate("document.getElementById('stored-result').checkVisibility()");
         assert_eq!(is_shown, message == ALTERED_TEXT);
     }
@@ -414,7 +425,7 @@ fn over_remote_plain_http_the_page_warns_that_it_cannot_verify() {
     assert!(browser.text("insecure").contains("open the page over HTTPS"));
     assert_eq!(browser.evaluate("document.getElementById('insecure').checkVisibility()"), true);
     let usable = "[...document.querySelectorAll(':is(button, input, textarea):enabled')]
-        .filter(one => one.checkVisibility()).map(one => one.outerHTML)";
+        .filter(element => element.checkVisibility()).map(element => element.outerHTML)";
     assert_eq!(browser.evaluate(usable), json!([]));
     assert_no_page_errors(browser, &origin);
 }
@@ -426,7 +437,7 @@ fn the_page_has_enough_contrast_in_both_themes_and_fits_a_narrow_screen() {
     let origin = page_url(&server, "http");
     let message = "w".repeat(500);
     server.put(&message);
-    let mut grounds = Vec::new();
+    let mut colors = Vec::new();
     for scheme in ["light", "dark"] {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         browser.call("Emulation.setEmulatedMedia", &features);
@@ -444,15 +455,16 @@ fn the_page_has_enough_contrast_in_both_themes_and_fits_a_narrow_screen() {
             assert_eq!(run_contrast_script(&mut browser, FAINT_TEXT_JS), json!([]), "{scheme}");
             assert_no_horizontal_overflow(&mut browser, width);
         }
-        // That of the page, and that of what the browser draws itself, such as scroll bars.
-        let ground = "document.body.style.color = 'Canvas', ['backgroundColor', 'color']
+        // The background of the page, and the color `Canvas`, which the browser uses for scroll bars and controls.
+        let script = "document.body.style.color = 'Canvas', ['backgroundColor', 'color']
             .map(name => getComputedStyle(document.body)[name])";
-        grounds.push(browser.evaluate(ground));
+        colors.push(browser.evaluate(script));
     }
-    assert!((0..2).all(|of| grounds[0][of] != grounds[1][of]), "{grounds:?}");
-    let nameless = "[...document.querySelectorAll('input, textarea')].filter(one => !one.labels.length).length";
-    assert_eq!(browser.evaluate(nameless), 0);
-    // What comes later is read out.
+    assert!((0..2).all(|index| colors[0][index] != colors[1][index]), "{colors:?}");
+    let unlabelled =
+        "[...document.querySelectorAll('input, textarea')].filter(element => !element.labels.length).length";
+    assert_eq!(browser.evaluate(unlabelled), 0);
+    // With these roles, screen readers announce texts that appear later.
     let roles = "['insecure', 'stored', 'fetched'].map(id => document.getElementById(id).role)";
     assert_eq!(browser.evaluate(roles), json!(["alert", "status", "status"]));
     assert_no_page_errors(browser, &origin);

@@ -1,5 +1,5 @@
-//! Locked tables, a hanging database and too few sessions: every request is answered within a bounded time, and requests
-//! succeed again when the cause is gone.
+//! Locked tables, a hanging database and too few sessions: every request is answered within a bounded time, and
+//! requests succeed again when the cause is gone.
 
 use std::thread;
 use std::time::{Duration, Instant};

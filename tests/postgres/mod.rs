@@ -32,7 +32,7 @@ fn every_command_works_on_a_database() {
     let absent = digest(b"absent");
     sandbox.sha_api(["has", FOO, &absent]).assert().code(1).stdout(format!("{absent}\n")).stderr("");
     sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
-    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: whole\n").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: intact\n").stderr("");
     let stats =
         predicate::str::starts_with("messages  1\nbytes     3\n").and(predicate::str::contains("health    ok\n"));
     sandbox.sha_api(["stats"]).assert().code(0).stdout(stats).stderr("");
@@ -67,7 +67,7 @@ fn a_changed_row_is_corrupt_and_a_put_repairs_it() {
     let change_row = || cluster.sql("one", "UPDATE messages SET message = 'fox'");
     change_row();
     sandbox.sha_api(["get", FOO]).assert().code(4).stdout("").stderr(predicate::str::contains("is corrupt"));
-    let report = format!("corrupt    {FOO}\n0 messages, 0 bytes: whole; damaged: 1\n");
+    let report = format!("corrupt    {FOO}\n0 messages, 0 bytes: intact; damaged: 1\n");
     sandbox.sha_api(["verify"]).assert().code(4).stdout(report);
     sandbox.sha_api(["put", "foo"]).assert().code(0);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo");
@@ -179,7 +179,9 @@ fn a_server_waits_for_its_database_and_survives_its_crash() {
 #[test]
 fn a_put_warns_about_a_database_without_fsync() {
     let Some(cluster) = Cluster::new(&["fsync=off"]) else { return };
-    let warning = predicate::str::contains("fsync is off in postgres://postgres@/one: a power cut can lose acknowledged messages");
+    let warning = predicate::str::contains(
+        "fsync is off in postgres://postgres@/one: a power cut can lose acknowledged messages",
+    );
     database_sandbox(&cluster.database("one"))
         .sha_api(["put", "foo"])
         .assert()

@@ -25,7 +25,7 @@ fn commands_read_a_standby_and_puts_fail_with_the_reason() {
     let sandbox = database_sandbox(&url);
     sandbox.sha_api(["get", FOO]).assert().code(0).stdout("foo").stderr("");
     sandbox.sha_api(["list"]).assert().code(0).stdout(format!("{FOO}\n")).stderr("");
-    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: whole\n").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 3 bytes: intact\n").stderr("");
     let read_only = || contains("the database is read-only").and(contains("postgres@/one"));
     sandbox.sha_api(["stats"]).assert().code(0).stdout(read_only()).stderr("");
     for args in [["put", "bar"], ["put", "foo"], ["rm", FOO]] {

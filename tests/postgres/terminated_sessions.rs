@@ -16,7 +16,8 @@ const MIN_TERMINATED_SESSIONS: usize = 30;
 
 /// Terminates all database sessions of sha-api and returns their number.
 fn terminate_all_sessions(cluster: &Cluster) -> usize {
-    const TERMINATE: &str = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'sha-api'";
+    const TERMINATE: &str = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE application_name = 'sha-api'";
     cluster.sql("postgres", TERMINATE).trim().parse().unwrap()
 }
 
@@ -111,8 +112,8 @@ fn run_load(server: &Server, inject_faults: impl FnOnce(&dyn Fn() -> usize)) -> 
     result.into_inner().unwrap()
 }
 
-/// Puts messages through a server while sessions are terminated, after running the SQL `sabotage`. Returns the number of
-/// lost acknowledged messages, or `None` without PostgreSQL.
+/// Puts messages through a server while sessions are terminated, after running the SQL `sabotage`. Returns the number
+/// of lost acknowledged messages, or `None` without PostgreSQL.
 fn run_under_terminated_sessions(sabotage: Option<&str>) -> Option<usize> {
     let cluster = Cluster::new(&[])?;
     let url = cluster.database("one");

@@ -1,5 +1,5 @@
-//! TLS connections to a database: each `sslmode` has the same meaning as in libpq, and a refused connection fails at once
-//! with the reason.
+//! TLS connections to a database: each `sslmode` has the same meaning as in libpq, and a refused connection fails at
+//! once with the reason.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::common::cluster::{Cluster, database_sandbox};
 use crate::common::server::Server;
 use crate::common::{FOO, Sandbox};
 
-/// Requires TLS for all users over TCP, a client certificate for `client` and a password for `keeper`.
+/// Client authentication rules: TLS for all users over TCP, a certificate for `client`, a password for `keeper`.
 const PG_HBA_CONF: &str = "\
 local   all all                   trust
 hostssl all postgres 127.0.0.1/32 trust
@@ -112,7 +112,11 @@ fn each_sslmode_checks_the_server_like_libpq() {
     }
     let unknown_issuer = "invalid peer certificate: UnknownIssuer";
     for (host, parameters, cause) in [
-        (uncertified, "sslmode=verify-full&sslrootcert={dir}/trusted.pem", "certificate not valid for name \"127.0.0.1\""),
+        (
+            uncertified,
+            "sslmode=verify-full&sslrootcert={dir}/trusted.pem",
+            "certificate not valid for name \"127.0.0.1\"",
+        ),
         (certified, "sslmode=verify-full&sslrootcert={dir}/other.pem", unknown_issuer),
         (certified, "sslmode=verify-ca&sslrootcert={dir}/other.pem", unknown_issuer),
         (certified, "sslmode=require&sslrootcert={dir}/other.pem", unknown_issuer),
