@@ -15,7 +15,8 @@ COMMANDS = [
     "sha-api get 2c26b46b; echo",
     "seq 3 | sha-api put --lines > digests",
     "sha-api get --lines - < digests | paste -sd ' '",
-    "sha-api list --prefix 2c --long | cut -c 1-66",
+    "sha-api list --prefix 2c",
+    "sha-api has $(printf bar | sha256sum | cut -c 1-64); echo exit status $?",
     "sha-api verify",
 ]
 COLUMNS = 78

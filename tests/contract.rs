@@ -80,6 +80,7 @@ fn bearer_header(scope: &str) -> String {
     format!("Authorization: Bearer {scope}\r\n")
 }
 
+#[allow(clippy::too_many_lines, reason = "a table of requests, one line each")]
 fn every_documented_status_can_be_produced(factory: &StoreFactory) {
     let sandbox = factory.with_messages(&[b"foo", b"\xff"]);
     let file = write_token_file(&sandbox);

@@ -26,7 +26,8 @@ fn file_names(dir: &Path) -> BTreeSet<String> {
 /// Returns the paths of README.md and of the pages in docs/, relative to the repository.
 fn guides() -> Vec<PathBuf> {
     let docs = file_names(&repository_root().join("docs"));
-    let docs = docs.into_iter().filter(|name| name.ends_with(".md")).map(|name| Path::new("docs").join(name));
+    let docs = docs.into_iter().map(|name| Path::new("docs").join(name));
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     std::iter::once(PathBuf::from("README.md")).chain(docs).collect()
 }
 

@@ -20,8 +20,8 @@ pub fn run(context: &mut Context, list: &cli::List) -> anyhow::Result<ExitStatus
     while remaining > 0 {
         page.limit = PAGE_SIZE.min(remaining);
         let entries = messages.list(&page)?;
-        let Some(last) = entries.last() else { break };
-        page.after = Some(last.digest);
+        let Some(final_entry) = entries.last() else { break };
+        page.after = Some(final_entry.digest);
         remaining -= entries.len();
         for entry in &entries {
             print_entry(context, entry, list.long)?;

@@ -31,12 +31,12 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitSt
     context.progress.clear();
     let repaired = if verify.repair { repair(context, &*messages, source.as_deref(), &damages)? } else { 0 };
     let object = json!({ "messages": intact, "bytes": bytes, "damaged": damages.len(), "mended": repaired });
-    let damaged = match (damages.len(), verify.repair) {
+    let summary = match (damages.len(), verify.repair) {
         (0, _) => String::new(),
-        (damaged, false) => format!("; damaged: {damaged}"),
-        (damaged, true) => format!("; damaged: {damaged}, repaired: {repaired}"),
+        (count, false) => format!("; damaged: {count}"),
+        (count, true) => format!("; damaged: {count}, repaired: {repaired}"),
     };
-    let text = format!("{intact} messages, {bytes} bytes: intact{damaged}");
+    let text = format!("{intact} messages, {bytes} bytes: intact{summary}");
     context.output.print_line(text.as_bytes(), &object)?;
     Ok(if repaired < damages.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
 }

@@ -116,7 +116,7 @@ impl FaultedStore {
         let stderr = read_in_background(child.stderr.take().unwrap());
         let status = self.wait_exit(&mut child, &command);
         let stdout = stdout.join().unwrap();
-        self.to_run_result(status, stdout, &stderr.join().unwrap(), &command)
+        self.record_run(status, stdout, &stderr.join().unwrap(), &command)
     }
 
     /// Puts groups of messages; a group is sent after the previous group is acknowledged. Returns the result and the
@@ -155,7 +155,7 @@ impl FaultedStore {
         }
         drop(stdin);
         let status = self.wait_exit(&mut child, &command);
-        self.to_run_result(status, Vec::new(), &stderr.join().unwrap(), &command)
+        self.record_run(status, Vec::new(), &stderr.join().unwrap(), &command)
     }
 
     /// Gets all acknowledged messages and counts the missing ones in the tally. Returns the digests of the missing
@@ -271,7 +271,7 @@ impl FaultedStore {
         None
     }
 
-    fn to_run_result(
+    fn record_run(
         &mut self,
         status: Option<ExitStatus>,
         stdout: Vec<u8>,

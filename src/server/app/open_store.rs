@@ -34,7 +34,7 @@ impl OpenStore {
                 *engine = Arc::new(new);
             }
             Err(error) => {
-                warn(format_args!("the engine stopped and cannot be restarted: {error}; the next request tries again"))
+                warn(format_args!("the engine stopped and cannot be restarted: {error}; the next request tries again"));
             }
         }
     }

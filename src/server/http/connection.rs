@@ -103,7 +103,7 @@ impl Connection {
         request_loop.into_outcome(step)
     }
 
-    /// Sends a TLS close_notify without blocking. Dropping the connection then closes the socket.
+    /// Sends a TLS `close_notify` without blocking. Dropping the connection then closes the socket.
     pub(super) fn close_now(&mut self) {
         self.stream.send_close_notify();
     }

@@ -22,7 +22,7 @@ const IO_BUDGET: usize = 8;
 const LINGER_BYTES: u64 = 4 << 20;
 /// Maximum duration of a lingering close.
 const LINGER: Duration = Duration::from_secs(2);
-/// Timeout of writing a TLS close_notify or alert.
+/// Timeout of writing a TLS `close_notify` or alert.
 const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A plaintext stream.
@@ -158,7 +158,7 @@ impl Stream {
         }
     }
 
-    /// Sends a TLS close_notify if that does not block.
+    /// Sends a TLS `close_notify` if that does not block.
     pub(super) fn send_close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();

@@ -137,7 +137,7 @@ impl ReloadableCertificate {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             }
             Err(error) => {
-                warn(format_args!("cannot reload the certificate: {error}; the previous certificate stays in use"))
+                warn(format_args!("cannot reload the certificate: {error}; the previous certificate stays in use"));
             }
         }
     }
