@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::cli::Global;
 use crate::client::{self, Address, Client, TlsOptions};
-use crate::config;
 use crate::message_store::{Error, MessageStore};
 use crate::postgres_url;
 use crate::store::caching::CachingProxy;
 use crate::store::local::{LocalStore, Options};
 use crate::store::{EventSink, HashingStore, StoreEvent};
+use crate::xdg;
 
 /// Maximum time to wait for the lock of a store before looking for a server that holds it.
 const LOCK_POLL: Duration = Duration::from_millis(100);
@@ -134,7 +134,7 @@ fn open_database(url: &str, _: &Global, _: Duration, _: &EventSink) -> Result<Ar
 /// Returns the directory that `--store` names, or the default directory.
 fn store_path(global: &Global) -> Result<PathBuf, Error> {
     let Some(path) = global.store.location.as_ref().map(|store| Path::new(&store.0)) else {
-        let default_path = config::xdg_dir("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
+        let default_path = xdg::xdg_dir("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
         return default_path.ok_or_else(|| {
             let message = "no default store directory: neither HOME nor XDG_DATA_HOME is set; use --store";
             Error::Unusable(message.to_owned())

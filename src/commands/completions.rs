@@ -8,7 +8,8 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::ArgValueCompleter;
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 
-use super::{Context, ExitStatus};
+use super::context::Context;
+use super::exit_status::ExitStatus;
 use crate::cli::{self, Cli};
 
 /// Variable with the name of the shell that asks for candidates.

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::{Context, ExitStatus, output};
+use super::context::Context;
+use super::exit_status::ExitStatus;
+use super::output;
 use crate::cli;
 use crate::digest::Prefix;
 use crate::message_store::{Error, ListQuery};

@@ -2,7 +2,7 @@
 
 use std::io::stdin;
 
-use super::UsageError;
+use super::exit_status::UsageError;
 use super::records::{Error, Records, read_ahead};
 use crate::digest::Digest;
 

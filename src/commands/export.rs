@@ -7,7 +7,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use zstd::stream::write::Encoder;
 
-use super::{Context, ExitStatus, output};
+use super::context::Context;
+use super::exit_status::ExitStatus;
+use super::output;
 use crate::digest::Prefix;
 use crate::fs;
 use crate::json_message::JsonMessage;

@@ -7,7 +7,9 @@ use std::str;
 
 use anyhow::{Context as _, anyhow};
 
-use super::{Context, ExitStatus, UsageError, digests, output};
+use super::context::Context;
+use super::exit_status::{ExitStatus, UsageError};
+use super::{digests, output};
 use crate::cli;
 use crate::digest::{Digest, Prefix};
 use crate::fs;

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::{Context, ExitStatus, digests};
+use super::context::Context;
+use super::digests;
+use super::exit_status::ExitStatus;
 use crate::cli;
 
 /// Prints the absent digests; with `--json`, an object for each digest.

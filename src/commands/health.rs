@@ -13,7 +13,8 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
 
-use super::{Context, ExitStatus, UsageError};
+use super::context::Context;
+use super::exit_status::{ExitStatus, UsageError};
 use crate::cli;
 use crate::client::Url;
 use crate::pem::{certificates, unusable};

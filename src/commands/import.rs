@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use serde_json::json;
 use zstd::stream::read::Decoder;
 
+use super::context::Context;
+use super::exit_status::ExitStatus;
+use super::output;
 use super::records::{Records, read_ahead};
-use super::{Context, ExitStatus, output};
 use crate::cli;
 use crate::digest::Digest;
 use crate::json_message::ParsedMessage;

@@ -4,7 +4,8 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Context, ExitStatus};
+use super::context::Context;
+use super::exit_status::ExitStatus;
 use crate::cli;
 use crate::digest::Prefix;
 use crate::message_store::{Entry, ListQuery};

@@ -9,7 +9,8 @@ use clap::builder::Resettable;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Context, ExitStatus};
+use super::context::Context;
+use super::exit_status::ExitStatus;
 use crate::cli::reference::{ENVIRONMENT, EXAMPLES, EXIT_STATUS, FILES};
 use crate::{cli, config};
 

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
 
+use super::context::Context;
+use super::exit_status::ExitStatus;
+use super::output;
 use super::records::{Records, read_ahead};
-use super::{Context, ExitStatus, output};
 use crate::cli;
 use crate::digest::Digest;
 use crate::message_store::MessageStore;

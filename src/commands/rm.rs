@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::{Context, ExitStatus, digests, output};
+use super::context::Context;
+use super::exit_status::ExitStatus;
+use super::{digests, output};
 use crate::cli;
 
 /// Removes the messages of the given digests and reports the absent ones.

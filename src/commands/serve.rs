@@ -1,6 +1,7 @@
 //! `serve`: converts the options into those of the server.
 
-use super::{Context, ExitStatus};
+use super::context::Context;
+use super::exit_status::ExitStatus;
 use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
 use crate::{cli, config, location, message_store, unix_path};
 

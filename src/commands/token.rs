@@ -11,7 +11,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::{Context, ExitStatus, UsageError};
+use super::context::Context;
+use super::exit_status::{ExitStatus, UsageError};
 use crate::cli;
 use crate::digest::Digest;
 use crate::fs;

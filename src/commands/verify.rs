@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Context, ExitStatus};
+use super::context::Context;
+use super::exit_status::ExitStatus;
 use crate::cli;
 use crate::digest::Digest;
 use crate::message_store::{Damage, MessageStore};
