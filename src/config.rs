@@ -5,7 +5,7 @@ mod file;
 mod unused;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{BoolishValueParser, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -15,13 +15,16 @@ use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use crate::cli::{self, Cli, Global};
 use crate::client::Token;
 use crate::postgres_url;
-use file::Settings;
+use file::{Kind, Settings};
 
 /// Options that are not settings: they select the settings, or print something and exit.
 const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];
 
 /// Key of the settings file that has no option.
 const TOKEN_KEY: &str = "token";
+
+/// Commands that use no setting, so that they work with a faulty settings file.
+const WITHOUT_SETTINGS: [&str; 3] = ["completions", "help", "man"];
 
 /// Options of other commands that have the value of a setting of `serve`.
 const ALIASES: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
@@ -74,7 +77,10 @@ pub fn effective_settings(arguments: &[OsString]) -> Result<Vec<Setting>, clap::
 pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut invocation = Invocation::prepare(arguments)?;
     let matches = invocation.command.try_get_matches_from_mut(arguments);
-    let matches = matches.map_err(|error| invocation.with_plain_usage(error))?;
+    let matches = matches.map_err(|error| {
+        let error = invocation.with_plain_usage(error);
+        invocation.with_origin(error, arguments)
+    })?;
     let (name, _) = matches.subcommand().expect("every command line has a command");
     unused::reject(&mut invocation.command, name, &matches)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
@@ -97,6 +103,8 @@ pub fn parse_unfinished(arguments: &[OsString]) -> Option<Global> {
 struct Invocation {
     command: Command,
     settings: Settings,
+    /// Path of the settings file, if there is one.
+    path: Option<PathBuf>,
     /// Name of the command that the arguments name, if any.
     name: Option<String>,
 }
@@ -105,21 +113,53 @@ impl Invocation {
     fn prepare(arguments: &[OsString]) -> Result<Self, clap::Error> {
         // Errors are reported by the complete parse. This one finds the command and the settings file.
         let preview = definition().mut_arg("config", with_env_variable).ignore_errors(true);
-        let matches = preview.try_get_matches_from(arguments).ok();
+        let preview = preview.try_get_matches_from(arguments);
+        let is_help = preview.as_ref().is_err_and(|error| !error.use_stderr());
+        let matches = preview.ok();
         let name = matches.as_ref().and_then(ArgMatches::subcommand_name).map(str::to_owned);
         let apply = |argument: Arg, change: &dyn Fn(Arg) -> Arg| {
             let is_unused = name.as_ref().is_some_and(|name| cli::is_unused(name, argument.get_id().as_str()));
             if is_unused { argument } else { change(argument) }
         };
         let mut command = map_configurable_args(definition(), |argument| apply(argument, &with_env_variable));
-        let Some(path) = file::config_path(matches.as_ref()) else {
-            return Ok(Self { command, settings: Settings::new(), name });
+        let uses_settings = !is_help && !name.as_deref().is_some_and(|name| WITHOUT_SETTINGS.contains(&name));
+        let path = file::config_path(matches.as_ref()).filter(|_| uses_settings);
+        let Some(path) = path else {
+            return Ok(Self { command, settings: Settings::new(), path: None, name });
         };
-        let settings = file::read(&path).and_then(|settings| reject_unknown(settings, &command, &path));
+        let settings = file::read(&path).and_then(|settings| check_keys(settings, &command, &path));
         let settings = settings.map_err(|reason| command.error(ErrorKind::Io, reason))?;
         let with_file_value = |argument: Arg| with_file_value(argument, &settings);
         let command = map_configurable_args(command, |argument| apply(argument, &with_file_value));
-        Ok(Self { command, settings, name })
+        Ok(Self { command, settings, path: Some(path), name })
+    }
+
+    /// Names the variable or the line of the settings file that an invalid value is from. clap names the option, which
+    /// the user may not have typed.
+    fn with_origin(&self, mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+        if !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+            return error;
+        }
+        let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return error };
+        let Some(long) = argument.strip_prefix("--").and_then(|rest| rest.split([' ', '=']).next()) else {
+            return error;
+        };
+        let flag = format!("--{long}");
+        let is_flag = |argument: &OsString| {
+            argument
+                .to_str()
+                .and_then(|text| text.strip_prefix(&flag))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        };
+        let variable = variable_name(long);
+        let origin = match (self.settings.get(long), &self.path) {
+            _ if arguments.iter().any(is_flag) => return error,
+            _ if is_set(&variable) => variable,
+            (Some(value), Some(path)) => format!("{long} in {}, line {}", path.display(), value.line),
+            _ => return error,
+        };
+        error.insert(ContextKind::InvalidArg, ContextValue::String(origin));
+        error
     }
 
     /// Replaces the usage line of `error`. clap lists in it the options that have a value from a variable, as if they
@@ -163,8 +203,10 @@ fn resolve_common(global: &mut Global, matches: &ArgMatches, settings: &Settings
 /// Returns the token of the variable, or else of the settings file. An empty token counts as none.
 fn token(settings: &Settings) -> Option<Token> {
     let variable = std::env::var_os("SHA_API_TOKEN").map(|token| token.to_string_lossy().into_owned());
-    let token = variable.or_else(|| settings.get(TOKEN_KEY)?.first().cloned());
-    token.filter(|token| !token.is_empty()).map(Token)
+    let setting = settings.get(TOKEN_KEY).and_then(|value| value.texts.first().cloned());
+    // A token that was read from a file ends with a newline.
+    let tokens = [variable, setting].into_iter().flatten().map(|token| token.trim_end_matches(['\r', '\n']).to_owned());
+    tokens.into_iter().find(|token| !token.is_empty()).map(Token)
 }
 
 /// Selects `--store` or `--server`: a flag precedes a variable, and a variable precedes the settings file.
@@ -193,13 +235,23 @@ fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Comma
         .fold(command, |command, (name, id)| command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, change)))
 }
 
+fn variable_name(long: &str) -> String {
+    format!("SHA_API_{}", long.to_uppercase().replace('-', "_"))
+}
+
+/// Returns whether a variable has a value. An empty variable counts as unset.
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
 /// Adds the environment variable, which only the long help shows.
 fn with_env_variable(argument: Arg) -> Arg {
     match argument.get_long() {
         Some(long) if !["help", "version", "check"].contains(&long) => {
-            let variable = format!("SHA_API_{}", long.to_uppercase().replace('-', "_"));
+            let variable = variable_name(long);
             let help = argument.get_long_help().or_else(|| argument.get_help()).cloned().unwrap_or_default();
-            argument.long_help(format!("{help}\n[env: {variable}]")).env(variable).hide_env(true)
+            let argument = argument.long_help(format!("{help}\n[env: {variable}]")).hide_env(true);
+            if is_set(&variable) { argument.env(variable) } else { argument }
         }
         _ => argument,
     }
@@ -208,20 +260,40 @@ fn with_env_variable(argument: Arg) -> Arg {
 /// Makes the value of the settings file the default.
 fn with_file_value(argument: Arg, settings: &Settings) -> Arg {
     match argument.get_long().and_then(|long| settings.get(long)) {
-        Some(values) => argument.default_values(values.clone()).required(false),
+        Some(value) => argument.default_values(value.texts.clone()).required(false),
         None => argument,
     }
 }
 
-/// Returns an error that names the first key that is not a setting.
-fn reject_unknown(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
+/// Returns an error that names the first key that is not a setting or whose value has a wrong type.
+fn check_keys(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
     let serve = command.find_subcommand("serve").expect("the command line has it");
-    let options: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();
-    let is_known = |key: &str| key == TOKEN_KEY || options.contains(&key) && !NOT_CONFIGURABLE.contains(&key);
-    match settings.keys().find(|key| !is_known(key)) {
-        Some(key) => Err(format!("{}: `{key}` is not a setting; see `sha-api serve --help`", path.display())),
-        None => Ok(settings),
+    for (key, value) in &settings {
+        let mut options = command.get_arguments().chain(serve.get_arguments());
+        let option = options.find(|option| option.get_long() == Some(key) && !NOT_CONFIGURABLE.contains(&key.as_str()));
+        let expected = match option {
+            Some(option) if !option.get_action().takes_values() => [Kind::Boolean].as_slice(),
+            Some(option) if is_number(option) => &[Kind::Number, Kind::String],
+            Some(_) => &[Kind::String],
+            None if key == TOKEN_KEY => &[Kind::String],
+            None => return Err(format!("{}: `{key}` is not a setting; see `sha-api serve --help`", path.display())),
+        };
+        if !expected.contains(&value.kind) {
+            let noun = match expected {
+                [Kind::Boolean] => "true or false",
+                [Kind::Number, ..] => "a number or a string",
+                _ => "a string",
+            };
+            return Err(format!("{}, line {}: `{key}` must be {noun}", path.display(), value.line));
+        }
     }
+    Ok(settings)
+}
+
+/// Returns whether the values of an option are numbers, possibly with a unit.
+fn is_number(option: &Arg) -> bool {
+    let names = option.get_value_names().unwrap_or_default();
+    names.iter().any(|name| ["COUNT", "LEVEL", "SIZE"].contains(&name.as_str()))
 }
 
 #[cfg(test)]
@@ -303,8 +375,36 @@ mod tests {
     fn an_invalid_value_is_reported_with_its_key() {
         let error = parse_with("lock-timeout = { a = 1 }", &["stats"]).unwrap_err().to_string();
         assert!(error.contains("`lock-timeout` must be"), "{error}");
-        let error = parse_with("lock-timeout = 'soon'", &["stats"]).unwrap_err().to_string();
-        assert!(error.contains("--lock-timeout"), "{error}");
+        let error = parse_with("json = true\nlock-timeout = 'soon'", &["stats"]).unwrap_err().to_string();
+        assert!(error.contains("lock-timeout in /"), "{error}");
+        assert!(error.contains(", line 2'"), "{error}");
+        let error = parse_with("", &["stats", "--lock-timeout", "soon"]).unwrap_err().to_string();
+        assert!(error.contains("'--lock-timeout <TIME>'"), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_an_error_with_its_line() {
+        for (settings, noun) in [
+            ("quiet = false\nstore = 5", "a string"),
+            ("quiet = false\nread-timeout = 5", "a string"),
+            ("quiet = false\njson = 'yes'", "true or false"),
+            ("quiet = false\nmax-message = true", "a number or a string"),
+            ("quiet = false\nlisten = ['a', 5]", "a list of one of these"),
+        ] {
+            let error = parse_with(settings, &["serve"]).unwrap_err().to_string();
+            assert!(error.contains(", line 2: ") && error.contains(noun), "{error}");
+        }
+    }
+
+    #[test]
+    fn help_version_and_commands_without_settings_ignore_a_faulty_file() {
+        for arguments in [&["--help"][..], &["--version"], &["stats", "--help"], &["help"]] {
+            let error = parse_with("stroe = 5", arguments).unwrap_err();
+            assert!(!error.use_stderr(), "{arguments:?}: {error}");
+        }
+        for arguments in [&["man"][..], &["completions", "bash"]] {
+            assert!(parse_with("stroe = 5", arguments).is_ok(), "{arguments:?}");
+        }
     }
 
     #[test]

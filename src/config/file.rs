@@ -8,9 +8,29 @@ use clap::ArgMatches;
 use crate::xdg::xdg_dir;
 
 /// Values of each key in a settings file.
-pub(super) type Settings = BTreeMap<String, Vec<String>>;
+pub(super) type Settings = BTreeMap<String, Value>;
 
-/// Returns the path of `--config` or `SHA_API_CONFIG`, or else the default path if that file exists.
+/// Value of a key.
+#[derive(Debug)]
+pub(super) struct Value {
+    /// Texts of the value, or of the elements of the list.
+    pub texts: Vec<String>,
+    /// Type of the value, or of all elements of the list.
+    pub kind: Kind,
+    /// Line of the key in the file, from 1 on.
+    pub line: usize,
+}
+
+/// Type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    String,
+    Number,
+    Boolean,
+}
+
+/// Returns the path of `--config` or `SHA_API_CONFIG`, or else the default path if something is there. A link to
+/// nowhere counts as something: the user meant to have settings.
 pub(super) fn config_path(matches: Option<&ArgMatches>) -> Option<PathBuf> {
     let named = matches.and_then(|matches| {
         let of_command = matches.subcommand().and_then(|(_, matches)| config_option(matches));
@@ -18,7 +38,10 @@ pub(super) fn config_path(matches: Option<&ArgMatches>) -> Option<PathBuf> {
     });
     named.or_else(|| {
         let default = xdg_dir("XDG_CONFIG_HOME", ".config")?.join("sha-api/config.toml");
-        default.is_file().then_some(default)
+        let is_missing = |error: std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        };
+        (!default.symlink_metadata().is_err_and(is_missing)).then_some(default)
     })
 }
 
@@ -30,25 +53,44 @@ fn config_option(matches: &ArgMatches) -> Option<PathBuf> {
 pub(super) fn read(path: &Path) -> Result<Settings, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let values = |(key, value): (String, toml::Value)| match value {
-        toml::Value::Array(values) => {
-            let values: Option<Vec<_>> = values.iter().map(scalar_to_string).collect();
-            values.map(|values| (key.clone(), values)).ok_or(key)
-        }
-        value => scalar_to_string(&value).map(|value| (key.clone(), vec![value])).ok_or(key),
-    };
-    let settings: Result<_, String> = table.into_iter().map(values).collect();
-    settings.map_err(|key| {
-        format!("{}: `{key}` must be a string, a number, true, false, or a list of these", path.display())
-    })
+    let mut settings = Settings::new();
+    for (key, value) in table {
+        let line = line_of_key(&text, &key);
+        let Some((texts, kind)) = to_texts(&value) else {
+            let expected = "must be a string, a number, true, false, or a list of one of these";
+            return Err(format!("{}, line {line}: `{key}` {expected}", path.display()));
+        };
+        settings.insert(key, Value { texts, kind, line });
+    }
+    Ok(settings)
 }
 
-fn scalar_to_string(value: &toml::Value) -> Option<String> {
+/// Returns the line in which `key` gets its value; keys are at the start of a line.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let defines = |line: &str| {
+        let line = line.trim_start().trim_start_matches(['"', '\'', '[']);
+        line.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', '=', '\t', '"', '\'', '.', ']']))
+    };
+    text.lines().position(defines).map_or(1, |index| index + 1)
+}
+
+fn to_texts(value: &toml::Value) -> Option<(Vec<String>, Kind)> {
+    let toml::Value::Array(values) = value else {
+        let (text, kind) = to_text(value)?;
+        return Some((vec![text], kind));
+    };
+    let elements: Vec<_> = values.iter().map(to_text).collect::<Option<_>>()?;
+    let kind = elements.first().map_or(Kind::String, |(_, kind)| *kind);
+    let texts = elements.into_iter().map(|(text, own)| (own == kind).then_some(text)).collect::<Option<_>>()?;
+    Some((texts, kind))
+}
+
+fn to_text(value: &toml::Value) -> Option<(String, Kind)> {
     match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        toml::Value::String(text) => Some((text.clone(), Kind::String)),
+        toml::Value::Integer(number) => Some((number.to_string(), Kind::Number)),
+        toml::Value::Float(number) => Some((number.to_string(), Kind::Number)),
+        toml::Value::Boolean(flag) => Some((flag.to_string(), Kind::Boolean)),
         _ => None,
     }
 }
