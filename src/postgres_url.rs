@@ -5,6 +5,15 @@ pub fn looks_like(text: &str) -> bool {
     text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
+/// Returns whether a text is a connection string of libpq with keys and values, such as `host=a dbname=b`.
+pub fn is_key_value_string(text: &str) -> bool {
+    const KEYS: [&str; 8] = ["dbname", "host", "hostaddr", "password", "port", "service", "sslmode", "user"];
+    let Some((key, value)) = text.split_once('=') else { return false };
+    let is_only_pair = !value.contains('=');
+    // A path with one `=`, such as `host=a/b`, is a directory.
+    KEYS.contains(&key.trim()) && !(is_only_pair && value.contains('/'))
+}
+
 /// Returns a database URL without its password and its parameters. Any other text is returned unchanged.
 pub fn redacted(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://").filter(|_| looks_like(text)) else { return text.to_owned() };
