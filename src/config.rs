@@ -3,9 +3,10 @@
 
 mod file;
 mod unused;
+mod xdg;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::builder::{BoolishValueParser, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -16,6 +17,7 @@ use crate::cli::{self, Cli, Global};
 use crate::client::Token;
 use crate::postgres_url;
 use file::Settings;
+pub use xdg::xdg_dir;
 
 /// Options that are not settings: they select the settings, or print something and exit.
 const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];
@@ -211,12 +213,6 @@ fn with_file_value(argument: Arg, settings: &Settings) -> Arg {
         Some(values) => argument.default_values(values.clone()).required(false),
         None => argument,
     }
-}
-
-/// Returns the base directory of a kind of file: the one in `variable`, or else `below_home` in the home directory.
-pub fn xdg_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
 }
 
 /// Returns an error that names the first key that is not a setting.

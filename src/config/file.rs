@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::xdg_dir;
+use super::xdg::xdg_dir;
 
 /// Values of each key in a settings file.
 pub(super) type Settings = BTreeMap<String, Vec<String>>;
