@@ -14,8 +14,12 @@ pub fn is_key_value_string(text: &str) -> bool {
     KEYS.contains(&key.trim()) && !(is_only_pair && value.contains('/'))
 }
 
-/// Returns a database URL without its password and its parameters. Any other text is returned unchanged.
+/// Returns a database URL without its password and its parameters. Any other text is returned unchanged, except for the
+/// values of a connection string.
 pub fn redacted(text: &str) -> String {
+    if is_key_value_string(text) {
+        return "KEY=VALUE …".to_owned();
+    }
     let Some((scheme, rest)) = text.split_once("://").filter(|_| looks_like(text)) else { return text.to_owned() };
     let base = rest.split('?').next().unwrap_or_default();
     // The last `@` counts, because an unescaped password may contain `@` or `/`.
@@ -36,6 +40,8 @@ mod tests {
             ("postgresql://me:se@cr/et@host/db", "postgresql://me@host/db"),
             ("postgres:///db?host=/run&password=secret", "postgres:///db"),
             ("postgres://host", "postgres://host"),
+            ("host=a password=secret", "KEY=VALUE …"),
+            ("/a/host=b", "/a/host=b"),
         ] {
             assert_eq!(redacted(url), expected);
         }
