@@ -135,7 +135,12 @@ fn copying_in_both_directions_during_writes_loses_nothing() {
     local.sandbox.sha_api(["copy", &directory, &url]).assert().code(0).stderr("");
     local.sandbox.sha_api(["copy", &url, &directory]).assert().code(0).stderr("");
     let (in_directory, in_database) = (list_digests(&local.sandbox), list_digests(&database.sandbox));
-    assert!(in_directory == in_database, "{} in the directory, {} in the database", in_directory.len(), in_database.len());
+    assert!(
+        in_directory == in_database,
+        "{} in the directory, {} in the database",
+        in_directory.len(),
+        in_database.len()
+    );
     for acknowledged in initial.iter().chain([&put_locally, &put_to_database]) {
         assert!(acknowledged.is_subset(&in_directory));
     }

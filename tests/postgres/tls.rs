@@ -112,7 +112,11 @@ fn each_sslmode_checks_the_server_like_libpq() {
     }
     let unknown_issuer = "invalid peer certificate: UnknownIssuer";
     for (host, parameters, cause) in [
-        (uncertified, "sslmode=verify-full&sslrootcert={dir}/trusted.pem", "certificate not valid for name \"127.0.0.1\""),
+        (
+            uncertified,
+            "sslmode=verify-full&sslrootcert={dir}/trusted.pem",
+            "certificate not valid for name \"127.0.0.1\"",
+        ),
         (certified, "sslmode=verify-full&sslrootcert={dir}/other.pem", unknown_issuer),
         (certified, "sslmode=verify-ca&sslrootcert={dir}/other.pem", unknown_issuer),
         (certified, "sslmode=require&sslrootcert={dir}/other.pem", unknown_issuer),
