@@ -3,6 +3,7 @@
 
 mod file;
 mod unused;
+mod xdg;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::cli::{self, Cli, Global};
 use crate::client::Token;
 use crate::postgres_url;
 use file::{Kind, Settings};
+pub use xdg::xdg_dir;
 
 /// Options that are not settings: they select the settings, or print something and exit.
 const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];

@@ -27,7 +27,6 @@ pub mod postgres_url;
 pub mod random;
 pub mod sandbox;
 pub mod unix_path;
-pub mod xdg;
 
 #[cfg(test)]
 mod testing;

@@ -1,18 +1,19 @@
-//! Opens a location as a [`MessageStore`]: a directory, the server that has locked it, a database, or a server's URL.
+//! The location of a store: a directory, a database or servers. It is parsed once, and opened as a [`MessageStore`].
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::Global;
 use crate::client::{self, Address, Client, TlsOptions};
+use crate::config;
 use crate::message_store::{Error, MessageStore};
 use crate::postgres_url;
 use crate::store::caching::CachingProxy;
 use crate::store::local::{LocalStore, Options};
 use crate::store::{EventSink, HashingStore, StoreEvent};
-use crate::xdg;
 
 /// Maximum time to wait for the lock of a store before looking for a server that holds it.
 const LOCK_POLL: Duration = Duration::from_millis(100);
@@ -20,15 +21,79 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// Time between two attempts of a server to connect to a database that is unavailable.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
+/// Place of a store. `Debug` hides the password of a database URL.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A local store, or the server that has locked it.
+    Directory(PathBuf),
+    /// The URL of a PostgreSQL database.
+    Postgres(String),
+    /// Servers with the same store.
+    Server(Vec<Address>),
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Self::Postgres(url) => f.debug_tuple("Postgres").field(&postgres_url::redacted(url)).finish(),
+            Self::Server(addresses) => f.debug_tuple("Server").field(addresses).finish(),
+        }
+    }
+}
+
+impl Location {
+    /// Parses an argument: a directory, the URL of a database, or the URL of a server.
+    pub fn parse(text: &OsStr) -> Result<Self, Error> {
+        match text.to_str() {
+            Some(text) if postgres_url::looks_like(text) => Ok(Self::Postgres(text.to_owned())),
+            Some(text) if postgres_url::is_key_value_string(text) => Err(Error::Unusable(
+                "cannot use a connection string of keys and values; write it as postgres://USER@HOST:PORT/DATABASE"
+                    .to_owned(),
+            )),
+            Some(text) if Address::looks_like_url(text) => {
+                let address = text.parse::<Address>().map_err(|error| Error::Unusable(error.to_string()))?;
+                Ok(Self::Server(vec![address]))
+            }
+            _ => Ok(Self::Directory(text.into())),
+        }
+    }
+
+    /// Returns the location that `--server` or `--store` names, or the default directory.
+    fn selected(global: &Global) -> Result<Self, Error> {
+        match global.connection.servers.as_slice() {
+            [] => Self::store(global),
+            servers => Ok(Self::Server(servers.to_vec())),
+        }
+    }
+
+    /// Returns the location that `--store` names, or the default directory. It is never a server.
+    fn store(global: &Global) -> Result<Self, Error> {
+        let Some(store) = &global.store.location else { return default_directory().map(Self::Directory) };
+        if let Some(text) = store.0.to_str()
+            && !postgres_url::looks_like(text)
+            && Address::looks_like_url(text)
+        {
+            return Err(Error::Unusable(format!(
+                "cannot use {text} as --store: not a directory or postgres:// URL; use --server for the URL of a server"
+            )));
+        }
+        Self::parse(&store.0)
+    }
+
+    /// Opens the store. `create` permits to create a directory.
+    fn open(&self, global: &Global, create: bool, events: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
+        match self {
+            Self::Directory(path) => open_dir(path, global, create, events),
+            Self::Postgres(url) => open_database(url, global, global.connection.ready_timeout.into(), events),
+            Self::Server(addresses) => Ok(Arc::new(Client::new(addresses, &client_options(global))?)),
+        }
+    }
+}
+
 /// Opens the location that `--server` or `--store` names. `create` permits to create a store directory.
 pub fn open(global: &Global, create: bool, events: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
-    match global.connection.servers.as_slice() {
-        [] => match database_url(global) {
-            Some(url) => open_database(url, global, global.connection.ready_timeout.into(), events),
-            None => open_dir(&store_path(global)?, global, create, events),
-        },
-        servers => Ok(Arc::new(Client::new(servers, &client_options(global))?)),
-    }
+    Location::selected(global)?.open(global, create, events)
 }
 
 /// Opens a location that an argument names: a directory, a database or a server.
@@ -38,14 +103,7 @@ pub fn open_location(
     create: bool,
     events: &EventSink,
 ) -> Result<Arc<dyn MessageStore>, Error> {
-    if let Some(url) = location.to_str().filter(|text| postgres_url::looks_like(text)) {
-        return open_database(url, global, global.connection.ready_timeout.into(), events);
-    }
-    let Some(text) = location.to_str().filter(|text| Address::looks_like_url(text)) else {
-        return open_dir(Path::new(location), global, create, events);
-    };
-    let address = text.parse::<Address>().map_err(|error| Error::Unusable(error.to_string()))?;
-    Ok(Arc::new(Client::new(&[address], &client_options(global))?))
+    Location::parse(location)?.open(global, create, events)
 }
 
 /// Opens the store that `--store` names for `serve`. Blocks until a database is available.
@@ -56,7 +114,11 @@ pub fn open_for_serving(
     upstream: &[Address],
     events: &EventSink,
 ) -> Result<Arc<dyn MessageStore>, Error> {
-    let local = open_configured_store(global, events)?;
+    let local = match Location::store(global)? {
+        Location::Postgres(url) => wait_for_database(&url, global, events),
+        Location::Directory(path) => open_local(&path, global, true, global.store.lock_timeout.into(), events),
+        servers @ Location::Server(_) => servers.open(global, false, events),
+    }?;
     if upstream.is_empty() {
         return Ok(local);
     }
@@ -64,14 +126,19 @@ pub fn open_for_serving(
     Ok(Arc::new(CachingProxy::new(local, Arc::new(remote), events.clone())))
 }
 
-fn open_configured_store(global: &Global, events: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
-    let Some(url) = database_url(global) else {
-        return open_local(&store_path(global)?, global, true, global.store.lock_timeout.into(), events);
-    };
+/// Returns the directory that `--store` names, or the default directory; `None` if `--store` names a database.
+pub fn directory(global: &Global) -> Result<Option<PathBuf>, Error> {
+    match Location::store(global)? {
+        Location::Directory(path) => Ok(Some(path)),
+        Location::Postgres(_) | Location::Server(_) => Ok(None),
+    }
+}
+
+/// Opens a database, which may be started after the server.
+fn wait_for_database(url: &str, global: &Global, events: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
     let mut is_reported = false;
     loop {
         match open_database(url, global, Duration::ZERO, events) {
-            // The server may be started before its database.
             Err(error @ Error::Unavailable { .. }) => {
                 if !is_reported {
                     events(StoreEvent::Message(format!("{error}; retrying until it is available")));
@@ -82,19 +149,6 @@ fn open_configured_store(global: &Global, events: &EventSink) -> Result<Arc<dyn 
             outcome => return outcome,
         }
     }
-}
-
-/// Returns the directory that `--store` names, or the default directory; `None` if `--store` names a database.
-pub fn directory(global: &Global) -> Result<Option<PathBuf>, Error> {
-    match database_url(global) {
-        Some(_) => Ok(None),
-        None => store_path(global).map(Some),
-    }
-}
-
-/// Returns the URL of the database if `--store` names one.
-fn database_url(global: &Global) -> Option<&str> {
-    global.store.location.as_ref()?.0.to_str().filter(|text| postgres_url::looks_like(text))
 }
 
 #[cfg(feature = "postgres")]
@@ -131,22 +185,12 @@ fn open_database(url: &str, _: &Global, _: Duration, _: &EventSink) -> Result<Ar
     )))
 }
 
-/// Returns the directory that `--store` names, or the default directory.
-fn store_path(global: &Global) -> Result<PathBuf, Error> {
-    let Some(path) = global.store.location.as_ref().map(|store| Path::new(&store.0)) else {
-        let default_path = xdg::xdg_dir("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
-        return default_path.ok_or_else(|| {
-            let message = "no default store directory: neither HOME nor XDG_DATA_HOME is set; use --store";
-            Error::Unusable(message.to_owned())
-        });
-    };
-    if Address::looks_like_url(&path.to_string_lossy()) {
-        return Err(Error::Unusable(format!(
-            "cannot use {} as --store: not a directory or postgres:// URL; use --server for the URL of a server",
-            path.display()
-        )));
-    }
-    Ok(path.to_owned())
+fn default_directory() -> Result<PathBuf, Error> {
+    let default_path = config::xdg_dir("XDG_DATA_HOME", ".local/share").map(|data| data.join("sha-api"));
+    default_path.ok_or_else(|| {
+        let message = "no default store directory: neither HOME nor XDG_DATA_HOME is set; use --store";
+        Error::Unusable(message.to_owned())
+    })
 }
 
 /// Connects to the server that holds the store at `path`, or opens the store itself when its lock is free.
@@ -200,5 +244,37 @@ fn client_options(global: &Global) -> client::Options {
         read_timeout: connection.read_timeout.into(),
         ready_timeout: connection.ready_timeout.into(),
         max_message: global.store.max_message.as_u64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_a_directory_a_database_or_a_server() {
+        let parse = |text: &str| Location::parse(text.as_ref());
+        for directory in ["store", "/a/b=c", "host", "a=b", "host=a/b", "postgres"] {
+            assert_eq!(parse(directory).unwrap(), Location::Directory(directory.into()));
+        }
+        assert_eq!(parse("postgres://h/d").unwrap(), Location::Postgres("postgres://h/d".to_owned()));
+        assert_eq!(parse("unix:/s").unwrap(), Location::Server(vec![Address::Socket("/s".into())]));
+        assert!(parse("ftp://a").is_err());
+    }
+
+    #[test]
+    fn a_key_value_connection_string_is_refused_without_its_password() {
+        for text in
+            ["host=a dbname=b password=secret", "dbname=b", " user = me host = a", "service=s", "host=/run/x dbname=y"]
+        {
+            let error = Location::parse(text.as_ref()).unwrap_err().to_string();
+            assert!(error.contains("postgres://USER@HOST") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let text = format!("{:?}", Location::parse("postgres://me:secret@h/d".as_ref()).unwrap());
+        assert!(text.contains("postgres://me@h/d") && !text.contains("secret"), "{text}");
     }
 }

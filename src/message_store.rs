@@ -206,8 +206,8 @@ pub enum Error {
         /// Cause of the failure.
         cause: String,
     },
-    /// The database accepts no changes: it is a standby, or configured as read-only.
-    #[error("cannot write to {0}: the database is read-only; use the primary server")]
+    /// The database accepts no changes: it is a standby, or read-only by its configuration or by the rights of the role.
+    #[error("cannot write to {0}: the database is read-only for this role; use the primary server, or grant INSERT")]
     ReadOnly(String),
     /// The operating system reported an error.
     #[error("{operation}: {cause}")]

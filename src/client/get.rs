@@ -9,7 +9,6 @@ use serde::Deserialize;
 
 use super::request::ApiRequest;
 use super::response::ApiResponse;
-use super::to_digest_lines;
 use super::transport::Failover;
 use crate::digest::Digest;
 use crate::message_store::Error;
@@ -68,7 +67,7 @@ impl<'a> BatchGet<'a> {
             return self.fetch_one(digest);
         }
         let batch = [&[digest], &self.remaining[..self.remaining.len().min(MAX_GET_DIGESTS - 1)]].concat();
-        let request = ApiRequest::post_lines("/messages/get", to_digest_lines(&batch));
+        let request = ApiRequest::post_digests("/messages/get", &batch);
         let mut response = self.failover.send(&request)?.error_for_status()?;
         let lines = Cursor::new(std::mem::take(&mut response.body));
         self.buffered = Some((response, lines));

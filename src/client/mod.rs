@@ -4,6 +4,7 @@
 
 mod address;
 mod get;
+mod options;
 mod proxy;
 mod put;
 mod request;
@@ -13,16 +14,15 @@ mod transport;
 mod unix;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use address::{Address, Url};
+pub use options::{Options, Token};
 use request::ApiRequest;
 use response::ApiResponse;
 pub use tls::TlsOptions;
@@ -36,31 +36,6 @@ use crate::unix_path;
 const MAX_DIGESTS_PER_REQUEST: usize = 4096;
 /// Maximum number of entries that a server returns in one page of a listing.
 const MAX_LIST_ENTRIES: usize = 10_000;
-
-/// Options of a client.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Trusted CAs and client certificate.
-    pub tls: TlsOptions,
-    /// Bearer token, sent with each request.
-    pub token: Option<Token>,
-    /// Maximum time without data from the server.
-    pub read_timeout: Duration,
-    /// Time during which requests to a server that is not ready are repeated.
-    pub ready_timeout: Duration,
-    /// Maximum length of a message to send, in bytes.
-    pub max_message: u64,
-}
-
-/// A bearer token. Its `Debug` form does not contain the secret.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(pub String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
-    }
-}
 
 /// A message store behind one or more servers.
 #[derive(Debug)]
@@ -96,7 +71,7 @@ impl Client {
         path: &str,
         digests: &[Digest],
     ) -> Result<(Vec<T>, ApiResponse), Error> {
-        let request = ApiRequest::post_lines(path, to_digest_lines(digests));
+        let request = ApiRequest::post_digests(path, digests);
         let response = self.failover.send(&request)?.error_for_status()?;
         let lines = serde_json::Deserializer::from_slice(&response.body).into_iter().collect::<Result<Vec<T>, _>>();
         lines.map_err(|error| response.invalid_response(&error)).map(|lines| (lines, response))
@@ -104,14 +79,9 @@ impl Client {
 }
 
 /// A line that contains only a digest.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct DigestLine {
     digest: Digest,
-}
-
-/// Returns one line of JSON per digest.
-fn to_digest_lines(digests: &[Digest]) -> Vec<u8> {
-    digests.iter().map(|digest| format!("{{\"digest\":\"{digest}\"}}\n")).collect::<String>().into_bytes()
 }
 
 impl MessageStore for Client {

@@ -3,7 +3,7 @@
 
 use ureq::{Proxy, ProxyProtocol};
 
-use super::Url;
+use super::address::Url;
 use crate::message_store::Error;
 
 /// Returns the proxy for `url` according to the environment, `None` for a direct connection.

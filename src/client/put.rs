@@ -2,9 +2,9 @@
 //! bytes.
 
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::request::ApiRequest;
@@ -34,7 +34,7 @@ pub(super) fn put(failover: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>
             if receipts.is_err() {
                 next.store(parts.len(), Ordering::Relaxed);
             }
-            results.lock().expect("no panic while locked").push((part.start, receipts));
+            results.lock().push((part.start, receipts));
         }
     };
     std::thread::scope(|scope| {
@@ -43,7 +43,7 @@ pub(super) fn put(failover: &Failover, batch: &[Vec<u8>]) -> Result<Vec<Receipt>
         }
         send_parts();
     });
-    let mut results = results.into_inner().expect("no panic while locked");
+    let mut results = results.into_inner();
     results.sort_by_key(|(start, _)| *start);
     let mut receipts = Vec::with_capacity(batch.len());
     for (_, part_receipts) in results {

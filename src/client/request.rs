@@ -55,6 +55,12 @@ impl<'a> ApiRequest<'a> {
         Self { content_type, accept: content_type, body: body.into(), ..Self::new(Method::POST, path) }
     }
 
+    /// Creates a POST request with one line of JSON per digest.
+    pub(super) fn post_digests(path: &str, digests: &[Digest]) -> Self {
+        let lines: String = digests.iter().map(|digest| format!("{{\"digest\":\"{digest}\"}}\n")).collect();
+        Self::post_lines(path, lines.into_bytes())
+    }
+
     /// Creates a PUT request that stores a message.
     pub(super) fn put_message(digest: Digest, message: &'a [u8]) -> Self {
         let content_type = "application/octet-stream";

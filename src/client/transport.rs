@@ -13,10 +13,12 @@ use ureq::config::{Config, ConfigBuilder};
 use ureq::http::{HeaderValue, Method, Request};
 use ureq::{Agent, Timeout};
 
+use super::address::Address;
+use super::options::Options;
 use super::request::ApiRequest;
 use super::response::ApiResponse;
 use super::unix::{NoopResolver, UnixConnector};
-use super::{Address, Options, proxy, tls};
+use super::{proxy, tls};
 use crate::message_store::Error;
 
 /// Maximum time to establish a connection; less if the read timeout is shorter.

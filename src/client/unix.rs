@@ -3,9 +3,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::net::sockopt::{Timeout as SocketTimeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -40,7 +40,7 @@ impl Connector for UnixConnector {
     type Out = UnixTransport;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<UnixTransport>, Error> {
-        let established = self.established.lock().expect("no panic while locked").take();
+        let established = self.established.lock().take();
         let stream = match established {
             Some(stream) => stream,
             None => connect(&self.path, *details.timeout.after)?,

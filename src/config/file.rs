@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use crate::xdg::xdg_dir;
+use super::xdg::xdg_dir;
 
 /// Values of each key in a settings file.
 pub(super) type Settings = BTreeMap<String, Value>;

@@ -5,7 +5,11 @@ mod concurrency;
 mod foreign_table;
 mod full_disk;
 mod locked_tables;
+mod pooler;
+mod readiness;
+mod silence;
 mod standby;
+mod synchronous_standby;
 mod terminated_sessions;
 mod tls;
 
@@ -123,8 +127,10 @@ fn a_read_only_role_can_only_read() {
     cluster.sql("two", "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let get = database_sandbox(&as_reader(&cluster.url("two"))).sha_api(["get", FOO]).timeout(COMMAND_TIMEOUT).assert();
     get.code(5).stdout("").stderr(predicate::str::contains("permission denied for schema public"));
-    let server = Server::start(sandbox, &["--http"]);
-    assert_eq!(server.get(&format!("/messages/{FOO}")).status, 200);
+    let server = Server::spawn(sandbox, &["--http"]);
+    wait_until("messages can be read", || server.get(&format!("/messages/{FOO}")).status == 200);
+    // A server that must store messages is not ready.
+    assert_eq!(server.get("/readyz").status, 503);
     let refused = server.client().call(&post_request("bar", ""));
     assert_eq!((refused.status, refused.text()), (500, r#"{"err_msg": "Internal server error"}"#));
     assert!(server.read_stderr().contains("permission denied for table messages"), "{}", server.read_stderr());

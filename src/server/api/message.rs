@@ -44,7 +44,10 @@ pub(in crate::server) fn already_stored(
     if has_other_length || !content_digest::matches(request, digest) || stored_length > max_length {
         return None;
     }
-    matches!(store.get_one(digest), Ok(Some(_))).then(|| stored_response(200, digest))
+    let message = store.get_one(digest).ok()??;
+    // Only a put acknowledges a message: what can be read may not be replicated yet.
+    store.put(vec![message]).ok()?;
+    Some(stored_response(200, digest))
 }
 
 /// Gets a message in `representation`. Returns 304 if `If-None-Match` has its entity tag and the message is stored.

@@ -3,56 +3,38 @@
 //! See docs/design.md, "The PostgreSQL backend".
 
 mod error;
+mod health;
+mod options;
 mod pool;
 mod put;
 mod read;
+mod rows;
 mod schema;
+mod session;
+mod statements;
 mod stats;
 mod tls;
 mod url;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::time::Duration;
-
-use tokio_postgres::Row;
 
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, VerifyStep};
 use crate::store::{Backend, EventSink};
-use pool::{ConnectionPool, Idempotent, QueryError};
-
-/// Target size in bytes of the messages in one statement. A single longer message is allowed.
-const STATEMENT_BYTES: u64 = 8 << 20;
-/// Maximum number of messages in one statement.
-const STATEMENT_ROWS: usize = 1 << 12;
-/// Maximum number of attempts to create the tables, or to put a message that other clients keep removing.
-const MAX_ATTEMPTS: usize = 8;
-/// Maximum length of a message in bytes. PostgreSQL limits a row and a protocol message to 1 GiB.
-pub const MAX_MESSAGE_BYTES: u64 = 512 << 20;
-
-/// Options of a PostgreSQL backend.
-pub struct Options {
-    /// URL of the database: `postgres://…`.
-    pub url: String,
-    /// Maximum number of connections.
-    pub pool_size: usize,
-    /// Maximum time to establish a connection, or to wait for a free one.
-    pub connect_timeout: Duration,
-    /// Maximum time for one statement; zero disables the limit.
-    pub statement_timeout: Duration,
-    /// Time during which an unavailable database is tried again.
-    pub ready_timeout: Duration,
-    /// Receiver of warnings and repair reports.
-    pub events: EventSink,
-}
+use options::STATEMENT_ROWS;
+pub use options::{MAX_MESSAGE_BYTES, Options};
+use pool::{ConnectionPool, Idempotent};
+use read::Replication;
+use rows::{digest_keys, row_digests};
 
 /// A PostgreSQL database that stores messages.
 pub struct Postgres {
     pool: ConnectionPool,
     events: EventSink,
-    stats_cache: stats::StatsCache,
+    stats: stats::StatsCache,
+    health: health::HealthCache,
 }
 
 impl fmt::Debug for Postgres {
@@ -65,57 +47,41 @@ impl Postgres {
     /// Connects to the database and creates the tables if they do not exist.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let pool = ConnectionPool::new(options)?;
-        let postgres = Self { pool, events: options.events.clone(), stats_cache: stats::StatsCache::default() };
-        postgres.ensure_schema()?;
-        postgres.warn_unsafe_settings()?;
-        Ok(postgres)
+        schema::ensure(&pool)?;
+        schema::warn_unsafe_settings(&pool, &options.events)?;
+        let events = options.events.clone();
+        Ok(Self { pool, events, stats: stats::StatsCache::default(), health: health::HealthCache::default() })
     }
 }
 
 impl Backend for Postgres {
     fn put(&self, batch: Vec<(Digest, Vec<u8>)>) -> Result<Vec<bool>, Error> {
-        let digests: Vec<_> = batch.iter().map(|(digest, _)| *digest).collect();
-        let mut pending: BTreeMap<_, _> = batch.into_iter().collect();
-        let mut new = BTreeSet::new();
-        while !pending.is_empty() {
-            let (mut part, mut size) = (BTreeMap::new(), 0);
-            while let Some((digest, message)) = pending.pop_first() {
-                size += message.len() as u64;
-                part.insert(digest, message);
-                if size >= STATEMENT_BYTES || part.len() == STATEMENT_ROWS {
-                    break;
-                }
-            }
-            new.extend(self.put_batch(&part)?);
-        }
-        Ok(digests.iter().map(|digest| new.remove(digest)).collect())
+        put::put(&self.pool, batch)
     }
 
     fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        self.get_batch(digests)
+        read::get(&self.pool, Replication::Ignore, digests)
     }
 
     fn has(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        self.has_batch(digests)
+        read::has(&self.pool, digests)
     }
 
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        Ok(self.lengths(&[*digest])?.remove(digest))
+        Ok(read::lengths(&self.pool, &[*digest])?.remove(digest))
     }
 
     fn list(&self, page: &ListQuery) -> Result<Vec<Entry>, Error> {
-        self.list_page(page)
+        read::list(&self.pool, page)
     }
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
-        const REMOVE: &str = "DELETE FROM messages WHERE digest = ANY($1) RETURNING digest";
         let mut results = Vec::with_capacity(digests.len());
         let mut removed = BTreeSet::new();
         for part in digests.chunks(STATEMENT_ROWS) {
             let keys = digest_keys(part);
             removed.extend(self.pool.run(Idempotent::No, async |session| {
-                let statement = session.prepare_cached(REMOVE).await?;
-                row_digests(&session.query(&statement, &[&keys]).await?)
+                row_digests(&session.write(&statements::REMOVE, [&keys]).await?)
             })?);
             results.extend(part.iter().map(|digest| removed.remove(digest)));
         }
@@ -123,39 +89,18 @@ impl Backend for Postgres {
     }
 
     fn verify(&self, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
-        verify::step(self, from)
+        verify::step(&self.pool, &self.stats, from)
     }
 
     fn repair(&self, damage: &[Damage]) -> Result<(), Error> {
-        verify::repair(self, damage)
+        verify::repair(&self.pool, damage, &self.events)
     }
 
     fn stats(&self) -> Result<Stats, Error> {
-        self.cached_stats()
+        self.stats.get(&self.pool)
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.cached_health()
+        self.health.get(&self.pool)
     }
-}
-
-fn digest_keys(digests: &[Digest]) -> Vec<&[u8]> {
-    digests.iter().map(|digest| digest.as_bytes().as_slice()).collect()
-}
-
-fn row_digests(rows: &[Row]) -> Result<BTreeSet<Digest>, QueryError> {
-    rows.iter().map(row_digest).collect()
-}
-
-/// Returns the digest in the first column.
-fn row_digest(row: &Row) -> Result<Digest, QueryError> {
-    let bytes: &[u8] = row.try_get(0)?;
-    let digest = bytes.try_into().map(Digest::from_bytes);
-    digest.map_err(|_| {
-        QueryError::Store(Error::Unusable("invalid digest in the table `messages`: not 32 bytes".to_owned()))
-    })
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

@@ -1,13 +1,18 @@
 //! Verification in steps, in the order of the digests, and repair: corrupt rows are moved to `messages_quarantine`.
 
-use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 
-use super::Postgres;
-use super::pool::{Idempotent, QueryError};
+use super::error::QueryError;
+use super::pool::{ConnectionPool, Idempotent};
+use super::read::{Replication, for_each_row, list};
+use super::session::Session;
+use super::statements::{DELETE, QUARANTINE, RECORD_VERIFICATION, SELECT_FOR_UPDATE};
+use super::stats::StatsCache;
 use crate::digest::{Digest, Prefix};
 use crate::message_store::{Cursor, Damage, Error, ListQuery, VerifyStep};
-use crate::store::{Backend, StoreEvent};
+#[cfg(doc)]
+use crate::store::Backend;
+use crate::store::{EventSink, StoreEvent};
 
 /// Maximum number of bytes per step. A longer message gets a step of its own.
 const STEP_BYTES: u64 = 32 << 20;
@@ -24,16 +29,16 @@ struct VerifyProgress {
 }
 
 /// Implements [`Backend::verify`].
-pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
+pub(super) fn step(pool: &ConnectionPool, stats: &StatsCache, from: Option<&Cursor>) -> Result<VerifyStep, Error> {
     let invalid =
         |_| Error::Unusable("cannot continue the verification: invalid cursor; start from the beginning".to_owned());
     let progress = from.map(|cursor| serde_json::from_str::<VerifyProgress>(&cursor.0)).transpose().map_err(invalid)?;
     let after = progress.as_ref().map(|progress| progress.after);
     let (done, total, damaged) = match &progress {
         Some(progress) => (progress.done, progress.total, progress.damaged),
-        None => (0, postgres.stats()?.bytes, 0),
+        None => (0, stats.get(pool)?.bytes, 0),
     };
-    let mut entries = postgres.list(&ListQuery { prefix: Prefix::ALL, after, limit: STEP_ENTRIES })?;
+    let mut entries = list(pool, &ListQuery { prefix: Prefix::ALL, after, limit: STEP_ENTRIES })?;
     let mut size = 0;
     let fitting = entries.iter().take_while(|entry| {
         size += entry.length;
@@ -43,7 +48,7 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyS
     entries.truncate(count);
     let digests: Vec<_> = entries.iter().map(|entry| entry.digest).collect();
     let mut step = VerifyStep { next: None, messages: 0, bytes: 0, done, total, damage: Vec::new() };
-    postgres.for_each_row(&digests, |digest, stored| {
+    for_each_row(pool, Replication::Ignore, &digests, |digest, stored| {
         match stored {
             Some(bytes) if digest.matches(&bytes) => {
                 step.messages += 1;
@@ -65,48 +70,42 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyS
         }
         None => {
             step.done = step.total;
-            record_verification(postgres, damaged);
+            record_verification(pool, damaged);
         }
     }
     Ok(step)
 }
 
 /// Records a complete verification for `stats`. An error is ignored, since a read-only database can be verified, too.
-fn record_verification(postgres: &Postgres, damaged: u64) {
+fn record_verification(pool: &ConnectionPool, damaged: u64) {
     let damaged = i64::try_from(damaged).unwrap_or(i64::MAX);
-    let _ = postgres.pool.run(Idempotent::No, async |session| {
-        Ok(session.execute("INSERT INTO messages_verified (damaged) VALUES ($1)", &[&damaged]).await?)
-    });
+    let _ = pool.run(Idempotent::No, async |session| session.write(&RECORD_VERIFICATION, [&damaged]).await);
 }
 
 /// Implements [`Backend::repair`].
-pub(super) fn repair(postgres: &Postgres, damage: &[Damage]) -> Result<(), Error> {
+pub(super) fn repair(pool: &ConnectionPool, damage: &[Damage], events: &EventSink) -> Result<(), Error> {
     for damage in damage {
         let Damage::Corrupt { digest } = *damage else { continue };
-        let is_moved = postgres.pool.run(Idempotent::Yes, async |session| quarantine_message(session, digest).await)?;
+        let is_moved = pool.run(Idempotent::Yes, async |session| quarantine_message(session, digest).await)?;
         if is_moved {
             let notice = format!("corrupt message {digest} moved to the table messages_quarantine");
-            (postgres.events)(StoreEvent::Message(notice));
+            events(StoreEvent::Message(notice));
         }
     }
     Ok(())
 }
 
 /// Moves the row of `digest` to the quarantine if it is still corrupt. Returns whether it was moved.
-async fn quarantine_message(session: &Object, digest: Digest) -> Result<bool, QueryError> {
-    const SELECT_FOR_UPDATE: &str = "SELECT message FROM messages WHERE digest = $1 FOR UPDATE";
-    const QUARANTINE: &str = "INSERT INTO messages_quarantine (digest, message, stored_at) \
-         SELECT digest, message, stored_at FROM messages WHERE digest = $1";
-    const DELETE: &str = "DELETE FROM messages WHERE digest = $1";
+async fn quarantine_message(session: &Session, digest: Digest) -> Result<bool, QueryError> {
     let key = digest.as_bytes().as_slice();
-    session.batch_execute("BEGIN").await?;
-    let row = session.query_opt(SELECT_FOR_UPDATE, &[&key]).await?;
-    let stored = row.map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()?;
-    let is_corrupt = stored.is_some_and(|bytes| !digest.matches(&bytes));
+    session.begin().await?;
+    let rows = session.read(&SELECT_FOR_UPDATE, [&key]).await?;
+    let stored = rows.first().map(|row| row.try_get::<_, &[u8]>(0)).transpose()?;
+    let is_corrupt = stored.is_some_and(|bytes| !digest.matches(bytes));
     if is_corrupt {
-        session.execute(QUARANTINE, &[&key]).await?;
-        session.execute(DELETE, &[&key]).await?;
+        session.read(&QUARANTINE, [&key]).await?;
+        session.read(&DELETE, [&key]).await?;
     }
-    session.batch_execute("COMMIT").await?;
+    session.commit().await?;
     Ok(is_corrupt)
 }

@@ -2,7 +2,12 @@
 //! is deleted on drop.
 
 mod lifecycle;
+mod pooler;
+mod protocol_proxy;
 mod sql;
+
+pub use pooler::{PoolMode, Pooler};
+pub use protocol_proxy::{Fault, ProtocolProxy};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -105,15 +110,18 @@ impl Cluster {
     /// Returns a command that runs the PostgreSQL program `name`. As root it switches to the user `postgres`, because
     /// PostgreSQL refuses to run as root.
     fn postgres_command(&self, name: &str) -> Command {
+        self.command_as_postgres(&self.bin_dir.join(name))
+    }
+
+    /// Returns a command that runs `program` in the directory of the cluster, as the user `postgres` if this is root.
+    fn command_as_postgres(&self, program: &Path) -> Command {
         let mut command = match is_root() {
             true => {
                 let mut command = Command::new("setpriv");
-                command
-                    .args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"])
-                    .arg(self.bin_dir.join(name));
+                command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]).arg(program);
                 command
             }
-            false => Command::new(self.bin_dir.join(name)),
+            false => Command::new(program),
         };
         command.current_dir(self.dir.path()).env_remove("PGPASSWORD");
         command

@@ -1,4 +1,4 @@
-//! Base directories of the user, as in the XDG Base Directory Specification.
+//! Base directories of the XDG specification.
 
 use std::path::PathBuf;
 
