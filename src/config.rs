@@ -1,5 +1,6 @@
-//! Settings: a flag, then its `SHA_API_*` variable, then its key in the settings file, then the default.
-//! Keys are the long names of the common options and of the options of `serve`; any other key is an error.
+//! Settings. A flag takes precedence over its `SHA_API_*` variable, the variable over the settings file, and the file
+//! over the default. Valid keys of the file are `token` and the long names of the common options and of the options of
+//! `serve`.
 
 mod file;
 mod unused;
@@ -17,16 +18,16 @@ use crate::client::Token;
 use crate::postgres_url;
 use file::Settings;
 
-/// Options that are not settings: they select the settings, or print something and exit.
+/// Options that are not settings: `--config` names the settings file, and the others print something and exit.
 const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];
 
-/// Key of the settings file that has no option.
+/// The only key of the settings file that has no option.
 const TOKEN_KEY: &str = "token";
 
-/// Options of other commands that have the value of a setting of `serve`.
+/// Options of other commands that share a setting with `serve`, as command and argument id.
 const ALIASES: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
 
-/// Returns the command line, with environment variables.
+/// Returns the clap definition of the program, with environment variables.
 pub fn command() -> Command {
     map_configurable_args(definition(), with_env_variable)
 }
@@ -42,7 +43,7 @@ pub struct Setting {
     pub source: &'static str,
 }
 
-/// Returns the settings of `serve` that `arguments`, the environment and the settings file result in.
+/// Returns the effective settings of `serve`, from `arguments`, the environment, the settings file and the defaults.
 pub fn effective_settings(arguments: &[OsString]) -> Result<Vec<Setting>, clap::Error> {
     let Invocation { mut command, settings, .. } = Invocation::prepare(arguments)?;
     let matches = command.try_get_matches_from_mut(arguments)?;
@@ -83,7 +84,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// Parses the common options of a command line that the user is still typing; `None` if that is not possible.
+/// Parses the common options of a command line that the user is still typing. Returns `None` if they cannot be parsed.
 pub fn parse_unfinished(arguments: &[OsString]) -> Option<Global> {
     let Invocation { command, settings, .. } = Invocation::prepare(arguments).ok()?;
     let matches = command.ignore_errors(true).try_get_matches_from(arguments).ok()?;
@@ -92,18 +93,18 @@ pub fn parse_unfinished(arguments: &[OsString]) -> Option<Global> {
     Some(global)
 }
 
-/// The command line for one set of arguments: variables and the settings file apply only to options that the command
+/// The clap definition for one set of arguments. Variables and the settings file apply only to options that the command
 /// uses.
 struct Invocation {
     command: Command,
     settings: Settings,
-    /// Name of the command that the arguments name, if any.
+    /// Name of the command in the arguments, if there is one.
     name: Option<String>,
 }
 
 impl Invocation {
     fn prepare(arguments: &[OsString]) -> Result<Self, clap::Error> {
-        // Errors are reported by the complete parse. This one finds the command and the settings file.
+        // This pass only finds the command and the settings file. The complete parse reports the errors.
         let preview = definition().mut_arg("config", with_env_variable).ignore_errors(true);
         let matches = preview.try_get_matches_from(arguments).ok();
         let name = matches.as_ref().and_then(ArgMatches::subcommand_name).map(str::to_owned);
@@ -140,7 +141,7 @@ impl Invocation {
     }
 }
 
-/// Returns the command line without variables and settings.
+/// Returns the clap definition without variables and the settings file.
 fn definition() -> Command {
     let command = unused::hide(Cli::command());
     map_configurable_args(command, |argument| match argument.get_action() {
@@ -149,7 +150,8 @@ fn definition() -> Command {
     })
 }
 
-/// Sets what no option alone determines: the token, the name of the command, and the choice of store or server.
+/// Sets the token and the command name, and resolves options that depend on each other: `--store` and `--server`,
+/// `--key` and `--cert`.
 fn resolve_common(global: &mut Global, matches: &ArgMatches, settings: &Settings) -> Result<(), &'static str> {
     matches.subcommand_name().unwrap_or_default().clone_into(&mut global.command_name);
     global.connection.token = token(settings);
@@ -160,14 +162,14 @@ fn resolve_common(global: &mut Global, matches: &ArgMatches, settings: &Settings
     Ok(())
 }
 
-/// Returns the token of the variable, or else of the settings file. An empty token counts as none.
+/// Returns the token in `SHA_API_TOKEN`, or else in the settings file. Returns `None` if the token is empty.
 fn token(settings: &Settings) -> Option<Token> {
     let variable = std::env::var_os("SHA_API_TOKEN").map(|token| token.to_string_lossy().into_owned());
     let token = variable.or_else(|| settings.get(TOKEN_KEY)?.first().cloned());
     token.filter(|token| !token.is_empty()).map(Token)
 }
 
-/// Selects `--store` or `--server`: a flag precedes a variable, and a variable precedes the settings file.
+/// Selects `--store` or `--server`. A flag takes precedence over a variable, and a variable over the settings file.
 fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str> {
     let rank = |id| match matches.value_source(id) {
         Some(ValueSource::CommandLine) => 3,
@@ -184,7 +186,7 @@ fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<
     Ok(())
 }
 
-/// Changes every argument that may be a setting.
+/// Applies `change` to the common options, the options of `serve`, and [`ALIASES`], except hidden ones.
 fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
     let change = |argument: Arg| if argument.is_hide_set() { argument } else { change(argument) };
     let command = command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change));
@@ -193,7 +195,7 @@ fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Comma
         .fold(command, |command, (name, id)| command.mut_subcommand(name, |subcommand| subcommand.mut_arg(id, change)))
 }
 
-/// Adds the environment variable, which only the long help shows.
+/// Adds the `SHA_API_*` variable to an option. Only `--help` shows it.
 fn with_env_variable(argument: Arg) -> Arg {
     match argument.get_long() {
         Some(long) if !["help", "version", "check"].contains(&long) => {
@@ -205,7 +207,7 @@ fn with_env_variable(argument: Arg) -> Arg {
     }
 }
 
-/// Makes the value of the settings file the default.
+/// Makes the value in the settings file the default of an option.
 fn with_file_value(argument: Arg, settings: &Settings) -> Arg {
     match argument.get_long().and_then(|long| settings.get(long)) {
         Some(values) => argument.default_values(values.clone()).required(false),
@@ -213,13 +215,13 @@ fn with_file_value(argument: Arg, settings: &Settings) -> Arg {
     }
 }
 
-/// Returns the base directory of a kind of file: the one in `variable`, or else `below_home` in the home directory.
+/// Returns an XDG base directory: the absolute path in `variable`, or else `below_home` in the home directory.
 pub fn xdg_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
 }
 
-/// Returns an error that names the first key that is not a setting.
+/// Returns `settings`, or an error that names the first unknown key.
 fn reject_unknown(settings: Settings, command: &Command, path: &Path) -> Result<Settings, String> {
     let serve = command.find_subcommand("serve").expect("the command line has it");
     let options: Vec<_> = command.get_arguments().chain(serve.get_arguments()).filter_map(Arg::get_long).collect();

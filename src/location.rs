@@ -20,7 +20,7 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// Time between two attempts of a server to connect to a database that is unavailable.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
-/// Opens the location that `--server` or `--store` names. `create` permits to create a store directory.
+/// Opens the location that `--server` or `--store` names. If `create`, a missing store directory is created.
 pub fn open(global: &Global, create: bool, events: &EventSink) -> Result<Arc<dyn MessageStore>, Error> {
     match global.connection.servers.as_slice() {
         [] => match database_url(global) {
@@ -50,7 +50,7 @@ pub fn open_location(
 
 /// Opens the store that `--store` names for `serve`. Blocks until a database is available.
 ///
-/// With `upstream`, the opened store is a cache of these servers.
+/// If `upstream` is not empty, the store is a cache in front of these servers.
 pub fn open_for_serving(
     global: &Global,
     upstream: &[Address],

@@ -32,7 +32,7 @@ use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 use crate::unix_path;
 
-/// Maximum number of digests in one request.
+/// Maximum number of digests or damage items in one request, except in a get.
 const MAX_DIGESTS_PER_REQUEST: usize = 4096;
 /// Maximum number of entries that a server returns in one page of a listing.
 const MAX_LIST_ENTRIES: usize = 10_000;
@@ -46,7 +46,7 @@ pub struct Options {
     pub token: Option<Token>,
     /// Maximum time without data from the server.
     pub read_timeout: Duration,
-    /// Time during which requests to a server that is not ready are repeated.
+    /// Maximum time for which a request is repeated while no server is ready.
     pub ready_timeout: Duration,
     /// Maximum length of a message to send, in bytes.
     pub max_message: u64,

@@ -157,8 +157,8 @@ pub fn report_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// Removes all but the scheme of database URLs from an error of clap, which quotes values of arguments, variables and
-/// the settings file. They may be parts of a URL, since clap splits lists at commas.
+/// Hides database URLs, except their scheme, in an error of clap. Such an error quotes values of arguments, variables
+/// and the settings file. A quoted value may be part of a URL, since clap splits lists at commas.
 fn without_passwords(text: &str, arguments: &[OsString]) -> String {
     let hide = |text: String, url: &str| match url.split_once("://") {
         Some((scheme, rest)) if postgres_url::looks_like(url) && !rest.is_empty() => {
@@ -166,7 +166,7 @@ fn without_passwords(text: &str, arguments: &[OsString]) -> String {
         }
         _ => text,
     };
-    // Arguments first, since a password may contain the characters that end a URL below.
+    // Arguments are replaced first, since a password may contain the characters that end a URL below.
     let arguments = arguments.iter().filter_map(|argument| argument.to_str());
     let values = arguments.flat_map(|argument| [argument, argument.split_once('=').map_or("", |(_, value)| value)]);
     let parts = values.flat_map(|value| std::iter::once(value).chain(value.split(',')));

@@ -1,4 +1,4 @@
-//! The PostgreSQL backend. It uses plain SQL, so that other systems with the PostgreSQL protocol can work, too.
+//! The PostgreSQL backend. It uses plain SQL, so that other databases with the PostgreSQL wire protocol can work.
 //! The database is not trusted: a row that exists is read back and compared before a put is acknowledged.
 //! See docs/design.md, "The PostgreSQL backend".
 
@@ -42,7 +42,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Maximum time for one statement; zero disables the limit.
     pub statement_timeout: Duration,
-    /// Time during which an unavailable database is tried again.
+    /// Maximum time for which connecting to an unavailable database is retried.
     pub ready_timeout: Duration,
     /// Receiver of warnings and repair reports.
     pub events: EventSink,

@@ -12,7 +12,7 @@ use crate::message_store::Error;
 
 /// Maximum number of executions of a transaction that fails with a deadlock or a serialization failure.
 const MAX_EXECUTIONS: u32 = 10;
-/// Time that is added to the database's own limits before the client gives up.
+/// Time that the client waits beyond a configured timeout, so that the database reports its timeout first.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(2);
 /// Pause between two attempts to connect to an unavailable database.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);

@@ -92,7 +92,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Returns the stored bytes of all `digests` at once. The caller makes sure that they fit in memory.
+    /// Returns the stored bytes of all `digests` at once. The caller must ensure that they fit in memory.
     fn fetch(&self, digests: &[Digest]) -> Result<HashMap<Digest, Vec<u8>>, Error> {
         const GET: &str = "SELECT digest, message FROM messages WHERE digest = ANY($1)";
         let keys = digest_keys(digests);

@@ -56,7 +56,7 @@ impl Postgres {
     }
 
     fn query_stats(&self) -> Result<Stats, Error> {
-        // The partition tree of a table without partitions may be empty, so its own size is added.
+        // `pg_partition_tree` may be empty for a table without partitions, so the size of `messages` itself is added.
         const DISK: &str = "SELECT (pg_total_relation_size('messages') + coalesce(sum(pg_total_relation_size(relid)) \
              FILTER (WHERE relid <> 'messages'::regclass), 0))::bigint FROM pg_partition_tree('messages')";
         const LAST_VERIFICATION: &str =

@@ -1,4 +1,4 @@
-//! Parser of database URLs, with the meaning that libpq gives them. Errors do not contain the password.
+//! Parser of database URLs, with the semantics of libpq. Errors do not contain the password.
 
 use std::path::PathBuf;
 

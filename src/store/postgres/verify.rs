@@ -71,7 +71,7 @@ pub(super) fn step(postgres: &Postgres, from: Option<&Cursor>) -> Result<VerifyS
     Ok(step)
 }
 
-/// Records a complete verification for `stats`. An error is ignored, since a read-only database can be verified, too.
+/// Records a complete verification for `stats`. An error is ignored, so that a read-only database can be verified.
 fn record_verification(postgres: &Postgres, damaged: u64) {
     let damaged = i64::try_from(damaged).unwrap_or(i64::MAX);
     let _ = postgres.pool.run(Idempotent::No, async |session| {
