@@ -1,5 +1,6 @@
-//! Settings: a flag, then its `SHA_API_*` variable, then its key in the settings file, then the default.
-//! Keys are the long names of the common options and of the options of `serve`; any other key is an error.
+//! Settings. A flag takes precedence over its `SHA_API_*` variable, the variable over the settings file, and the file
+//! over the default. Valid keys of the file are `token` and the long names of the common options and of the options of
+//! `serve`.
 
 mod file;
 mod unused;
@@ -19,10 +20,10 @@ use crate::postgres_url;
 use file::{Kind, Settings};
 pub use xdg::xdg_dir;
 
-/// Options that are not settings: they select the settings, or print something and exit.
+/// Options that are not settings: `--config` names the settings file, and the others print something and exit.
 const NOT_CONFIGURABLE: [&str; 4] = ["config", "help", "version", "check"];
 
-/// Key of the settings file that has no option.
+/// The only key of the settings file that has no option.
 const TOKEN_KEY: &str = "token";
 
 /// Commands that use no setting, so that they work with a faulty settings file.
@@ -31,7 +32,7 @@ const WITHOUT_SETTINGS: [&str; 3] = ["completions", "help", "man"];
 /// Options of other commands that have the value of a setting of `serve`.
 const ALIASES: [(&str, &str); 3] = [("token", "token_file"), ("health", "listen"), ("health", "http")];
 
-/// Returns the command line, with environment variables.
+/// Returns the clap definition of the program, with environment variables.
 pub fn command() -> Command {
     map_configurable_args(definition(), with_env_variable)
 }
@@ -47,7 +48,7 @@ pub struct Setting {
     pub source: &'static str,
 }
 
-/// Returns the settings of `serve` that `arguments`, the environment and the settings file result in.
+/// Returns the effective settings of `serve`, from `arguments`, the environment, the settings file and the defaults.
 pub fn effective_settings(arguments: &[OsString]) -> Result<Vec<Setting>, clap::Error> {
     let Invocation { mut command, settings, .. } = Invocation::prepare(arguments)?;
     let matches = command.try_get_matches_from_mut(arguments)?;
@@ -91,7 +92,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// Parses the common options of a command line that the user is still typing; `None` if that is not possible.
+/// Parses the common options of a command line that the user is still typing. Returns `None` if they cannot be parsed.
 pub fn parse_unfinished(arguments: &[OsString]) -> Option<Global> {
     let Invocation { command, settings, .. } = Invocation::prepare(arguments).ok()?;
     let matches = command.ignore_errors(true).try_get_matches_from(arguments).ok()?;
@@ -100,7 +101,7 @@ pub fn parse_unfinished(arguments: &[OsString]) -> Option<Global> {
     Some(global)
 }
 
-/// The command line for one set of arguments: variables and the settings file apply only to options that the command
+/// The clap definition for one set of arguments. Variables and the settings file apply only to options that the command
 /// uses.
 struct Invocation {
     command: Command,
@@ -113,7 +114,7 @@ struct Invocation {
 
 impl Invocation {
     fn prepare(arguments: &[OsString]) -> Result<Self, clap::Error> {
-        // Errors are reported by the complete parse. This one finds the command and the settings file.
+        // This pass only finds the command and the settings file. The complete parse reports the errors.
         let preview = definition().mut_arg("config", with_env_variable).ignore_errors(true);
         let preview = preview.try_get_matches_from(arguments);
         let is_help = preview.as_ref().is_err_and(|error| !error.use_stderr());
@@ -182,7 +183,7 @@ impl Invocation {
     }
 }
 
-/// Returns the command line without variables and settings.
+/// Returns the clap definition without variables and the settings file.
 fn definition() -> Command {
     let command = unused::hide(Cli::command());
     map_configurable_args(command, |argument| match argument.get_action() {
@@ -191,7 +192,8 @@ fn definition() -> Command {
     })
 }
 
-/// Sets what no option alone determines: the token, the name of the command, and the choice of store or server.
+/// Sets the token and the command name, and resolves options that depend on each other: `--store` and `--server`,
+/// `--key` and `--cert`.
 fn resolve_common(global: &mut Global, matches: &ArgMatches, settings: &Settings) -> Result<(), &'static str> {
     matches.subcommand_name().unwrap_or_default().clone_into(&mut global.command_name);
     global.connection.token = token(settings);
@@ -202,7 +204,7 @@ fn resolve_common(global: &mut Global, matches: &ArgMatches, settings: &Settings
     Ok(())
 }
 
-/// Returns the token of the variable, or else of the settings file. An empty token counts as none.
+/// Returns the token in `SHA_API_TOKEN`, or else in the settings file. Returns `None` if the token is empty.
 fn token(settings: &Settings) -> Option<Token> {
     let variable = std::env::var_os("SHA_API_TOKEN").map(|token| token.to_string_lossy().into_owned());
     let setting = settings.get(TOKEN_KEY).and_then(|value| value.texts.first().cloned());
@@ -211,7 +213,7 @@ fn token(settings: &Settings) -> Option<Token> {
     tokens.into_iter().find(|token| !token.is_empty()).map(Token)
 }
 
-/// Selects `--store` or `--server`: a flag precedes a variable, and a variable precedes the settings file.
+/// Selects `--store` or `--server`. A flag takes precedence over a variable, and a variable over the settings file.
 fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<(), &'static str> {
     let rank = |id| match matches.value_source(id) {
         Some(ValueSource::CommandLine) => 3,
@@ -228,7 +230,7 @@ fn resolve_store_or_server(global: &mut Global, matches: &ArgMatches) -> Result<
     Ok(())
 }
 
-/// Changes every argument that may be a setting.
+/// Applies `change` to the common options, the options of `serve`, and [`ALIASES`], except hidden ones.
 fn map_configurable_args(command: Command, change: impl Fn(Arg) -> Arg) -> Command {
     let change = |argument: Arg| if argument.is_hide_set() { argument } else { change(argument) };
     let command = command.mut_args(change).mut_subcommand("serve", |serve| serve.mut_args(change));
@@ -259,7 +261,7 @@ fn with_env_variable(argument: Arg) -> Arg {
     }
 }
 
-/// Makes the value of the settings file the default.
+/// Makes the value in the settings file the default of an option.
 fn with_file_value(argument: Arg, settings: &Settings) -> Arg {
     match argument.get_long().and_then(|long| settings.get(long)) {
         Some(value) => argument.default_values(value.texts.clone()).required(false),

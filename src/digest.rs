@@ -13,7 +13,7 @@ use sha2::Digest as _;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
-/// Error of parsing a digest or a prefix of a digest.
+/// Reason why a text is not a digest or a prefix of a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// The text contains a character that is not a hex digit.
@@ -22,7 +22,7 @@ pub enum ParseError {
     /// The text does not have the length of a digest.
     #[error("expected 64 hex digits, got {0}")]
     Length(usize),
-    /// The prefix is too short to stand for a digest.
+    /// The prefix is shorter than [`Prefix::MIN_DIGITS`].
     #[error("expected at least {min} hex digits, got {given}", min = Prefix::MIN_DIGITS, given = .0)]
     Short(usize),
 }
@@ -43,7 +43,7 @@ impl Digest {
         &self.0
     }
 
-    /// Returns the first 8 bytes as a number. The numbers are ordered like the digests, but not unique.
+    /// Returns the first 8 bytes as a big-endian number. It is ordered like the digest, but not unique.
     pub fn prefix_u64(&self) -> u64 {
         u64::from_be_bytes(*self.0.first_chunk().expect("a digest has 32 bytes"))
     }
@@ -68,7 +68,7 @@ impl PartialOrd for Digest {
 }
 
 impl Hash for Digest {
-    /// Hashes the first 8 bytes only. To find many messages whose digests share them is infeasible.
+    /// Hashes the first 8 bytes only. Finding many messages whose digests share them is infeasible.
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.prefix_u64());
     }

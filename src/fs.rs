@@ -1,4 +1,4 @@
-//! Durable file operations. A file that is written here exists completely or not at all, even after a power cut.
+//! Atomic file writes, and `fsync(2)` of files and directories. After a power cut, a file has its old or new content.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Syncs all files below a directory that are not empty, and all directories.
+/// Syncs a directory, all directories below it, and all non-empty files in them.
 pub fn sync_tree(dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

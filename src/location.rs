@@ -108,7 +108,7 @@ pub fn open_location(
 
 /// Opens the store that `--store` names for `serve`. Blocks until a database is available.
 ///
-/// With `upstream`, the opened store is a cache of these servers.
+/// If `upstream` is not empty, the store is a cache in front of these servers.
 pub fn open_for_serving(
     global: &Global,
     upstream: &[Address],

@@ -124,7 +124,7 @@ pub enum Damage {
         /// Digest of the message.
         digest: Digest,
     },
-    /// The store has an entry for the message, but its bytes are missing.
+    /// The index has an entry for the message, but no valid record header at its location.
     Lost {
         /// Digest of the message.
         digest: Digest,
@@ -217,7 +217,7 @@ pub enum Error {
         /// Error of the operating system.
         cause: Arc<std::io::Error>,
     },
-    /// The location cannot be used as a store.
+    /// An argument, a file, or the state of the store cannot be used. The text names it and the cause.
     #[error("{0}")]
     Unusable(String),
     /// A server cannot be reached, or its response is invalid or an error.

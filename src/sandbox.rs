@@ -1,9 +1,9 @@
-//! A Landlock sandbox that forbids the process to execute files. sha-api executes none itself, but sled would run
-//! `sync`, which waits for all file systems of the machine. A kernel without Landlock is only slower.
+//! A Landlock sandbox that prevents the process from executing files. sha-api executes none itself, but
+//! opening sled would run `sync`, which waits for all file systems of the machine. Without Landlock, opening is slower.
 
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 
-/// Forbids this process to execute files. Does nothing if the kernel does not support Landlock.
+/// Prevents this process from executing files. Does nothing if the kernel does not support Landlock.
 pub fn forbid_exec() {
     let execute = AccessFs::from_all(ABI::V1) & AccessFs::Execute;
     let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(execute);

@@ -1,4 +1,4 @@
-//! The Unix socket of a served store: its file name, and its address for a path of any length.
+//! The Unix socket of a served store: its file name, and socket addresses for paths of any length.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -119,7 +119,7 @@ fn processes(env: &Environment, store: &Path, git: &Git, table: &mut Table, suff
     table.add(Row::ratio(&work, "ms", ours, "git cat-file", theirs, Goal::AtMost(goals[1])));
 }
 
-/// Writes a file of `count` distinct lines of 200 bytes and returns its path.
+/// Writes a file of `count` distinct lines of 200 bytes and returns its path. Two parts share no line.
 pub fn lines(dir: &Path, part: u64, count: u64) -> PathBuf {
     let path = dir.join(format!("lines-{part}"));
     let mut file = std::io::BufWriter::new(File::create(&path).unwrap());
@@ -183,7 +183,7 @@ fn verify(env: &Environment) -> Row {
         (0..pieces / cores).for_each(|number| file.write_all(&message(PIECE, core, number)).unwrap());
         file.sync_all().unwrap();
     }
-    // The files are in the page cache, but long messages are written with O_DIRECT.
+    // Reads the log into the page cache, where the files for sha256sum are: long messages were written with O_DIRECT.
     for segment in fs::read_dir(store.join("log")).unwrap() {
         io::copy(&mut File::open(segment.unwrap().path()).unwrap(), &mut io::sink()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Compares `put --lines` and `get` with themselves as the store grows.
+//! Compares the speed of `put --lines` and `get` in a large store with that in a small one.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,8 +18,8 @@ use crate::table::{Goal, Row, Table};
 /// Final size of the store, as a multiple of its first size.
 const GROWTH_FACTOR: u64 = 5;
 const GETS: u64 = 50;
-/// Pause before each part. A host may reclaim freed memory, such as that of the previous store, within about two
-/// seconds, and gives it out again slowly. After the pause, no part profits from memory that is not reclaimed yet.
+/// Pause before each part. A hypervisor may reclaim freed memory, such as that of the previous store, within about two
+/// seconds, and returns it slowly. After the pause, every part starts without that memory.
 const PAUSE: Duration = Duration::from_secs(3);
 
 pub fn run(env: &Environment) {
@@ -69,7 +69,7 @@ fn get(env: &Environment, store: &Path, parts: u64, count: u64) -> f64 {
         let digest = Digest::compute(text(200, part, number).as_bytes()).to_string();
         assert!(env.command(store).args(["get", &digest]).stdout(Stdio::null()).status().unwrap().success());
     };
-    // The first command replays the log after the puts, as the next put would.
+    // The first command replays the end of the log, as the next put would, so it is not measured.
     one();
     seconds(|| (0..GETS).for_each(|_| one())) * 1e3 / GETS as f64
 }

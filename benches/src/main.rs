@@ -1,5 +1,5 @@
 //! Compares sha-api with alternatives on this machine, for `make bench`, `make bench-cli` and `make bench-http`.
-//! Both sides do the same work, equally durable, in the same run; the ratio counts.
+//! Both sides do the same work with the same durability in the same run. The result is the ratio of their figures.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 

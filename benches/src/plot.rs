@@ -1,5 +1,5 @@
-//! Draws the plot: one bar for each row that has a goal, as long as its score. The colours are readable on light and on
-//! dark backgrounds.
+//! Draws the plot: one bar for each row that has a goal. The length of a bar is proportional to the score of the row.
+//! The colours are readable on light and on dark backgrounds.
 
 use std::fmt::Write;
 

@@ -1,9 +1,9 @@
 //! Runs the candidates alternately for several rounds, so that other load on the machine affects all of them. The
-//! median of the rounds counts.
+//! result is the median of the rounds.
 
 use std::time::{Duration, Instant};
 
-/// Returns whether `BENCH_QUICK` is set: a run then takes minutes, and its figures have no meaning.
+/// Returns whether `BENCH_QUICK` is set. A quick run only checks that the benchmarks work; its figures have no meaning.
 pub fn is_quick() -> bool {
     std::env::var_os("BENCH_QUICK").is_some_and(|text| !text.is_empty())
 }
@@ -25,12 +25,12 @@ pub fn time() -> Duration {
     Duration::from_millis(setting("MILLIS", 2000, 300))
 }
 
-/// Returns `full` scaled by `BENCH_PERCENT`, but at least 100.
+/// Returns `BENCH_PERCENT` percent of `full`, but at least 100.
 pub fn scaled(full: u64) -> u64 {
     (full * setting("PERCENT", 100, 1) / 100).max(100)
 }
 
-/// Runs each candidate once per round and returns the figures of each. The candidate that begins changes every round.
+/// Runs each candidate once per round and returns the figures of each. Each round starts with another candidate.
 pub fn run_alternately<const N: usize>(candidates: [&mut dyn FnMut() -> f64; N]) -> [Vec<f64>; N] {
     let mut figures = [const { Vec::new() }; N];
     for round in 0..rounds() as usize {

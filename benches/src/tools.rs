@@ -1,4 +1,5 @@
-//! External programs from Debian packages. Missing packages are installed as root, and named otherwise.
+//! External programs from Debian packages. Missing packages are installed if the benchmark runs as root; otherwise it
+//! panics with their names.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,7 +29,7 @@ fn install(packages: &[&str]) -> bool {
     eprintln!("installing {}", packages.join(" "));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        // In the single-user runlevel, packages do not start their services.
+        // `RUNLEVEL=1` keeps packages from starting their services.
         command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
         command.arg("-qq").args(arguments).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
     };

@@ -1,4 +1,5 @@
-//! Options that several commands share, and the types of their values. `groups.rs` says which command uses which.
+//! The common options, which several commands share, and the types of their values. `groups.rs` lists those of each
+//! command.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

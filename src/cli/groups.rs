@@ -1,6 +1,6 @@
-//! Which command uses which common options. A command does not accept an option that has no effect on it.
+//! The common options that each command uses. A command does not accept an option that has no effect on it.
 
-/// Options that select the messages of a command.
+/// Options that select the store or the server.
 const LOCATION: &[&str] = &["store", "server"];
 /// Options for opening a store. A compaction may run whenever a store is open, so `segment_size` belongs here.
 const STORE: &[&str] = &["lock_timeout", "index_cache", "segment_size"];
@@ -25,9 +25,9 @@ const USES: [(&str, &[&[&str]]); 15] = [
     ("verify", &[LOCATION, STORE, WRITE, CONNECTION, DATABASE, OUTPUT]),
     ("export", &[LOCATION, STORE, CONNECTION, DATABASE, OUTPUT]),
     ("import", &[LOCATION, STORE, WRITE, CONNECTION, DATABASE, OUTPUT]),
-    // Its arguments name both stores.
+    // The arguments of `copy` name both stores.
     ("copy", &[STORE, WRITE, CONNECTION, DATABASE, OUTPUT]),
-    // `--upstream` makes it a client of a server.
+    // With `--upstream`, the server is also a client.
     ("serve", &[&["store"], STORE, WRITE, CONNECTION, DATABASE, OUTPUT]),
     ("health", &[&["cacert"], OUTPUT]),
     ("token", &[OUTPUT]),
@@ -37,7 +37,7 @@ const USES: [(&str, &[&[&str]]); 15] = [
 
 /// Returns whether the common option `id` has no effect on `command`.
 ///
-/// `false` for the own options of a command, and for a command that does not exist.
+/// Returns `false` for an option that is not a common one, and for a command that does not exist.
 pub fn is_unused(command: &str, id: &str) -> bool {
     let is_common = USES.iter().any(|(_, groups)| contains(groups, id));
     let groups = USES.iter().find_map(|(name, groups)| (*name == command).then_some(groups));

@@ -13,7 +13,7 @@ use super::transport::Failover;
 use crate::digest::Digest;
 use crate::message_store::Error;
 
-/// Maximum number of digests in one request.
+/// Maximum number of digests in one `POST /messages/get`.
 const MAX_GET_DIGESTS: usize = 1000;
 
 /// Iterator over the messages of digests, in order.

@@ -32,7 +32,7 @@ use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
 use crate::unix_path;
 
-/// Maximum number of digests in one request.
+/// Maximum number of digests or damage items in one request, except in a get.
 const MAX_DIGESTS_PER_REQUEST: usize = 4096;
 /// Maximum number of entries that a server returns in one page of a listing.
 const MAX_LIST_ENTRIES: usize = 10_000;

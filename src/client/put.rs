@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::json_message::JsonMessage;
 use crate::message_store::{Error, Receipt};
 
-/// Maximum estimated size of a batch in bytes. The default limit of a server is twice as high.
+/// Maximum estimated size of a batch in bytes. The default of `--max-body` is twice as high.
 const MAX_REQUEST_BYTES: usize = 512 << 10;
 /// Bytes of a JSON line in addition to the message.
 const MESSAGE_OVERHEAD: usize = 16;

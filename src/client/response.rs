@@ -9,7 +9,7 @@ use ureq::http::HeaderMap;
 
 use crate::message_store::Error;
 
-/// Maximum pause before a request is sent again, in seconds, whatever `Retry-After` says.
+/// Maximum pause in seconds before a request is sent again, even if `Retry-After` is longer.
 const MAX_RETRY_AFTER_SECS: u64 = 5;
 
 /// One response of the HTTP API.
@@ -19,7 +19,7 @@ pub(super) struct ApiResponse {
     pub(super) headers: HeaderMap,
     /// URL of the server, for error messages.
     pub(super) server: String,
-    /// Location of the store, for error messages.
+    /// Store directory, or URL of the server, for [`Error::NoSpace`].
     pub(super) store: PathBuf,
 }
 

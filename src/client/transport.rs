@@ -1,6 +1,5 @@
 //! One request and its response, with failover and retries. If a server fails, the next one is tried; if a server is
-//! not ready, the request is repeated until a deadline. A request may be sent twice, since the second one does not
-//! change the store.
+//! not ready, the request is repeated until a deadline. Every request is idempotent, so it may be sent twice.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -23,9 +22,9 @@ use crate::message_store::Error;
 
 /// Maximum time to establish a connection; less if the read timeout is shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum length in bytes of the response to a request without a body, which may be a message of up to 4 GiB.
+/// Maximum response length in bytes for a request without a body. The response may be a message of up to 4 GiB.
 const MAX_MESSAGE_RESPONSE: u64 = 1 << 32;
-/// Maximum length in bytes of the response to a request with a body.
+/// Maximum response length in bytes for a request with a body.
 const MAX_JSON_RESPONSE: u64 = 64 << 20;
 /// Minimum length in bytes of a PUT body that is sent with `Expect: 100-continue`.
 const EXPECT_CONTINUE_MIN: usize = 256 << 10;
@@ -46,7 +45,7 @@ struct Server {
     name: String,
     /// URL without a path.
     base_url: String,
-    /// Location of the store, for error messages.
+    /// Store directory, or URL of the server, for [`Error::NoSpace`].
     store: PathBuf,
     agent: Agent,
     authorization: Option<HeaderValue>,
@@ -61,7 +60,7 @@ impl Failover {
         Ok(Self { servers, current: AtomicUsize::new(0), ready_timeout: options.ready_timeout })
     }
 
-    /// Creates a client of the server of the store at `dir`. The server requires no token on its Unix socket.
+    /// Creates a transport over `stream` to the server that holds the store at `dir`. The socket requires no token.
     pub(super) fn via_local_socket(dir: PathBuf, socket: PathBuf, stream: UnixStream, options: &Options) -> Self {
         let mut server = Server::from_socket(socket, Some(stream), options);
         server.store = dir;

@@ -12,7 +12,7 @@ use super::context::Context;
 use super::exit_status::ExitStatus;
 use crate::cli::{self, Cli};
 
-/// Variable with the name of the shell that asks for candidates.
+/// Environment variable in which the script passes the name of the shell.
 const SHELL_VARIABLE: &str = "SHA_API_COMPLETE";
 /// Name of the command that is completed, and of the program that the script calls.
 const PROGRAM: &str = "sha-api";
@@ -50,8 +50,8 @@ pub fn answer_shell() {
         .complete();
 }
 
-/// Returns the command line with completers. Each command has exactly the options that it accepts, so that no other is
-/// offered.
+/// Returns the clap definition with completers. Each command has exactly the options that it accepts, so that the shell
+/// offers no others.
 fn command() -> Command {
     let command = Cli::command().mut_args(|argument| argument.global(false));
     let common: Vec<Arg> = command.get_arguments().cloned().collect();

@@ -11,7 +11,7 @@ use crate::message_store::{Error, ListQuery};
 
 /// Number of digests that are compared per request.
 const PAGE_SIZE: usize = 1000;
-/// Size in bytes from which a batch is committed.
+/// Size in bytes at which a batch is full and is committed.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Copies the missing messages and prints a summary.

@@ -1,5 +1,5 @@
-//! `health`: checks whether a server is ready. Without `--cacert`, a certificate is accepted unverified from a loopback
-//! address only.
+//! `health`: checks whether a server is ready. Without `--cacert`, the certificate is not verified, and only loopback
+//! addresses are accepted over HTTPS.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};

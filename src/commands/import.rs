@@ -20,7 +20,7 @@ use crate::json_message::ParsedMessage;
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Maximum length in bytes of an escaped character in JSON.
 const MAX_ESCAPE_BYTES: u64 = 6;
-/// Maximum number of bytes around the message in a line.
+/// Maximum number of bytes in a line besides the message.
 const LINE_OVERHEAD: u64 = 4096;
 
 /// Number of lines by result.
@@ -74,7 +74,7 @@ pub fn run(context: &mut Context, import: &cli::Import) -> anyhow::Result<ExitSt
     Ok(status)
 }
 
-/// Returns the message of a line, or the exit code and the reason for which the line is rejected.
+/// Returns the message of a line, or the exit code and the reason why the line is rejected.
 fn parse_line(line: &[u8]) -> Result<Vec<u8>, (u8, String)> {
     let ParsedMessage { digest, message } = serde_json::from_slice(line).map_err(|error| (3, error.to_string()))?;
     let Some(digest) = digest else { return Err((3, "missing field `digest`".to_owned())) };

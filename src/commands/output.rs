@@ -18,7 +18,7 @@ struct JsonError<'a> {
 }
 
 impl Output {
-    /// Takes over stdout. Call [`Output::flush`] before waiting for anything.
+    /// Takes over stdout. Results are buffered: call [`Output::flush`] before an operation that may block for long.
     ///
     /// Later writes to stdout by libraries go to stderr: sled prints there if its files are damaged.
     pub fn new(json: bool) -> io::Result<Self> {

@@ -18,12 +18,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Creates a progress without a bar. If not `enabled`, it prints nothing.
+    /// Creates progress output without a bar. If not `enabled`, it prints nothing.
     pub fn new(enabled: bool, json: bool) -> Self {
         Self { enabled, json, bar: Mutex::new(None) }
     }
 
-    /// Returns the receiver of events of a store.
+    /// Returns an event sink that shows the events of a store.
     pub fn event_sink(self: &Arc<Self>) -> EventSink {
         let progress = self.clone();
         Arc::new(move |event| match event {
@@ -32,7 +32,7 @@ impl Progress {
         })
     }
 
-    /// Prints a note on a line of its own.
+    /// Prints a note on a line of its own, above the bar.
     pub fn print_notice(&self, text: &str) {
         if self.enabled {
             let bar = self.bar.lock().expect(LOCK_POISONED);

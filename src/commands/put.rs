@@ -17,9 +17,9 @@ use crate::cli;
 use crate::digest::Digest;
 use crate::message_store::MessageStore;
 
-/// Size in bytes from which a batch takes no more messages.
+/// Size in bytes at which a batch is full and is committed.
 const BATCH_BYTES: usize = 4 << 20;
-/// Number of messages from which a batch takes no more messages.
+/// Number of messages at which a batch is full and is committed.
 const BATCH_MESSAGES: usize = 1 << 14;
 
 /// Stores the message of the arguments, files, records of stdin, or all of stdin.

@@ -54,7 +54,7 @@ fn open_locked(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Appends with a single write, so that a server never reads a part of the line, and syncs.
+/// Appends a line with a single write, so that a server never reads a part of it. Syncs the file and its directory.
 fn append_line(mut file: &File, text: &str, path: &Path) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

@@ -1,4 +1,4 @@
-//! `verify`: reads and hashes all messages, prints each damage, and repairs it with `--repair`.
+//! `verify`: reads and hashes all messages, prints each piece of damage, and repairs it with `--repair`.
 
 use serde_json::json;
 
@@ -42,8 +42,8 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitSt
     Ok(if repaired < damages.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
 }
 
-/// Stores damaged messages again if their bytes can be found, and lets the store repair the other damages. Returns the
-/// number of damages without loss.
+/// Stores damaged messages again if their bytes can be found, and lets the store repair the remaining damage. Returns
+/// the number of pieces of damage that lost no message.
 fn repair(
     context: &Context,
     messages: &dyn MessageStore,
@@ -66,7 +66,8 @@ fn repair(
     Ok(repaired)
 }
 
-/// Returns the bytes of a damaged message, from the store itself if only the record is damaged, or else from `source`.
+/// Returns the bytes of a damaged message: from the store itself if only the record header is damaged, or else from
+/// `source`.
 fn find_intact(
     context: &Context,
     digest: Digest,

@@ -11,7 +11,7 @@ use crate::messages::text;
 use crate::rounds::run_alternately;
 use crate::table::{Goal, Row, Table};
 
-/// Maximum number of connections that the ancestor does not refuse.
+/// Number of connections; the ancestor refuses some if there are more.
 const CONNECTIONS: u64 = 16;
 const ANCESTOR: &str = "nginx, bottle, SQLite";
 

@@ -40,7 +40,7 @@ pub fn idle(env: &Environment, table: &mut Table) {
         let client = Client::new(&pair.certificate, server.port);
         let before = server.process.memory();
         let idle_connections = open(&client, count);
-        // Threads that have just answered have not released their buffers yet.
+        // Worker threads release their buffers shortly after a response.
         std::thread::sleep(Duration::from_secs(1));
         memory.push((server.process.memory() - before) as f64 / 1024.0 / count as f64);
         let fresh = (0..NEW_CLIENTS).map(|_| seconds(|| assert_eq!(client.connect().get("/livez").0, 200)) * 1e3);

@@ -10,7 +10,7 @@ use crate::tools;
 pub struct Wrk<'a> {
     pub port: u16,
     pub connections: u64,
-    /// Requested repeatedly, unless there is a script.
+    /// Path that is requested repeatedly; unused if there is a script.
     pub path: &'a str,
     pub script: Option<(&'a Path, Vec<String>)>,
 }

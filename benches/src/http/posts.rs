@@ -1,4 +1,4 @@
-//! Compares durable POSTs, and puts into the library without HTTPS, with Redis that syncs before it answers.
+//! Compares durable POSTs over HTTPS, and durable puts through the library, with Redis that syncs before it answers.
 
 use std::fs;
 use std::path::{Path, PathBuf};

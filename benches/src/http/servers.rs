@@ -87,7 +87,7 @@ pub fn redis(dir: &Path) -> Server {
     Server::start(&command, port)
 }
 
-/// Starts docker-registry with one blob. Returns the path of the blob, too.
+/// Starts docker-registry with one blob. Returns the server and the path of the blob.
 pub fn registry(dir: &Path, pair: &Pair, bytes: &str, digest: &str) -> (Server, String) {
     let port = free_port();
     let root = dir.join("docker/registry/v2");

@@ -1,4 +1,5 @@
-//! Candidates for values that clap cannot know. An error means no candidates: the shell shows no output of a completer.
+//! Candidates for values that clap cannot know. After an error there are no candidates, because a shell shows no errors
+//! of a completer.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -62,15 +63,15 @@ fn list_digests(prefix: Prefix, current: &OsStr) -> Option<Vec<Digest>> {
     Some(entries.into_iter().map(|entry| entry.digest).collect())
 }
 
-/// Returns the command line that the shell completes, with a complete digest in place of `current`, which would be
-/// rejected.
+/// Returns the command line that the shell completes. A complete digest replaces `current`, because clap rejects an
+/// incomplete one.
 fn command_line(current: &OsStr) -> Vec<OsString> {
     let words = std::env::args_os().skip_while(|word| word != "--").skip(1);
     let digest = Digest::from_bytes([0; 32]).to_string();
     words.map(|word| if word == current { OsString::from(&digest) } else { word }).collect()
 }
 
-/// Runs `work` while stdout and stderr lead to /dev/null. sled prints to both if its files are damaged.
+/// Runs `work` with stdout and stderr redirected to /dev/null. sled prints to both if its files are damaged.
 fn discard_output<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     let (stdout, stderr) = (rustix::io::dup(io::stdout())?, rustix::io::dup(io::stderr())?);
     let null = File::options().write(true).open("/dev/null")?;

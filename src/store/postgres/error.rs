@@ -95,7 +95,8 @@ fn error_text(db_error: &DbError) -> String {
     format!("{} ({})", db_error.message(), db_error.code().code())
 }
 
-/// Returns whether waiting cannot resolve a connection error: the server was reached, but one side rejected the other.
+/// Returns whether a retry is useless: the cause is a TLS error, or not an I/O error, for example a failed
+/// authentication. An error without a cause, such as a closed connection, may be temporary.
 fn is_permanent(error: &tokio_postgres::Error) -> bool {
     let Some(source) = error.source() else { return false };
     let Some(io_error) = source.downcast_ref::<io::Error>() else { return true };

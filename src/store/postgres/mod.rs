@@ -1,4 +1,4 @@
-//! The PostgreSQL backend. It uses plain SQL, so that other systems with the PostgreSQL protocol can work, too.
+//! The PostgreSQL backend. It uses plain SQL, so that other databases with the PostgreSQL wire protocol can work.
 //! The database is not trusted: a row that exists is read back and compared before a put is acknowledged.
 //! See docs/design.md, "The PostgreSQL backend".
 

@@ -1,4 +1,4 @@
-//! The tables. They are created on first use, but only if an existing table `messages` belongs to sha-api.
+//! The tables. They are created on first use, unless the database has a table `messages` of another program.
 
 use tokio_postgres::error::SqlState;
 

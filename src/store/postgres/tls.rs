@@ -1,5 +1,5 @@
-//! TLS for database connections. Every `sslmode` verifies as much of the server's certificate as in libpq; a connection
-//! without verification is still encrypted.
+//! TLS for database connections. Each `sslmode` verifies as much of the server's certificate as in libpq; `require`
+//! without a CA file encrypts, but verifies nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
