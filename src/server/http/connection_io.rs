@@ -109,3 +109,67 @@ impl<'a> ConnectionIo<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::super::socket::Socket;
+    use super::*;
+
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Leadership, with the number of times that it was passed on.
+    struct CountedLeadership(usize);
+
+    impl Leadership for CountedLeadership {
+        fn is_held(&self) -> bool {
+            self.0 == 0
+        }
+
+        fn pass_on(&mut self) {
+            self.0 += 1;
+        }
+    }
+
+    fn stream() -> (Stream, UnixStream) {
+        let (server, client) = UnixStream::pair().unwrap();
+        (Stream::new(Arc::new(Socket::Unix(server)), None).unwrap(), client)
+    }
+
+    #[test]
+    fn leadership_is_passed_on_when_a_write_would_block_and_no_byte_is_lost() {
+        let (mut stream, mut client) = stream();
+        let mut leadership = CountedLeadership(0);
+        let rate_deadline = RateDeadline::new(TEST_TIMEOUT, 1);
+        ConnectionIo::new(&mut stream, &mut leadership).write(b"head", b"", rate_deadline).unwrap();
+        assert!(leadership.is_held());
+        let body: Vec<u8> = (0..4 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
+        let received = thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut received = vec![0; b"headhead".len() + body.len()];
+                client.read_exact(&mut received).unwrap();
+                received
+            });
+            ConnectionIo::new(&mut stream, &mut leadership).write(b"head", &body, rate_deadline).unwrap();
+            reader.join().unwrap()
+        });
+        assert_eq!(leadership.0, 1);
+        assert!(received == [b"headhead", &body[..]].concat());
+    }
+
+    #[test]
+    fn leadership_is_passed_on_when_the_io_budget_is_spent() {
+        let (mut stream, _client) = stream();
+        let mut leadership = CountedLeadership(0);
+        let mut io = ConnectionIo::new(&mut stream, &mut leadership);
+        for _ in 0..=LEADER_IO_BUDGET {
+            assert!(io.leadership.is_held());
+            io.write(b"a", b"", RateDeadline::new(TEST_TIMEOUT, 1)).unwrap();
+        }
+        assert!(!leadership.is_held());
+    }
+}

@@ -1,6 +1,6 @@
 //! The HTTP/1.1 front end. It owns all sockets that clients reach, and rejects malformed requests.
 //!
-//! Each file imports only files of the lines above its own:
+//! Each file imports only files that are named before it:
 //! - bytes: `socket`, `listener`, `tls`, `timed_socket`, `stream`
 //! - codec: `byte_class`, `request_error`, `fields`, `head`, `body`, `response`, `deadline`
 //! - connection: `registry`, `connection_io`, `request_reader`, `request_loop`, `connection`
