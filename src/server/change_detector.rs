@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 /// Metadata that changes when a file is written or replaced. `None`: the metadata is unavailable.
 type Fingerprint = Option<(SystemTime, u64, u64)>;
@@ -22,7 +23,7 @@ impl<const N: usize> ChangeDetector<N> {
     /// Returns whether any file changed since the last check, and records the current state.
     pub(super) fn has_changed(&self, paths: [&Path; N]) -> bool {
         let current = paths.map(file_fingerprint);
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let changed = *last != current;
         *last = current;
         changed

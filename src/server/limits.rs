@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Error, TrustedProxies, engine, http};
+use super::{Error, TrustedProxies, engine};
 
 /// Limits of requests and connections at one endpoint.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct Limits {
 
 /// Maximum number of connections at the local endpoint. Further connections wait.
 const MAX_LOCAL_CONNECTIONS: usize = 256;
+/// Maximum number of rejected connections that are kept open for a moment, so that the clients can read the response.
+pub(super) const MAX_REJECTED: usize = 64;
 /// Bytes that a body at the local endpoint may have in addition to twice the maximum message.
 const LOCAL_BODY_OVERHEAD: u64 = 1 << 20;
 /// File descriptors for the store and everything else besides connections.
@@ -60,7 +62,7 @@ impl Limits {
 pub(super) fn raise_fd_limit(connections: usize, listeners: usize) -> Result<(), Error> {
     let needed = connections
         .saturating_add(listeners)
-        .saturating_add(MAX_LOCAL_CONNECTIONS + engine::FD_COST + http::MAX_REJECTED + RESERVED_FDS);
+        .saturating_add(MAX_LOCAL_CONNECTIONS + engine::FD_COST + MAX_REJECTED + RESERVED_FDS);
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {

@@ -99,7 +99,9 @@ pub fn run(
         Arc::new(app.with_ui_enabled(options.ui_enabled))
     };
     let start_endpoint = |listeners, limits: &Limits, tls, kind| {
-        let endpoint = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&app), kind);
+        let events = events.clone();
+        let on_drained = move || drop(events.send(Event::EndpointDrained));
+        let endpoint = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&app), kind, on_drained);
         endpoint.map_err(io_error("cannot start accepting connections"))
     };
     let public = start_endpoint(listeners, &options.limits, tls, EndpointKind::Public)?;
@@ -144,11 +146,9 @@ pub fn run(
     systemd::notify("STOPPING=1");
     app.mark_draining();
     drop(scrub);
-    for endpoint in &mut endpoints {
-        let events = events.clone();
-        endpoint.shutdown(move || drop(events.send(Event::EndpointDrained)));
-    }
-    wait_drained(&events_rx, options.drain_timeout, endpoints.len());
+    let draining = endpoints.len();
+    endpoints.into_iter().for_each(Endpoint::shut_down);
+    wait_drained(&events_rx, options.drain_timeout, draining);
     Ok(())
 }
 

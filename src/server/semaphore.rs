@@ -1,7 +1,8 @@
 //! A counting semaphore with a timeout. A caller must not hold a lock while it acquires a permit.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 /// A semaphore with a fixed number of permits.
 pub(super) struct Semaphore {
@@ -22,11 +23,10 @@ impl Semaphore {
 
     /// Blocks until a permit is free and returns it. `None`: the timeout has expired.
     pub(super) fn acquire(&self) -> Option<Permit<'_>> {
-        let deadline = Instant::now() + self.timeout;
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        while *in_use == self.permits {
-            let remaining = deadline.checked_duration_since(Instant::now())?;
-            in_use = self.released.wait_timeout(in_use, remaining).unwrap_or_else(PoisonError::into_inner).0;
+        let mut in_use = self.in_use.lock();
+        self.released.wait_while_for(&mut in_use, |in_use| *in_use == self.permits, self.timeout);
+        if *in_use == self.permits {
+            return None;
         }
         *in_use += 1;
         Some(Permit(self))
@@ -35,7 +35,7 @@ impl Semaphore {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.in_use.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.in_use.lock() -= 1;
         self.0.released.notify_one();
     }
 }

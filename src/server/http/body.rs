@@ -2,7 +2,9 @@
 //! trailers are validated, bounded and dropped. Bytes after the end of the body are not consumed.
 
 use super::byte_class;
-use super::request::{Framing, RequestError, parse_field_lines};
+use super::fields::parse_field_lines;
+use super::head::Framing;
+use super::request_error::RequestError;
 
 /// Maximum number of hexadecimal digits in a chunk size, with leading zeros.
 const MAX_CHUNK_SIZE_DIGITS: u32 = 16;

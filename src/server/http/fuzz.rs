@@ -2,7 +2,8 @@
 //! the tests with mutated requests.
 
 use super::body::BodyDecoder;
-use super::request::{Head, HeadParser, RequestError};
+use super::head::{Head, HeadParser};
+use super::request_error::RequestError;
 
 /// Maximum length of a body, in bytes.
 const FUZZ_BODY_LIMIT: u64 = 4096;

@@ -4,18 +4,17 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use rustix::io::Errno;
 
 use crate::server::poll::poll_fd;
 
-/// Epoll token of the shutdown socket. All other tokens are connection ids.
+/// Epoll token of the shutdown descriptor. All other tokens are connection ids.
 const SHUTDOWN_TOKEN: u64 = u64::MAX;
 /// Delay after an unexpected error of `epoll_wait`.
 const EPOLL_BACKOFF: Duration = Duration::from_millis(5);
@@ -23,29 +22,23 @@ const EPOLL_BACKOFF: Duration = Duration::from_millis(5);
 /// Set of idle connections.
 pub(super) struct IdlePoller<T> {
     epoll: OwnedFd,
-    /// Closing this end ends [`IdlePoller::wait_readable`] in all threads.
-    shutdown_tx: Mutex<Option<UnixStream>>,
-    _shutdown_rx: UnixStream,
+    /// An eventfd, which becomes readable when the poller is closed.
+    shutdown: OwnedFd,
     parked: Mutex<HashMap<u64, (Instant, T)>>,
 }
 
 impl<T: AsFd> IdlePoller<T> {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let (shutdown_tx, shutdown_rx) = UnixStream::pair()?;
-        epoll::add(&epoll, &shutdown_rx, EventData::new_u64(SHUTDOWN_TOKEN), EventFlags::IN)?;
-        Ok(Self {
-            epoll,
-            shutdown_tx: Mutex::new(Some(shutdown_tx)),
-            _shutdown_rx: shutdown_rx,
-            parked: Mutex::default(),
-        })
+        let shutdown = eventfd(0, EventfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &shutdown, EventData::new_u64(SHUTDOWN_TOKEN), EventFlags::IN)?;
+        Ok(Self { epoll, shutdown, parked: Mutex::default() })
     }
 
     /// Watches the connection until it is readable. After `deadline`, it is [expired](IdlePoller::take_expired). On
     /// error, the connection is dropped.
     pub(super) fn park(&self, id: u64, connection: T, deadline: Instant) -> io::Result<()> {
-        let mut parked = self.lock();
+        let mut parked = self.parked.lock();
         let (_, connection) = parked.entry(id).insert_entry((deadline, connection)).into_mut();
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
         let registered = match epoll::modify(&self.epoll, &*connection, EventData::new_u64(id), flags) {
@@ -67,7 +60,7 @@ impl<T: AsFd> IdlePoller<T> {
                 Ok(_) if event[0].data.u64() == SHUTDOWN_TOKEN => return None,
                 Ok(_) => {
                     // The connection may have been removed as expired meanwhile.
-                    if let Some((_, connection)) = self.lock().remove(&event[0].data.u64()) {
+                    if let Some((_, connection)) = self.parked.lock().remove(&event[0].data.u64()) {
                         return Some(connection);
                     }
                 }
@@ -80,22 +73,19 @@ impl<T: AsFd> IdlePoller<T> {
     pub(super) fn take_expired(&self, now: Instant) -> Vec<T> {
         let is_idle = |connection: &T| matches!(poll_fd(connection, PollFlags::IN, Some(Duration::ZERO)), Ok(false));
         let is_expired = |(deadline, connection): &mut (Instant, T)| *deadline <= now && is_idle(connection);
-        self.lock().extract_if(|_, entry| is_expired(entry)).map(|(_, (_, connection))| connection).collect()
+        self.parked.lock().extract_if(|_, entry| is_expired(entry)).map(|(_, (_, connection))| connection).collect()
     }
 
     /// Makes current and future calls of [`IdlePoller::wait_readable`] return `None`.
     pub(super) fn close(&self) {
-        drop(self.shutdown_tx.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Instant, T)>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+        rustix::io::write(&self.shutdown, &1_u64.to_ne_bytes()).expect("an eventfd can be written");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -144,6 +134,6 @@ mod tests {
         client[0].write_all(b"late").unwrap_err();
         client[2].write_all(b"late").unwrap_err();
         assert!(poller.wait_readable().is_some());
-        assert!(poller.lock().keys().eq(&[3]));
+        assert!(poller.parked.lock().keys().eq(&[3]));
     }
 }

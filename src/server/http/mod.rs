@@ -1,266 +1,37 @@
-//! The HTTP/1.1 front end. It owns all sockets that clients reach, rejects malformed requests, and keeps accepting
-//! connections after errors. Connection limits are checked before anything is allocated for a connection.
+//! The HTTP/1.1 front end. It owns all sockets that clients reach, and rejects malformed requests.
+//!
+//! Each file imports only files that are named before it:
+//! - bytes: `socket`, `listener`, `tls`, `timed_socket`, `stream`
+//! - codec: `byte_class`, `request_error`, `fields`, `head`, `body`, `response`, `deadline`
+//! - connection: `registry`, `connection_io`, `request_reader`, `request_loop`, `connection`
+//! - scheduler: `thread_pool`, `idle`, `scheduler`
+//! - `endpoint`
 
 mod body;
 mod byte_class;
 mod connection;
+mod connection_io;
 mod deadline;
+mod endpoint;
+mod fields;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
+mod head;
 mod idle;
-mod reactor;
+mod listener;
 mod registry;
-mod request;
+mod request_error;
 mod request_loop;
+mod request_reader;
 mod response;
+mod scheduler;
 mod socket;
 mod stream;
 mod thread_pool;
+mod timed_socket;
 pub(super) mod tls;
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, poll};
-use rustls::ServerConfig;
-
-use super::app::{App, EndpointKind};
-use super::poll::{poll_fd, timespec};
-use super::{Limits, warn};
-use connection::Connection;
+pub(super) use endpoint::Endpoint;
 #[cfg(fuzzing)]
 pub use fuzz::check_parser;
-use reactor::Reactor;
-use registry::ConnectionPermit;
-pub(super) use socket::Listener;
-use socket::Socket;
-use stream::Stream;
-
-/// Minimum delay after an error of `accept`. It doubles with each further error, up to [`ACCEPT_BACKOFF_MAX`].
-const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(5);
-/// Maximum delay after an error of `accept`.
-const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Maximum number of rejected connections that are kept open for [`REJECT_LINGER`], so that the clients can read the
-/// response.
-pub(super) const MAX_REJECTED: usize = 64;
-/// Time for which a rejected connection is kept open.
-const REJECT_LINGER: Duration = Duration::from_secs(1);
-const TOO_MANY_CONNECTIONS_RESPONSE: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
-    Content-Length: 35\r\nConnection: close\r\n\r\n{\"err_msg\": \"Too many connections\"}";
-
-/// Number of idle sweeps per idle timeout. The interval is at least [`IDLE_SWEEP_MIN`] and at most [`IDLE_SWEEP_MAX`].
-const IDLE_SWEEPS_PER_TIMEOUT: u32 = 16;
-/// Minimum interval between two idle sweeps.
-const IDLE_SWEEP_MIN: Duration = Duration::from_millis(10);
-/// Maximum interval between two idle sweeps.
-const IDLE_SWEEP_MAX: Duration = Duration::from_secs(1);
-
-/// A running endpoint: one acceptor thread, its connections and its workers.
-pub(super) struct Endpoint {
-    reactor: Option<Arc<Reactor>>,
-    /// Closing this end stops the acceptor.
-    shutdown_tx: Option<UnixStream>,
-    acceptor: Option<thread::JoinHandle<()>>,
-}
-
-impl Endpoint {
-    /// Starts accepting connections on `listeners`.
-    pub(super) fn start(
-        listeners: Vec<Listener>,
-        limits: Limits,
-        tls: Option<Arc<ServerConfig>>,
-        app: Arc<App>,
-        kind: EndpointKind,
-    ) -> io::Result<Self> {
-        let reactor = Reactor::start(limits, app, tls, kind)?;
-        let (shutdown_tx, shutdown_rx) = UnixStream::pair()?;
-        let acceptor = Acceptor::new(listeners, shutdown_rx, Arc::clone(&reactor));
-        let thread = thread::Builder::new().name("http-accept".into()).stack_size(reactor::WORKER_STACK_SIZE);
-        let acceptor = thread.spawn(move || acceptor.run())?;
-        Ok(Self { reactor: Some(reactor), shutdown_tx: Some(shutdown_tx), acceptor: Some(acceptor) })
-    }
-
-    /// Stops accepting and closes idle connections. Requests in flight finish.
-    ///
-    /// `on_drained` runs after the last connection and the last worker are gone. From then on, the endpoint does not
-    /// hold the store.
-    pub(super) fn shutdown(&mut self, on_drained: impl FnOnce() + Send + 'static) {
-        self.stop_accepting();
-        if let Some(reactor) = self.reactor.take() {
-            reactor.shutdown(Box::new(on_drained));
-        }
-    }
-
-    fn stop_accepting(&mut self) {
-        drop(self.shutdown_tx.take());
-        if let Some(acceptor) = self.acceptor.take() {
-            // If the acceptor panicked, it has stopped as well.
-            let _ = acceptor.join();
-        }
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.stop_accepting();
-    }
-}
-
-struct Acceptor {
-    listeners: Vec<Listener>,
-    shutdown_rx: UnixStream,
-    reactor: Arc<Reactor>,
-    backoff_delay: Duration,
-    rejected: VecDeque<(Instant, Arc<Socket>)>,
-    /// Time of the next idle sweep. `None`: there are no connections.
-    next_sweep: Option<Instant>,
-}
-
-impl Acceptor {
-    const fn new(listeners: Vec<Listener>, shutdown_rx: UnixStream, reactor: Arc<Reactor>) -> Self {
-        Self {
-            listeners,
-            shutdown_rx,
-            reactor,
-            backoff_delay: ACCEPT_BACKOFF_MIN,
-            rejected: VecDeque::new(),
-            next_sweep: None,
-        }
-    }
-
-    fn run(mut self) {
-        while let Some(ready) = self.poll_listeners() {
-            self.reap_rejected();
-            self.close_expired_idle();
-            for index in ready {
-                match self.listeners[index].accept() {
-                    Ok(socket) => {
-                        self.backoff_delay = ACCEPT_BACKOFF_MIN;
-                        self.on_accept(Arc::new(socket));
-                    }
-                    Err(error) if is_transient(&error) => {}
-                    Err(error) => self.back_off(&error),
-                }
-            }
-        }
-    }
-
-    /// Waits for pending connections and returns the indices of their listeners, or none if a timer expired first.
-    /// `None`: the endpoint is shutting down.
-    fn poll_listeners(&self) -> Option<Vec<usize>> {
-        let mut polled = vec![PollFd::new(&self.shutdown_rx, PollFlags::IN)];
-        polled.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-        let next = self.rejected.front().map(|(deadline, _)| *deadline).into_iter().chain(self.next_sweep).min();
-        let timeout = next.map(|next| timespec(next.saturating_duration_since(Instant::now())));
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) if !polled[0].revents().is_empty() => None,
-            Ok(_) => Some(
-                (1..polled.len()).filter(|&index| !polled[index].revents().is_empty()).map(|index| index - 1).collect(),
-            ),
-            Err(error) => {
-                if error != rustix::io::Errno::INTR {
-                    thread::sleep(ACCEPT_BACKOFF_MIN);
-                }
-                Some(Vec::new())
-            }
-        }
-    }
-
-    fn on_accept(&mut self, socket: Arc<Socket>) {
-        let Some(permit) = self.acquire_permit(&socket) else {
-            self.reactor.app.metrics().connection_rejected();
-            self.reject(socket);
-            return;
-        };
-        self.next_sweep = self.next_sweep.or_else(|| Some(self.next_sweep_at()));
-        // An unusable TLS configuration was rejected at startup.
-        let Ok(stream) = Stream::new(socket, self.reactor.tls.as_ref()) else { return };
-        if let Err(error) = self.reactor.spawn_handshake(Box::new(Connection::new(stream, permit, &self.reactor))) {
-            self.back_off(&error);
-        }
-    }
-
-    /// Acquires a permit for the connection. `None`: a limit is reached. The local endpoint waits for a permit until it
-    /// is shut down.
-    fn acquire_permit(&self, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
-        loop {
-            let permit = self.reactor.connections.try_acquire(socket);
-            if permit.is_some()
-                || self.reactor.kind != EndpointKind::Local
-                || self.wait_for_shutdown(ACCEPT_BACKOFF_MIN)
-            {
-                return permit;
-            }
-        }
-    }
-
-    /// Sends the 503 response without blocking. TLS connections are closed without a response.
-    fn reject(&mut self, socket: Arc<Socket>) {
-        if self.reactor.tls.is_some() || socket.send_and_close(TOO_MANY_CONNECTIONS_RESPONSE).is_err() {
-            return;
-        }
-        if self.rejected.len() == MAX_REJECTED {
-            self.rejected.pop_front();
-        }
-        self.rejected.push_back((Instant::now() + REJECT_LINGER, socket));
-    }
-
-    fn reap_rejected(&mut self) {
-        let now = Instant::now();
-        while self.rejected.front().is_some_and(|(deadline, _)| *deadline <= now) {
-            self.rejected.pop_front();
-        }
-    }
-
-    fn close_expired_idle(&mut self) {
-        let now = Instant::now();
-        if self.next_sweep.is_some_and(|sweep| sweep <= now) {
-            self.reactor.idle.take_expired(now).iter_mut().for_each(|connection| connection.close_now());
-            self.next_sweep = (!self.reactor.connections.is_empty()).then(|| self.next_sweep_at());
-        }
-    }
-
-    fn next_sweep_at(&self) -> Instant {
-        Instant::now()
-            + (self.reactor.limits.idle_timeout / IDLE_SWEEPS_PER_TIMEOUT).clamp(IDLE_SWEEP_MIN, IDLE_SWEEP_MAX)
-    }
-
-    /// Waits before the next attempt. Descriptors, memory or threads may be available again by then.
-    fn back_off(&mut self, error: &io::Error) {
-        if self.backoff_delay == ACCEPT_BACKOFF_MIN {
-            warn(format_args!("cannot accept connections: {error}; retrying"));
-        }
-        self.wait_for_shutdown(self.backoff_delay);
-        self.backoff_delay = (self.backoff_delay * 2).min(ACCEPT_BACKOFF_MAX);
-    }
-
-    /// Waits up to `timeout`. Returns whether the endpoint is shutting down.
-    fn wait_for_shutdown(&self, timeout: Duration) -> bool {
-        poll_fd(&self.shutdown_rx, PollFlags::IN, Some(timeout)).unwrap_or(false)
-    }
-}
-
-/// Returns whether the error concerns one connection only, so that accepting continues without delay.
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::TOO_MANY_CONNECTIONS_RESPONSE;
-
-    #[test]
-    fn the_too_many_connections_response_has_the_right_content_length() {
-        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS_RESPONSE).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-    }
-}
+pub(super) use listener::Listener;

@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::socket::Socket;
-use crate::server::{Limits, TrustedProxies};
+use crate::server::limits::Limits;
+use crate::server::proxies::TrustedProxies;
 
 /// Open connections and their limits.
 pub(super) struct ConnectionRegistry {
@@ -18,20 +21,19 @@ pub(super) struct ConnectionRegistry {
     draining: AtomicBool,
     next_id: AtomicU64,
     state: Mutex<RegistryState>,
+    all_closed: Condvar,
 }
 
 #[derive(Default)]
 struct RegistryState {
     connections: HashMap<u64, Arc<ConnectionHandle>>,
     addresses: HashMap<IpAddr, usize>,
-    /// Callback that runs when the last connection ends during a drain.
-    on_drained: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// The part of a connection that other threads may access.
 struct ConnectionHandle {
     socket: Arc<Socket>,
-    idle: Mutex<bool>,
+    idle: AtomicBool,
 }
 
 /// Permit of one connection. Dropping it removes the connection from the registry.
@@ -51,6 +53,7 @@ impl ConnectionRegistry {
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(0),
             state: Mutex::default(),
+            all_closed: Condvar::new(),
         }
     }
 
@@ -58,7 +61,7 @@ impl ConnectionRegistry {
     /// reached.
     pub(super) fn try_acquire(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<ConnectionPermit> {
         let address = socket.peer().filter(|&peer| !self.trusted_proxies.contains(peer)).map(limit_key);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.connections.len() >= self.max {
             return None;
         }
@@ -70,14 +73,14 @@ impl ConnectionRegistry {
             *count += 1;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let handle = Arc::new(ConnectionHandle { socket: Arc::clone(socket), idle: Mutex::new(true) });
+        let handle = Arc::new(ConnectionHandle { socket: Arc::clone(socket), idle: AtomicBool::new(true) });
         state.connections.insert(id, Arc::clone(&handle));
         Some(ConnectionPermit { registry: Arc::clone(self), id, address, handle })
     }
 
     /// Returns whether there are no connections.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().connections.is_empty()
+        self.state.lock().connections.is_empty()
     }
 
     /// Returns whether connections must be closed after their current request.
@@ -85,32 +88,17 @@ impl ConnectionRegistry {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Makes idle connections read end of file, and the others close after their current request. Calls `on_drained`
-    /// after the last connection has ended.
-    pub(super) fn drain(&self, on_drained: Box<dyn FnOnce() + Send>) {
+    /// Makes idle connections read end of file, and the others close after their current request. Blocks until all
+    /// connections are gone.
+    pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for handle in state.connections.values() {
-            if *handle.lock() {
+            if handle.idle.load(Ordering::SeqCst) {
                 handle.socket.shutdown_read();
             }
         }
-        if state.connections.is_empty() {
-            drop(state);
-            on_drained();
-        } else {
-            state.on_drained = Some(on_drained);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RegistryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ConnectionHandle {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all_closed.wait_while(&mut state, |state| !state.connections.is_empty());
     }
 }
 
@@ -127,14 +115,14 @@ impl ConnectionPermit {
 
     /// Marks the connection idle. Returns `false` if the server is draining and the connection must be closed.
     pub(super) fn mark_idle(&self) -> bool {
-        *self.handle.lock() = true;
+        self.handle.idle.store(true, Ordering::SeqCst);
         // The flag is set before this check: either this call sees the drain, or `drain` sees the flag.
         !self.registry.is_draining()
     }
 
     /// Marks the connection busy: a request has begun.
     pub(super) fn mark_busy(&self) {
-        *self.handle.lock() = false;
+        self.handle.idle.store(false, Ordering::SeqCst);
     }
 
     /// Returns whether the connection must be closed after its current request.
@@ -145,7 +133,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut state = self.registry.lock();
+        let mut state = self.registry.state.lock();
         state.connections.remove(&self.id);
         if let Some(address) = self.address
             && let Some(count) = state.addresses.get_mut(&address)
@@ -155,10 +143,8 @@ impl Drop for ConnectionPermit {
                 state.addresses.remove(&address);
             }
         }
-        let on_drained = if state.connections.is_empty() { state.on_drained.take() } else { None };
-        drop(state);
-        if let Some(on_drained) = on_drained {
-            on_drained();
+        if state.connections.is_empty() {
+            self.registry.all_closed.notify_all();
         }
     }
 }

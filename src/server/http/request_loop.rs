@@ -1,295 +1,265 @@
-//! Request loop of one connection: reads, executes and answers requests until the connection is idle. Each step has a
-//! deadline. After a malformed request, nothing more is parsed.
+//! Request loop of one connection: reads, executes and answers requests until the connection is idle, must be closed, or
+//! its put waits for a batch. Each step has a deadline. After a malformed request, nothing more is parsed.
 
-use std::io::{self, ErrorKind};
+use std::io;
+use std::mem;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::body::BodyDecoder;
-use super::connection::{Connection, Outcome, ParsedPut, PendingPut, RequestContext, WorkerBuffers};
+use super::connection_io::ConnectionIo;
 use super::deadline::{RateDeadline, deadline_after};
-use super::reactor::{LeaderToken, Reactor};
-use super::request::{Framing, Head, HeadParser, RequestError};
+use super::head::{Framing, Head};
+use super::registry::ConnectionPermit;
+use super::request_reader::{self, RESERVATION_STEP, ReadError};
+use super::response::ResponseEncoder;
+use crate::digest::Digest;
 use crate::server::access_log::Peer;
-use crate::server::api::{Method, Request, Response};
-use crate::server::app::{OutgoingResponse, RequestLog, service_unavailable};
+use crate::server::api::{Method, Request};
+use crate::server::app::{self, App, EndpointKind, OutgoingResponse, RequestLog};
 use crate::server::budget::Reservation;
+use crate::server::limits::Limits;
 
-/// Granularity of memory reservations for a body, in bytes.
-const RESERVATION_STEP: u64 = 64 << 10;
 /// Maximum length of a response body that a leader writes, in bytes. A longer one would delay other connections.
 const MAX_LEADER_BODY: usize = 256 << 10;
 
+/// The application behind an endpoint, and the limits of the endpoint.
+pub(super) struct EndpointContext {
+    pub(super) limits: Limits,
+    pub(super) app: Arc<App>,
+    pub(super) kind: EndpointKind,
+}
+
+/// Buffers of a worker, used for each connection that it serves.
+#[derive(Default)]
+pub(super) struct WorkerBuffers {
+    read_buf: Vec<u8>,
+    encoder: ResponseEncoder,
+}
+
+/// Next state of a connection.
+pub(super) enum Outcome {
+    /// It waits for its next request.
+    Idle,
+    /// Its put joins a batch as this line.
+    Coalesce(Box<ParsedPut>, Vec<u8>),
+    /// It is closed at once: the client is gone or was silent for too long, or the server is draining.
+    Abort,
+    /// It is closed after a response, although the client may still be sending.
+    Linger,
+}
+
+/// A put with its complete body, and its context.
+pub(super) struct ParsedPut {
+    request: Request,
+    context: RequestContext,
+    /// Bytes received after the put.
+    unread: Vec<u8>,
+}
+
+/// Per-request context needed to write and log the response.
+struct RequestContext {
+    request_log: RequestLog,
+    method: Method,
+    /// Another request may follow.
+    keep_alive: bool,
+    reservation: Option<Reservation>,
+}
+
 /// A connection while a worker serves it.
 pub(super) struct RequestLoop<'a> {
-    pub(super) connection: Box<Connection>,
+    pub(super) io: ConnectionIo<'a>,
+    pub(super) permit: &'a ConnectionPermit,
+    /// Number of requests that the client may still send.
+    pub(super) requests_remaining: &'a mut u64,
+    pub(super) endpoint: &'a EndpointContext,
     pub(super) buffers: &'a mut WorkerBuffers,
-    pub(super) reactor: &'a Reactor,
 }
 
-/// Manner of closing a connection.
-pub(super) enum Close {
-    /// Nothing more is sent: the client is gone or was silent for too long, or the server is draining.
-    Abrupt,
-    /// A response was sent, but the client may still be sending.
-    Lingering,
-}
+impl WorkerBuffers {
+    /// Discards received bytes.
+    pub(super) fn clear(&mut self) {
+        self.read_buf.clear();
+    }
 
-/// Result of reading a request.
-enum ReadOutcome {
-    Request {
-        request: Request,
-        keep_alive: bool,
-        reservation: Option<Reservation>,
-    },
-    /// `keep_alive`: another request may follow, because there is no body to skip.
-    Rejected {
-        response: Response,
-        method: Method,
-        keep_alive: bool,
-    },
-}
+    /// Takes the bytes that were received and not parsed.
+    fn take_unread(&mut self) -> Vec<u8> {
+        if self.read_buf.is_empty() { Vec::new() } else { mem::take(&mut self.read_buf) }
+    }
 
-/// Next step of a connection.
-pub(super) enum Step {
-    AwaitNext,
-    Coalesce(Box<ParsedPut>, Vec<u8>),
-}
-
-impl ReadOutcome {
-    const fn rejected(response: Response, method: Method) -> Self {
-        Self::Rejected { response, method, keep_alive: false }
+    /// Replaces the received bytes. The allocation is kept if `unread` is empty.
+    fn restore_unread(&mut self, unread: Vec<u8>) {
+        match unread.is_empty() {
+            true => self.read_buf.clear(),
+            false => self.read_buf = unread,
+        }
     }
 }
 
-impl From<io::Error> for Close {
+impl ParsedPut {
+    /// Creates a `POST /messages`.
+    #[cfg(test)]
+    pub(super) fn for_test(app: &App) -> Self {
+        let request_log = RequestLog::new(app, Peer::Local);
+        let context = RequestContext { request_log, method: Method::Post, keep_alive: true, reservation: None };
+        Self { request: Request::new(Method::Post, "/messages"), context, unread: Vec::new() }
+    }
+}
+
+impl From<io::Error> for Outcome {
     fn from(_: io::Error) -> Self {
-        Self::Abrupt
+        Self::Abort
     }
 }
 
 impl RequestLoop<'_> {
-    /// Closes the connection if serving failed. Returns its state, and the leader token if serving never blocked.
-    pub(super) fn into_outcome(mut self, step: Result<Step, Close>) -> (Outcome, Option<LeaderToken>) {
-        match step {
-            Err(Close::Abrupt) => self.connection.stream.send_close_notify(),
-            Err(Close::Lingering) => self.connection.stream.lingering_close(),
-            Ok(_) => {}
-        }
-        let leader = self.connection.stream.take_leader();
-        let outcome = match step {
-            Ok(Step::AwaitNext) => Outcome::Idle(self.connection),
-            Ok(Step::Coalesce(put, line)) => Outcome::Coalesce(
-                PendingPut { connection: self.connection, put, unread: self.buffers.take_unread() },
-                line,
-            ),
-            Err(_) => Outcome::Closed,
-        };
-        (outcome, leader)
-    }
-
     /// Serves one request, then all buffered ones.
-    pub(super) fn serve(&mut self) -> Result<Step, Close> {
-        match self.serve_one()? {
-            None => self.serve_buffered(),
-            Some(step) => Ok(step),
+    pub(super) fn serve(&mut self) -> Outcome {
+        loop {
+            if let Err(outcome) = self.serve_one().and_then(|()| self.check_buffered()) {
+                return outcome;
+            }
         }
     }
 
     /// Serves all requests whose first bytes are buffered.
-    pub(super) fn serve_buffered(&mut self) -> Result<Step, Close> {
-        loop {
-            if self.buffers.read_buf.is_empty() {
-                if !self.connection.permit.mark_idle() {
-                    return Err(Close::Abrupt);
-                }
-                if !self.connection.stream.has_buffered_plaintext() {
-                    return Ok(Step::AwaitNext);
-                }
-            }
-            if let Some(step) = self.serve_one()? {
-                return Ok(step);
-            }
+    pub(super) fn serve_buffered(&mut self) -> Outcome {
+        match self.check_buffered() {
+            Ok(()) => self.serve(),
+            Err(outcome) => outcome,
         }
     }
 
-    /// Serves one request. Returns [`Step::Coalesce`] without a response if its put joins a batch.
-    fn serve_one(&mut self) -> Result<Option<Step>, Close> {
+    /// Responds to a put with `digest`, or executes it alone if that is `None`. Then serves all buffered requests.
+    pub(super) fn resume(&mut self, put: ParsedPut, digest: Option<Digest>) -> Outcome {
+        let ParsedPut { request, context, unread } = put;
+        self.buffers.restore_unread(unread);
+        let response = match digest {
+            Some(digest) => app::put_response(digest),
+            None => self.execute(request),
+        };
+        match self.respond(&response, context) {
+            Ok(()) => self.serve_buffered(),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Returns an error unless the first bytes of another request are buffered.
+    fn check_buffered(&mut self) -> Result<(), Outcome> {
+        if !self.buffers.read_buf.is_empty() {
+            return Ok(());
+        }
+        if !self.permit.mark_idle() {
+            return Err(Outcome::Abort);
+        }
+        if self.io.has_buffered_plaintext() { Ok(()) } else { Err(Outcome::Idle) }
+    }
+
+    /// Serves one request. Returns an error if no other request may follow now.
+    fn serve_one(&mut self) -> Result<(), Outcome> {
         if self.buffers.read_buf.is_empty() {
-            self.fill_read_buf(deadline_after(Instant::now(), self.reactor.limits.idle_timeout))?;
+            let deadline = deadline_after(Instant::now(), self.endpoint.limits.idle_timeout);
+            self.io.read(&mut self.buffers.read_buf, deadline)?;
         }
-        self.connection.permit.mark_busy();
-        self.connection.requests_remaining = self.connection.requests_remaining.saturating_sub(1);
-        let app = &self.reactor.app;
-        let mut request_log = RequestLog::new(app, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
-        let (response, context) = match self.read_request(&mut request_log)? {
-            ReadOutcome::Rejected { response, method, keep_alive } => {
-                (response.into(), RequestContext { request_log, method, keep_alive, _reservation: None })
-            }
-            ReadOutcome::Request { request, keep_alive, reservation } => {
-                let context =
-                    RequestContext { request_log, method: request.method, keep_alive, _reservation: reservation };
+        self.permit.mark_busy();
+        *self.requests_remaining = self.requests_remaining.saturating_sub(1);
+        let app = &self.endpoint.app;
+        let mut context = RequestContext {
+            request_log: RequestLog::new(app, self.permit.peer().map_or(Peer::Local, Peer::Address)),
+            method: Method::Other,
+            keep_alive: false,
+            reservation: None,
+        };
+        let response = match self.read_request(&mut context) {
+            Err(ReadError::Io(error)) => return Err(error.into()),
+            Err(ReadError::Rejected(response)) => response.into(),
+            Ok(request) => {
                 if let Some(response) = app.cached_response(&request) {
-                    (response, context)
+                    response
                 } else if let Some(line) = app.batch_line(&request) {
-                    return Ok(Some(Step::Coalesce(Box::new(ParsedPut { request, context }), line)));
+                    let unread = self.buffers.take_unread();
+                    return Err(Outcome::Coalesce(Box::new(ParsedPut { request, context, unread }), line));
                 } else {
-                    (self.execute(request), context)
+                    self.execute(request)
                 }
             }
         };
-        self.respond_and_log(&response, &context).map(|()| None)
+        self.respond(&response, context)
     }
 
-    /// Executes the request. It may block, so leadership is given up.
-    pub(super) fn execute(&mut self, request: Request) -> OutgoingResponse {
-        self.connection.stream.release_leadership();
-        self.reactor.app.handle(request)
-    }
-
-    /// Writes the response and logs the request. On success, another request may follow.
-    pub(super) fn respond_and_log(
-        &mut self,
-        response: &OutgoingResponse,
-        context: &RequestContext,
-    ) -> Result<(), Close> {
-        let RequestContext { request_log, method, .. } = context;
-        let keep_alive =
-            context.keep_alive && self.connection.requests_remaining > 0 && !self.connection.permit.is_draining();
-        let sent = self.write_response(response, *method, keep_alive, &request_log.id);
-        let bytes = if *method == Method::Head { 0 } else { response.response.body.len() as u64 };
-        self.reactor
-            .app
-            .record(request_log, response.response.status, bytes, || self.connection.stream.release_leadership());
-        sent?;
-        if keep_alive { Ok(()) } else { Err(Close::Lingering) }
-    }
-
-    fn read_request(&mut self, request_log: &mut RequestLog) -> Result<ReadOutcome, Close> {
-        let mut head = match self.read_head() {
-            Ok(Ok(head)) => head,
-            Ok(Err(error)) => return Ok(ReadOutcome::rejected(error.into(), Method::Other)),
-            Err(error) => return map_timeout(error, "Request head took too long"),
-        };
-        let method = head.request.method;
-        request_log.set_request(&head.request, head.id.take());
-        if let (Some(peer), Some(forwarded)) = (self.connection.permit.peer(), &head.forwarded) {
-            request_log.peer = Peer::Address(self.reactor.limits.trusted_proxies.client_addr(peer, forwarded));
+    /// Reads and authorises a request.
+    fn read_request(&mut self, context: &mut RequestContext) -> Result<Request, ReadError> {
+        let EndpointContext { limits, app, kind } = self.endpoint;
+        let mut head = request_reader::read_head(&mut self.io, &mut self.buffers.read_buf, limits)?;
+        context.method = head.request.method;
+        context.request_log.set_request(&head.request, head.id.take());
+        if let (Some(peer), Some(forwarded)) = (self.permit.peer(), &head.forwarded) {
+            context.request_log.peer = Peer::Address(limits.trusted_proxies.client_addr(peer, forwarded));
         }
-        match self.reactor.app.authorize(&head.request, head.token, self.reactor.kind) {
-            Ok(user) => request_log.user = user,
+        match app.authorize(&head.request, head.token, *kind) {
+            Ok(user) => context.request_log.user = user,
             Err(response) => {
-                let keep_alive = head.keep_alive && head.framing == Framing::Length(0);
-                return Ok(ReadOutcome::Rejected { response, method, keep_alive });
+                // Another request may follow if there is no body to skip.
+                context.keep_alive = head.keep_alive && head.framing == Framing::Length(0);
+                return Err(ReadError::Rejected(response));
             }
         }
-        let rejected = |response| Ok(ReadOutcome::rejected(response, method));
-        let mut body = match BodyDecoder::new(head.framing, self.reactor.limits.max_body) {
-            Ok(body) => body,
-            Err(error) => return rejected(error.into()),
+        let decoder = BodyDecoder::new(head.framing, limits.max_body)?;
+        if !decoder.is_complete() {
+            if head.expects_continue && self.buffers.read_buf.is_empty() {
+                self.send_continue(&head)?;
+            }
+            let mut reservation = app.budget().reserve();
+            let body = &mut head.request.body;
+            if let Framing::Length(length) = head.framing {
+                body.reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
+            }
+            let read_buf = &mut self.buffers.read_buf;
+            request_reader::read_body(&mut self.io, read_buf, limits, decoder, &mut reservation, body)?;
+            context.reservation = Some(reservation);
+        }
+        context.keep_alive = head.keep_alive;
+        Ok(head.request)
+    }
+
+    /// Sends `100 Continue`, unless the request can be answered without its body.
+    fn send_continue(&mut self, head: &Head) -> Result<(), ReadError> {
+        let length = match head.framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
         };
-        if head.expects_continue && !body.is_complete() && self.buffers.read_buf.is_empty() {
-            let length = match head.framing {
-                Framing::Length(length) => Some(length),
-                Framing::Chunked => None,
-            };
-            self.connection.stream.release_leadership();
-            if let Some(response) = self.reactor.app.early_response(&head.request, length) {
-                return rejected(response);
-            }
-            self.connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_deadline())?;
-        }
-        self.read_body(head, &mut body)
-    }
-
-    /// Reads a head within its timeout.
-    fn read_head(&mut self) -> io::Result<Result<Head, RequestError>> {
-        let deadline = deadline_after(Instant::now(), self.reactor.limits.head_timeout);
-        let mut parser = HeadParser::default();
-        loop {
-            match parser.parse(&self.buffers.read_buf) {
-                Ok(Some((head, end))) => {
-                    self.buffers.read_buf.drain(..end);
-                    return Ok(Ok(head));
-                }
-                Ok(None) => {}
-                Err(error) => return Ok(Err(error)),
-            }
-            self.fill_read_buf(deadline)?;
+        self.io.pass_on_leadership();
+        match self.endpoint.app.early_response(&head.request, length) {
+            Some(response) => Err(ReadError::Rejected(response)),
+            None => Ok(self.io.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_deadline())?),
         }
     }
 
-    /// Reads a body within its deadline and the memory budget.
-    fn read_body(&mut self, head: Head, body: &mut BodyDecoder) -> Result<ReadOutcome, Close> {
-        let mut request = head.request;
-        if body.is_complete() {
-            return Ok(ReadOutcome::Request { request, keep_alive: head.keep_alive, reservation: None });
-        }
-        let rejected = |response| Ok(ReadOutcome::rejected(response, request.method));
-        let mut reservation = self.reactor.app.budget().reserve();
-        let mut reserved = 0;
-        if let Framing::Length(length) = head.framing {
-            request.body.reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
-        }
-        let mut rate_deadline = RateDeadline::new(self.reactor.limits.body_timeout, self.reactor.limits.min_rate);
-        loop {
-            let expected = body.received() + self.buffers.read_buf.len() as u64;
-            if expected > reserved {
-                let more = (expected - reserved).next_multiple_of(RESERVATION_STEP);
-                if !reservation.try_grow(more) {
-                    return rejected(service_unavailable());
-                }
-                reserved += more;
-            }
-            match body.decode(&self.buffers.read_buf, &mut request.body) {
-                Ok(count) => drop(self.buffers.read_buf.drain(..count)),
-                Err(error) => return rejected(error.into()),
-            }
-            if body.is_complete() {
-                return Ok(ReadOutcome::Request {
-                    request,
-                    keep_alive: head.keep_alive,
-                    reservation: Some(reservation),
-                });
-            }
-            if let Err(error) = self.fill_read_buf(rate_deadline.deadline()) {
-                return map_timeout(error, "Request body took too long");
-            }
-            rate_deadline.record_progress(self.buffers.read_buf.len());
-        }
+    /// Executes the request. That may block, so leadership is passed on first.
+    fn execute(&mut self, request: Request) -> OutgoingResponse {
+        self.io.pass_on_leadership();
+        self.endpoint.app.handle(request)
     }
 
-    fn write_response(
-        &mut self,
-        response: &OutgoingResponse,
-        method: Method,
-        keep_alive: bool,
-        id: &str,
-    ) -> io::Result<()> {
-        if response.response.body.len() > MAX_LEADER_BODY {
-            self.connection.stream.release_leadership();
+    /// Writes the response and logs the request. Returns an error if no other request may follow.
+    fn respond(&mut self, response: &OutgoingResponse, context: RequestContext) -> Result<(), Outcome> {
+        let RequestContext { request_log, method, keep_alive, reservation: _reservation } = context;
+        let response = &response.response;
+        let keep_alive = keep_alive && *self.requests_remaining > 0 && !self.permit.is_draining();
+        if response.body.len() > MAX_LEADER_BODY {
+            self.io.pass_on_leadership();
         }
-        let rate_deadline = self.write_deadline();
-        let (head, body) = self.buffers.encoder.encode(&response.response, method != Method::Head, keep_alive, id);
-        self.connection.stream.write(head, body, rate_deadline)
-    }
-
-    /// Adds received bytes to the read buffer. End of file is an error.
-    fn fill_read_buf(&mut self, deadline: Instant) -> io::Result<()> {
-        match self.connection.stream.read(&mut self.buffers.read_buf, deadline)? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
-        }
+        let deadline = self.write_deadline();
+        let (head, body) = self.buffers.encoder.encode(response, method != Method::Head, keep_alive, &request_log.id);
+        let sent = self.io.write(head, body, deadline);
+        let bytes = if method == Method::Head { 0 } else { response.body.len() as u64 };
+        let io = &mut self.io;
+        self.endpoint.app.record(&request_log, response.status, bytes, || io.pass_on_leadership());
+        sent?;
+        if keep_alive { Ok(()) } else { Err(Outcome::Linger) }
     }
 
     fn write_deadline(&self) -> RateDeadline {
-        RateDeadline::new(self.reactor.limits.write_timeout, self.reactor.limits.min_rate)
-    }
-}
-
-/// Turns a timeout into a 408 response. After other errors, there is no response.
-fn map_timeout(error: io::Error, message: &'static str) -> Result<ReadOutcome, Close> {
-    match error.kind() {
-        ErrorKind::TimedOut => Ok(ReadOutcome::rejected(Response::error(408, message), Method::Other)),
-        _ => Err(error.into()),
+        RateDeadline::new(self.endpoint.limits.write_timeout, self.endpoint.limits.min_rate)
     }
 }

@@ -1,17 +1,9 @@
 //! Encoder of responses: status line, fields of the connection, fields of the response. The `Date` field is formatted
 //! once per second.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::server::api::Response;
-
-/// Format of the `Date` field (RFC 9110, 5.6.7).
-const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
-    format_description!("Date: [weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT\r\n");
 
 /// Maximum length of a body that is copied behind its head, so that both are sent by one write, in bytes.
 const MAX_INLINE_BODY: usize = 16 << 10;
@@ -64,11 +56,12 @@ impl ResponseEncoder {
     }
 
     fn refresh_date(&mut self) {
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         if second != self.second || self.date.is_empty() {
             self.second = second;
-            self.date = OffsetDateTime::from(now).format(DATE_FORMAT).unwrap_or_default();
+            // A clock before 1970 counts as 1970, because `httpdate` cannot format earlier times.
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            self.date = format!("Date: {date}\r\n");
         }
     }
 }

@@ -5,9 +5,10 @@ mod self_signed;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -19,7 +20,9 @@ use rustls::{CertificateError, RootCertStore, ServerConfig};
 
 use crate::digest::Digest;
 use crate::server::change_detector::ChangeDetector;
-use crate::server::{Error, Tls, info, warn};
+use crate::server::error::Error;
+use crate::server::options::Tls;
+use crate::server::{info, warn};
 
 /// Time after the end of every certificate, in seconds since 1970. The last year that a certificate can name is 9999.
 const MAX_NOT_AFTER: u64 = 1 << 40;
@@ -33,7 +36,7 @@ pub(in crate::server) struct ReloadableCertificate {
     cert: PathBuf,
     key: PathBuf,
     provider: Arc<CryptoProvider>,
-    current: RwLock<Arc<CertifiedKey>>,
+    current: ArcSwap<CertifiedKey>,
     change_detector: ChangeDetector<2>,
 }
 
@@ -53,7 +56,7 @@ impl ReloadableCertificate {
         if matches!(tls, Tls::SelfSigned(_)) {
             info(format_args!("certificate fingerprint SHA-256 {}", certificate_fingerprint(&current)));
         }
-        let current = RwLock::new(Arc::new(current));
+        let current = ArcSwap::from_pointee(current);
         Ok(Some(Arc::new(Self { cert, key, provider, current, change_detector })))
     }
 
@@ -92,7 +95,7 @@ impl ReloadableCertificate {
     ///
     /// rustls has no accessor for it. The error of a verification at [`MAX_NOT_AFTER`] contains it.
     pub(in crate::server) fn not_after(&self) -> Option<u64> {
-        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let current = self.current.load();
         let cert = ParsedCertificate::try_from(current.end_entity_cert().ok()?).ok()?;
         let time = UnixTime::since_unix_epoch(Duration::from_secs(MAX_NOT_AFTER));
         let algorithms = self.provider.signature_verification_algorithms.all;
@@ -134,7 +137,7 @@ impl ReloadableCertificate {
         match load_pair(&self.cert, &self.key, &self.provider) {
             Ok(new) => {
                 info(format_args!("certificate reloaded: fingerprint SHA-256 {}", certificate_fingerprint(&new)));
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                self.current.store(Arc::new(new));
             }
             Err(error) => {
                 warn(format_args!("cannot reload the certificate: {error}; the previous certificate stays in use"));
@@ -145,7 +148,7 @@ impl ReloadableCertificate {
 
 impl ResolvesServerCert for ReloadableCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(self.current.load_full())
     }
 }
 
@@ -185,7 +188,7 @@ mod tests {
     }
 
     fn current_fingerprint(certificate: &ReloadableCertificate) -> String {
-        certificate_fingerprint(&certificate.current.read().unwrap())
+        certificate_fingerprint(&certificate.current.load())
     }
 
     #[test]

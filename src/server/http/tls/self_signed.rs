@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
 use crate::fs;
-use crate::server::Error;
+use crate::server::error::Error;
 
 /// Returns the paths of the certificate and the key in `dir`. Generates both if neither exists.
 pub(super) fn ensure_pair(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {

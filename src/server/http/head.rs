@@ -1,25 +1,16 @@
 //! Incremental parser of request heads, without I/O. It is stricter than RFC 9112 where that excludes ambiguity: an
 //! accepted head has only one meaning, and only known fields are passed on.
 
-mod fields;
-
 use super::byte_class::{self, SCAN_WIDTH};
+use super::fields::{Fields, HttpVersion, parse_content_length};
+use super::request_error::RequestError;
 use crate::digest::Digest;
-use crate::server::api::{Method, Request, Response};
-pub(super) use fields::parse_field_lines;
-use fields::parse_headers;
+use crate::server::api::{Method, Request};
 
 /// Maximum length of a request line, in bytes.
 const MAX_REQUEST_LINE: usize = 8 << 10;
 /// Maximum length of a head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
-
-/// Rejection of a request. The bytes that follow the request on the connection must not be parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RequestError {
-    pub(super) status: u16,
-    pub(super) message: &'static str,
-}
 
 /// A parsed request head.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,19 +46,31 @@ pub(super) struct HeadParser {
     request_line: Option<(Request, HttpVersion, usize)>,
 }
 
-impl From<RequestError> for Response {
-    fn from(error: RequestError) -> Self {
-        Self::error(error.status, error.message)
-    }
-}
-
-impl RequestError {
-    pub(super) const fn new(status: u16, message: &'static str) -> Self {
-        Self { status, message }
-    }
-
-    pub(super) const fn bad_request(message: &'static str) -> Self {
-        Self::new(400, message)
+impl Head {
+    /// Builds a head from its request line and `bytes`, which are the field lines and the empty line at the end.
+    fn new(mut request: Request, version: HttpVersion, bytes: &[u8]) -> Result<Self, RequestError> {
+        let fields = Fields::parse(bytes, version, &mut request)?;
+        let is_http11 = version == HttpVersion::Http11;
+        if fields.hosts != 1 && (is_http11 || fields.hosts > 1) {
+            return Err(RequestError::bad_request("Missing or duplicate Host"));
+        }
+        let framing = match (fields.length, fields.is_chunked) {
+            (Some(_), true) => return Err(RequestError::bad_request("Content-Length with Transfer-Encoding")),
+            (None, true) if !is_http11 => return Err(RequestError::bad_request("Transfer-Encoding in HTTP/1.0")),
+            (None, true) => Framing::Chunked,
+            (Some(digits), false) => Framing::Length(parse_content_length(digits)?),
+            (None, false) => Framing::Length(0),
+        };
+        Ok(Self {
+            request,
+            framing,
+            keep_alive: !fields.close && (is_http11 || fields.keep_alive),
+            // HTTP/1.0 has no `100 Continue` (RFC 9110, 10.1.1).
+            expects_continue: fields.expects_continue && is_http11,
+            token: fields.token(),
+            id: fields.request_id(),
+            forwarded: fields.forwarded,
+        })
     }
 }
 
@@ -78,7 +81,7 @@ impl HeadParser {
     pub(super) fn parse(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
         let Some(end) = self.find_end(bytes)? else { return Ok(None) };
         let (request, version, line_end) = self.request_line.take().expect("a complete head has a request line");
-        parse_headers(request, version, &bytes[line_end + 2..end]).map(|head| Some((head, end)))
+        Head::new(request, version, &bytes[line_end + 2..end]).map(|head| Some((head, end)))
     }
 
     fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestError> {
@@ -122,9 +125,6 @@ impl HeadParser {
     }
 }
 
-/// Minor version of HTTP/1.
-type HttpVersion = u8;
-
 fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestError> {
     const NOT_HTTP: RequestError = RequestError::bad_request("Not an HTTP request");
     let line = std::str::from_utf8(line).map_err(|_| NOT_HTTP)?;
@@ -136,9 +136,9 @@ fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestErro
     if method.is_empty() || !method.bytes().all(is_token) {
         return Err(NOT_HTTP);
     }
-    let minor = match version {
-        "HTTP/1.1" => 1,
-        "HTTP/1.0" => 0,
+    let version = match version {
+        "HTTP/1.1" => HttpVersion::Http11,
+        "HTTP/1.0" => HttpVersion::Http10,
         _ if version.starts_with("HTTP/") => return Err(RequestError::new(505, "HTTP version not supported")),
         _ => return Err(NOT_HTTP),
     };
@@ -150,7 +150,7 @@ fn parse_request_line(line: &[u8]) -> Result<(Request, HttpVersion), RequestErro
         None => (target, None),
     };
     let request = Request { query, ..Request::new(Method::from_name(method), path) };
-    Ok((request, minor))
+    Ok((request, version))
 }
 
 /// Returns whether `byte` may occur in a method or field name (RFC 9110, 5.6.2).
@@ -159,5 +159,5 @@ fn is_token(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
+#[path = "head_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! Accepted and rejected heads, some of them also in pieces of any size.
 
-use super::fields::MAX_HEADER_FIELDS;
+use super::super::fields::MAX_HEADER_FIELDS;
 use super::*;
 
 const HOST: &str = "Host: a\r\n";
