@@ -43,6 +43,7 @@ mod soak;
 mod stats;
 mod store_lock;
 mod streaming_memory;
+mod structure;
 mod tls;
 mod token;
 mod trusted_proxies;
