@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use predicates::prelude::*;
 
+use crate::common::server::TEST_TIMEOUT;
 use crate::common::{Random, Sandbox, can_trace, digest, pseudorandom_bytes};
 
 const MESSAGE_COUNT: usize = 3000;
@@ -30,12 +31,7 @@ fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn assert_all_stored(sandbox: &Sandbox, digests: &str, context: &str) {
-    let has = sandbox
-        .sha_api(["has", "-"])
-        .write_stdin(digests)
-        .timeout(std::time::Duration::from_secs(120))
-        .output()
-        .unwrap();
+    let has = sandbox.sha_api(["has", "-"]).write_stdin(digests).timeout(TEST_TIMEOUT).output().unwrap();
     assert!(has.status.success() && has.stdout.is_empty(), "{context}: {has:?}");
     let stats = sandbox.sha_api(["stats", "--json"]).assert().code(0).get_output().stdout.clone();
     assert!(String::from_utf8_lossy(&stats).contains(&format!("\"messages\":{MESSAGE_COUNT},")), "{context}");
@@ -269,6 +265,6 @@ fn closing_with_an_unflushable_index_does_not_hang() {
     let mut command = std::process::Command::new("strace");
     command.args(strace_args).arg(has.get_program()).args(has.get_args()).env("SHA_API_STORE", sandbox.store());
     let mut command = assert_cmd::Command::from_std(command);
-    command.timeout(std::time::Duration::from_secs(20)).assert().code(3).stdout("");
+    command.timeout(TEST_TIMEOUT).assert().code(3).stdout("");
     sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first");
 }
