@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use sha_api::client::{self, Client};
 use sha_api::digest::{Digest, Prefix};
 use sha_api::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
+use sha_api::store::caching::CachingProxy;
 use sha_api::store::local::{LocalStore, Options};
 use sha_api::store::{Backend, HashingStore};
 
@@ -254,6 +255,15 @@ fn a_compressing_local_store_conforms() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { compression: Some(3), ..local_options(dir.path()) };
     assert_conforms(&HashingStore::new(LocalStore::open(&options).unwrap(), MAX_MESSAGE));
+}
+
+#[test]
+fn a_caching_store_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = HashingStore::new(open_local(dir.path()), MAX_MESSAGE);
+    let remote = HashingStore::new(MemoryBackend::default(), MAX_MESSAGE);
+    let events = Arc::new(|event| panic!("unexpected event: {event:?}"));
+    assert_conforms(&CachingProxy::new(Arc::new(local), Arc::new(remote), events));
 }
 
 /// Returns a client of `server`, over its local socket or over HTTPS.

@@ -25,6 +25,7 @@ mod image;
 mod index_rebuild;
 mod instances;
 mod interop;
+mod ipv6;
 mod list;
 mod local_socket;
 mod matrix;

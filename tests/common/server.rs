@@ -63,9 +63,14 @@ impl Server {
 
     /// Starts a server on the store of `sandbox` and waits until it listens. The store may not be open yet.
     pub fn spawn(sandbox: Sandbox, flags: &[&str]) -> Self {
+        Self::spawn_on(sandbox, "127.0.0.1:0", flags)
+    }
+
+    /// Starts a server as [`Server::spawn`] does, which listens on `address`.
+    pub fn spawn_on(sandbox: Sandbox, address: &str, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
         command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.location());
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).args(tls_cert_flags(&sandbox, flags));
+        command.args(["serve", "--listen", address]).args(flags).args(tls_cert_flags(&sandbox, flags));
         let stderr = fs::File::create(sandbox.dir().join("stderr")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
