@@ -72,7 +72,7 @@ pub fn run(context: &mut Context, import: &cli::Import) -> anyhow::Result<ExitSt
 }
 
 /// The message of a line, or the exit code and what is wrong with it.
-fn parse_line(line: &[u8]) -> Result<Vec<u8>, (u8, String)> {
+pub(super) fn parse_line(line: &[u8]) -> Result<Vec<u8>, (u8, String)> {
     let ParsedMessage { digest, message } = serde_json::from_slice(line).map_err(|why| (3, why.to_string()))?;
     let Some(digest) = digest else { return Err((3, "there is no `digest`".to_owned())) };
     let own = Digest::compute(&message);

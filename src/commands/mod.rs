@@ -4,6 +4,8 @@ mod completions;
 mod copy;
 mod digests;
 mod export;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod get;
 mod has;
 mod health;
@@ -29,6 +31,8 @@ use crate::cli::{Cli, Command, Global};
 use crate::location;
 use crate::message_store::{self, MessageStore};
 pub use completions::answer_shell;
+#[cfg(fuzzing)]
+pub use fuzz::check_import;
 use output::Output;
 use progress::Progress;
 
