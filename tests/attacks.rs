@@ -148,9 +148,8 @@ fn a_client_that_pipelines_without_pause_does_not_delay_other_clients() {
 #[test]
 fn requests_in_coalesced_tls_records_are_all_answered() {
     let server = Server::https(&[]);
-    let cert = server.sandbox.store().join("tls/cert.pem");
     let mut stream = rustls::StreamOwned::new(
-        client_connection(client_config_trusting(&cert).with_no_client_auth()),
+        client_connection(client_config_trusting(&server.self_signed_cert_path()).with_no_client_auth()),
         server.tcp_stream(),
     );
     stream.flush().unwrap();
@@ -330,8 +329,8 @@ fn a_client_that_pipelines_without_reading_is_disconnected() {
 fn a_fragmented_client_hello_is_accepted_and_a_truncated_one_is_harmless() {
     let server = Server::https(&["--handshake-timeout", "5s"]);
     let before = server.resource_usage();
-    let cert = server.sandbox.store().join("tls/cert.pem");
-    let mut connection = client_connection(client_config_trusting(&cert).with_no_client_auth());
+    let mut connection =
+        client_connection(client_config_trusting(&server.self_signed_cert_path()).with_no_client_auth());
     let mut client_hello = Vec::new();
     connection.write_tls(&mut client_hello).unwrap();
     let mut stream = server.tcp_stream();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::server::Server;
-use crate::common::{Sandbox, has_tool};
+use crate::common::{Sandbox, has_tool, non_empty_files};
 
 /// Maximum size of README.md in bytes, so that a newcomer reads all of it.
 const MAX_README_BYTES: usize = 9000;
@@ -26,7 +26,10 @@ fn file_names(dir: &Path) -> BTreeSet<String> {
 /// Returns the paths of README.md and of the pages in docs/, relative to the repository.
 fn guides() -> Vec<PathBuf> {
     let docs = file_names(&repository_root().join("docs"));
-    let docs = docs.into_iter().filter(|name| name.ends_with(".md")).map(|name| Path::new("docs").join(name));
+    let docs = docs
+        .into_iter()
+        .map(|name| Path::new("docs").join(name))
+        .filter(|path| path.extension().is_some_and(|end| end == "md"));
     std::iter::once(PathBuf::from("README.md")).chain(docs).collect()
 }
 
@@ -37,6 +40,21 @@ fn markdown_files() -> Vec<PathBuf> {
         files.push(name.into());
     }
     files
+}
+
+#[test]
+fn contributing_lists_every_tool_that_a_test_needs() {
+    let contributing = read_file("CONTRIBUTING.md");
+    let mut tools = BTreeSet::new();
+    for file in non_empty_files(&repository_root().join("tests")) {
+        let Ok(text) = std::fs::read_to_string(file) else { continue };
+        for call in ["has_tool(\"", "find_tool(\""] {
+            tools.extend(text.split(call).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    assert!(tools.contains("strace") && tools.len() > 15, "{tools:?}");
+    tools.retain(|tool| !contributing.contains(tool.as_str()));
+    assert!(tools.is_empty(), "add to CONTRIBUTING.md: {tools:?}");
 }
 
 #[test]

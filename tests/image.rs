@@ -80,7 +80,7 @@ fn the_image_reads_a_settings_file_and_variables_take_precedence() {
         podman.run(&[&["run", "--rm"], CONFINEMENT_FLAGS.as_slice(), args, &[IMAGE], check.as_slice()].concat())
     };
     let assert_line = |settings: &str, expected: &str| {
-        assert!(settings.lines().any(|line| line == expected), "{expected}\n{settings}")
+        assert!(settings.lines().any(|line| line == expected), "{expected}\n{settings}");
     };
     let settings = check_settings(&[]);
     assert_line(&settings, "store = /data  # file");

@@ -1,11 +1,9 @@
 //! A deleted, truncated or overwritten index is rebuilt from the log by the next command, which gives a correct result.
 
-use std::path::{Path, PathBuf};
-
 use predicates::prelude::*;
 
 use crate::common::server::TEST_TIMEOUT;
-use crate::common::{Random, Sandbox, can_trace, digest, pseudorandom_bytes};
+use crate::common::{Random, Sandbox, can_trace, digest, non_empty_files, pseudorandom_bytes};
 
 const MESSAGE_COUNT: usize = 3000;
 
@@ -18,16 +16,6 @@ fn store_with_history() -> (Sandbox, String) {
     }
     let digests = lines.iter().map(|line| digest(line.as_bytes()) + "\n").collect();
     (sandbox, digests)
-}
-
-/// Returns the non-empty files below `dir`, sorted.
-fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { non_empty_files(&path) } else { vec![path] }).collect();
-    files.retain(|path| path.metadata().unwrap().len() > 0);
-    files.sort();
-    files
 }
 
 fn assert_all_stored(sandbox: &Sandbox, digests: &str, context: &str) {

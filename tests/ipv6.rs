@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, TcpListener};
 
 use crate::common::server::Server;
-use crate::common::store_access::{certificate_path, client_command, https_url};
+use crate::common::store_access::{client_command, https_url};
 use crate::common::{FOO, Sandbox, report_skip};
 
 #[test]
@@ -16,7 +16,7 @@ fn commands_work_on_a_server_that_listens_on_ipv6() {
         server.wait_ready();
         assert!(server.address.is_ipv6());
         let url = if flags.is_empty() { https_url(&server) } else { format!("http://{}", server.address) };
-        let certificate = certificate_path(&server.sandbox);
+        let certificate = server.self_signed_cert_path();
         let run = |args: &[&str]| {
             let mut command = client_command(std::slice::from_ref(&url), args);
             if flags.is_empty() {

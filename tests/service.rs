@@ -26,7 +26,7 @@ fn systemd_accepts_the_units_and_rates_their_exposure_low() {
     let sandbox = Sandbox::new();
     for name in ["sha-api.service", "sha-api.socket"] {
         let unit = fs::read_to_string(deploy_file(name)).unwrap();
-        // Where it would be once it is installed.
+        // The unit names the path of the installed program.
         sandbox.write_file(name, unit.replace("/usr/bin/sha-api", env!("CARGO_BIN_EXE_sha-api")).as_bytes());
     }
     let (service, socket) = (sandbox.dir().join("sha-api.service"), sandbox.dir().join("sha-api.socket"));
@@ -146,7 +146,7 @@ fn the_service_reads_files_of_its_supplementary_group() {
     assert!(start(), "{}", machine.diagnostics());
 }
 
-/// How many requests a log has, compressed or not.
+/// Returns the number of GET requests in a log, which may be compressed.
 fn count_log_lines(log: &Path) -> usize {
     let lines = stdout_text(&run_checked(Command::new("gzip").args(["-dcf"]).arg(log)));
     lines.lines().filter(|line| line.contains("\"GET /messages/")).count()

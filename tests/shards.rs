@@ -55,7 +55,7 @@ impl ShardedDatabase {
         database_sandbox(&self.url)
     }
 
-    /// How many messages each node holds.
+    /// Returns the number of messages on each node.
     fn rows_per_node(&self) -> Vec<usize> {
         let count = |node: &Cluster| node.sql("messages", "SELECT count(*) FROM messages").trim().parse().unwrap();
         self.nodes.iter().map(count).collect()
@@ -173,7 +173,7 @@ fn kill_nodes_under_load(shards: &mut ShardedDatabase, acknowledgements: usize) 
     (acknowledged.len(), String::from_utf8(has.stdout).unwrap().lines().count())
 }
 
-/// What the nodes are told here, `synchronous_commit` in the SQL takes back.
+/// Settings of the nodes under which a commit is not durable, unless the SQL sets `synchronous_commit`.
 const ASYNC_COMMIT_SETTINGS: [&str; 2] = ["synchronous_commit=off", "wal_writer_delay=10s"];
 
 #[test]

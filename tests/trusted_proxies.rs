@@ -13,7 +13,7 @@ fn logging_server(flags: &[&str]) -> Server {
     Server::start(sandbox, &[&["--http", "--access-log", &log], flags].concat())
 }
 
-/// Who asked for `path`, as the access log has it.
+/// Waits until the access log has a request for `path`, and returns the client address.
 fn wait_logged_client(server: &Server, path: &str) -> String {
     let mut found = None;
     wait_until("the request is written down", || {
@@ -25,7 +25,7 @@ fn wait_logged_client(server: &Server, path: &str) -> String {
     found.unwrap()
 }
 
-/// Who is said to have asked, if these fields come from 127.0.0.1.
+/// Returns the client address in the access log after a request with these fields from 127.0.0.1.
 fn logged_client_for(flags: &[&str], fields: &str) -> String {
     let server = logging_server(flags);
     let reply = server.client().call(&format!("GET /livez HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
@@ -67,7 +67,7 @@ fn a_trusted_proxy_is_exempt_from_the_address_limit() {
         let mut clients = Vec::new();
         for status in statuses {
             let mut client = server.client();
-            // Who is turned away is told so without being read.
+            // A rejected client gets the response before its request is read.
             client.try_send("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(client.read_response().status, status, "{trust}");
             clients.push(client);

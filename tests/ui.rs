@@ -11,7 +11,7 @@ use crate::common::browser::Browser;
 use crate::common::server::{Server, post_request, wait_until};
 use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
-/// What browsers say that they want of a page.
+/// `Accept` field of browsers.
 const ACCEPT_HTML: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
 
 fn root_request(method: &str, fields: &str) -> String {
@@ -102,7 +102,7 @@ fn page_url(server: &Server, scheme: &str) -> String {
     format!("{scheme}://{}/", server.address)
 }
 
-/// Nothing was wrong with the page, and it asked nobody but its own server.
+/// Asserts that the page had no errors and sent requests only to its own server.
 fn assert_no_page_errors(mut browser: Browser, origin: &str) {
     assert_eq!(browser.page_errors(), Vec::<&serde_json::Value>::new());
     for asked in browser.requested_urls() {
@@ -112,7 +112,7 @@ fn assert_no_page_errors(mut browser: Browser, origin: &str) {
     }
 }
 
-/// How much a color stands out from what is behind an element (WCAG 2); what can be seen through does not at all.
+/// Function that returns the contrast of a colour to the background of an element (WCAG 2); 1 for a transparent colour.
 const CONTRAST_JS: &str = "
     const parts = color => color.match(/[\\d.]+/g).map(Number);
     const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
@@ -145,13 +145,13 @@ const FAINT_TEXT_JS: &str = "
     return faint;
 ";
 
-/// Whether the focus is seen (2.4.13): the outline stands off the element, on what is behind that.
+/// Script that returns whether the focus is visible (2.4.13): the outline contrasts with the background of the parent.
 const FOCUS_VISIBLE_JS: &str = "
     const one = document.activeElement, { outlineWidth, outlineStyle, outlineColor } = getComputedStyle(one);
     return parseFloat(outlineWidth) >= 2 && outlineStyle !== 'none' && contrast(outlineColor, one.parentElement) >= 3;
 ";
 
-/// What a script that measures contrast tells.
+/// Returns the result of a script that may call `contrast`.
 fn run_contrast_script(browser: &mut Browser, script: &str) -> serde_json::Value {
     browser.evaluate(&format!("(() => {{ {CONTRAST_JS} {script} }})()"))
 }
@@ -452,7 +452,7 @@ fn the_page_has_enough_contrast_in_both_themes_and_fits_a_narrow_screen() {
     assert!((0..2).all(|of| grounds[0][of] != grounds[1][of]), "{grounds:?}");
     let nameless = "[...document.querySelectorAll('input, textarea')].filter(one => !one.labels.length).length";
     assert_eq!(browser.evaluate(nameless), 0);
-    // What comes later is read out.
+    // Screen readers announce changes of these elements.
     let roles = "['insecure', 'stored', 'fetched'].map(id => document.getElementById(id).role)";
     assert_eq!(browser.evaluate(roles), json!(["alert", "status", "status"]));
     assert_no_page_errors(browser, &origin);

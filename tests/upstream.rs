@@ -106,7 +106,7 @@ fn without_its_upstream_a_server_is_ready_and_acknowledges_no_put() {
     assert_eq!((reply.status, reply.text()), (503, r#"{"err_msg": "The store cannot be reached"}"#));
     assert_eq!(reply.header("Retry-After"), Some("1"));
     let absent = near.get(&format!("/messages/{}", digest(b"bar")));
-    assert_eq!(absent.status, 503, "nobody knows whether it is absent");
+    assert_eq!(absent.status, 503, "the upstream server may have the message");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn invert_bytes(sandbox: &Sandbox, what: &[u8]) {
     fs::write(first_segment(sandbox), log).unwrap();
 }
 
-/// What stands in front of a message in the log.
+/// Returns the record header of a message in the log.
 fn record_header(sandbox: &Sandbox, message: &[u8]) -> Vec<u8> {
     let log = fs::read(first_segment(sandbox)).unwrap();
     let at = log.windows(message.len()).position(|window| window == message).unwrap();
@@ -95,7 +95,7 @@ fn corrupt_and_lost_messages_are_fetched_from_another_store() {
     assert!(stdout.contains(&format!("corrupt    {}\n", digest(&messages[3]))), "{stdout}");
     assert!(stdout.contains("damaged    10048 bytes of segment 1, from offset "), "{stdout}");
     assert!(stdout.contains(&format!("lost       {}\n", digest(&messages[30]))), "{stdout}");
-    // The gap is said for what it is, though all that was in it is back.
+    // The gap is reported although all messages in it were restored.
     assert!(stdout.contains("damaged: 3, of these mended: 2"), "{stdout}");
     for message in &messages {
         sandbox.sha_api(["get", &digest(message)]).assert().code(0).stdout(message.clone()).stderr("");

@@ -89,7 +89,7 @@ impl Server {
 
     /// Opens a connection with the protocol of the server: plain HTTP or HTTPS.
     pub fn client(&self) -> Client {
-        if self.https { self.tls_client(None) } else { self.plain_client() }
+        self.client_over(self.tcp_stream())
     }
 
     /// Opens a connection without TLS.
@@ -111,13 +111,7 @@ impl Server {
 
     /// Returns a connection over `stream` with the protocol of the server: plain HTTP or HTTPS.
     pub fn client_over(&self, stream: TcpStream) -> Client {
-        match self.https {
-            true => {
-                let config = client_config_trusting(&self.self_signed_cert_path()).with_no_client_auth();
-                Client(Box::new(StreamOwned::new(client_connection(config), stream)))
-            }
-            false => Client(Box::new(stream)),
-        }
+        Client::over(stream, self.cert_path().as_deref())
     }
 
     /// Waits until the local socket accepts connections, and returns its path.
@@ -252,7 +246,11 @@ impl Drop for Server {
 impl Client {
     /// Opens a connection to `address`. With `cert`, the connection uses TLS and trusts only this certificate.
     pub fn connect(address: SocketAddr, cert: Option<&Path>) -> Self {
-        let stream = connect_tcp(address);
+        Self::over(connect_tcp(address), cert)
+    }
+
+    /// Returns a connection over `stream`. With `cert`, the connection uses TLS and trusts only this certificate.
+    fn over(stream: TcpStream, cert: Option<&Path>) -> Self {
         match cert {
             Some(cert) => Self(Box::new(StreamOwned::new(
                 client_connection(client_config_trusting(cert).with_no_client_auth()),

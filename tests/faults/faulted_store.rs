@@ -116,7 +116,7 @@ impl FaultedStore {
         let stderr = read_in_background(child.stderr.take().unwrap());
         let status = self.wait_exit(&mut child, &command);
         let stdout = stdout.join().unwrap();
-        self.to_run_result(status, stdout, &stderr.join().unwrap(), &command)
+        self.judge_run(status, stdout, &stderr.join().unwrap(), &command)
     }
 
     /// Puts groups of messages; a group is sent after the previous group is acknowledged. Returns the result and the
@@ -155,7 +155,7 @@ impl FaultedStore {
         }
         drop(stdin);
         let status = self.wait_exit(&mut child, &command);
-        self.to_run_result(status, Vec::new(), &stderr.join().unwrap(), &command)
+        self.judge_run(status, Vec::new(), &stderr.join().unwrap(), &command)
     }
 
     /// Gets all acknowledged messages and counts the missing ones in the tally. Returns the digests of the missing
@@ -271,7 +271,7 @@ impl FaultedStore {
         None
     }
 
-    fn to_run_result(
+    fn judge_run(
         &mut self,
         status: Option<ExitStatus>,
         stdout: Vec<u8>,
@@ -338,16 +338,6 @@ pub fn copy_tree(from: &Path, to: &Path) {
             false => std::fs::copy(entry.path(), to.join(entry.file_name())).map(drop).unwrap(),
         }
     }
-}
-
-/// Returns the non-empty files below `dir`, sorted.
-pub fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { non_empty_files(&path) } else { vec![path] }).collect();
-    files.retain(|path| path.metadata().unwrap().len() > 0);
-    files.sort();
-    files
 }
 
 fn spawn(command: &mut Command) -> Child {

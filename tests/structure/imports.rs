@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::common::non_empty_files;
 
 /// Segments of a path, such as `crate`, `store`, `Backend`.
 type Segments = Vec<String>;
@@ -29,7 +31,7 @@ impl SourceTree {
     pub fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = BTreeMap::new();
-        for path in rust_files(&root) {
+        for path in non_empty_files(&root).into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs")) {
             let relative = path.strip_prefix(&root).unwrap();
             let mut module: Segments =
                 relative.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
@@ -111,19 +113,6 @@ impl SourceTree {
         }
         self.0.contains_key(&base).then_some(base)
     }
-}
-
-fn rust_files(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
 }
 
 fn parse(name: &str, text: &str) -> SourceFile {
