@@ -35,8 +35,10 @@ static: ## a static release binary for any Linux of this architecture
 	    { echo 'Rust target not installed; run: rustup target add $(triple)' >&2; exit 1; }
 	$(CARGO) build --profile $(PROFILE) --locked --target $(triple)
 
-test: ## all tests
-	$(CARGO) test --locked
+test: ## all tests; lists those that were skipped
+	@rm -f $(target)/tmp/skipped
+	@$(CARGO) test --locked; status=$$?; \
+	    if [ -e $(target)/tmp/skipped ]; then echo 'skipped tests:'; sort -u $(target)/tmp/skipped; fi; exit $$status
 
 # Needs root, loop devices, mkfs.ext4, mkfs.xfs, xfs_io, strace, setpriv, timeout and faketime. Reports skipped tests.
 test-faults: ## power cuts, kills, full and failing disks, damaged files; prints a table of results
@@ -83,10 +85,12 @@ bench-docs: bench-build ## saved results into docs/benchmarks.md and benches/res
 
 # Needs a nightly toolchain and `cargo install cargo-fuzz`. New inputs are saved outside the source tree.
 FUZZ_SECONDS ?= 60
-fuzz: ## fuzz the request parser for FUZZ_SECONDS
-	mkdir -p $(target)/fuzz-corpus
-	$(CARGO) +nightly fuzz run --target-dir $(target)/fuzz request $(target)/fuzz-corpus fuzz/corpus/request -- \
-	    -max_total_time=$(FUZZ_SECONDS) -max_len=20000
+FUZZ_TARGETS ?= request log index token_file import
+fuzz: ## fuzz each parser of FUZZ_TARGETS for FUZZ_SECONDS
+	@set -e; for name in $(FUZZ_TARGETS); do \
+	    mkdir -p $(target)/fuzz-corpus/$$name; \
+	    $(CARGO) +nightly fuzz run --target-dir $(target)/fuzz $$name $(target)/fuzz-corpus/$$name \
+	        fuzz/corpus/$$name -- -max_total_time=$(FUZZ_SECONDS) -max_len=20000 -malloc_limit_mb=8192; done
 
 export SOAK_SECONDS ?= 600
 soak: ## mixed and broken load for SOAK_SECONDS; fails if memory, files or threads grow

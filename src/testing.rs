@@ -1,4 +1,4 @@
-//! An in-memory message store for unit tests.
+//! An in-memory message store and mutated fuzz inputs for unit tests.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -116,5 +116,44 @@ impl MessageStore for MemoryStore {
 
     fn health(&self) -> Result<(), Error> {
         self.lock_messages().map(drop)
+    }
+}
+
+/// Calls `check` with each seed of the corpus of a fuzz target and with `rounds` mutations of them, which are the same in
+/// each run. Does nothing if there is no corpus, as in a published crate.
+pub(crate) fn check_mutated_corpus(target: &str, rounds: usize, check: impl Fn(&[u8])) {
+    let corpus = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let Ok(dir) = std::fs::read_dir(corpus) else { return };
+    let mut paths: Vec<_> = dir.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let seeds: Vec<Vec<u8>> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(seeds.len() > 2);
+    for seed in &seeds {
+        check(seed);
+    }
+    // xorshift64.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % bound.max(1) as u64).unwrap()
+    };
+    for round in 0..rounds {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        for _ in 0..random(4) {
+            let position = random(bytes.len());
+            if bytes.is_empty() {
+                break;
+            }
+            match random(5) {
+                0 => bytes[position] = b"\r\n\0 :;,0aF\xff"[random(11)],
+                1 => drop(bytes.remove(position)),
+                2 => bytes.insert(position, bytes[position]),
+                3 => bytes[position] ^= 1 << random(8),
+                _ => bytes.truncate(position.max(1)),
+            }
+        }
+        check(&bytes);
     }
 }

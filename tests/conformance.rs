@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use sha_api::client::{self, Client};
 use sha_api::digest::{Digest, Prefix};
 use sha_api::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
+use sha_api::store::caching::CachingProxy;
 use sha_api::store::local::{LocalStore, Options};
 use sha_api::store::{Backend, HashingStore};
 
 use crate::common::cluster::Cluster;
 use crate::common::server::Server;
-use crate::common::store_access::{AccessMode, FULL_ACCESS_TOKEN, StoreAccess, certificate_path, https_url};
+use crate::common::store_access::{AccessMode, FULL_ACCESS_TOKEN, StoreAccess, https_url};
 use crate::common::{Sandbox, pseudorandom_bytes};
 
 /// Maximum message size in bytes of each tested store.
@@ -45,15 +46,13 @@ fn assert_empty_store_answers(store: &dyn MessageStore) {
     assert_eq!((stats.messages, stats.bytes, stats.newest), (0, 0, None));
 }
 
+/// Returns the messages that [`assert_put_round_trips`] puts.
+fn first_batch() -> Vec<Vec<u8>> {
+    vec![vec![], b"foo".to_vec(), vec![0], pseudorandom_bytes(1000, 1), pseudorandom_bytes(1 << 20, 2), b"\n".to_vec()]
+}
+
 fn assert_put_round_trips(store: &dyn MessageStore) {
-    let batch = vec![
-        vec![],
-        b"foo".to_vec(),
-        vec![0],
-        pseudorandom_bytes(1000, 1),
-        pseudorandom_bytes(1 << 20, 2),
-        b"\n".to_vec(),
-    ];
+    let batch = first_batch();
     let receipts = store.put(batch.clone()).unwrap();
     let digests: Vec<_> = batch.iter().map(|message| Digest::compute(message)).collect();
     let expected: Vec<_> = digests.iter().map(|digest| Receipt { digest: *digest, new: true }).collect();
@@ -92,14 +91,7 @@ fn assert_rejects_oversized_messages(store: &dyn MessageStore) {
 }
 
 fn assert_lists_in_order(store: &dyn MessageStore) {
-    let mut stored = vec![
-        vec![],
-        b"foo".to_vec(),
-        vec![0],
-        pseudorandom_bytes(1000, 1),
-        pseudorandom_bytes(1 << 20, 2),
-        b"\n".to_vec(),
-    ];
+    let mut stored = first_batch();
     stored.extend([b"once".to_vec(), b"twice".to_vec()]);
     let mut expected: Vec<_> = stored.iter().map(|message| (Digest::compute(message), message.len() as u64)).collect();
     expected.sort();
@@ -256,10 +248,19 @@ fn a_compressing_local_store_conforms() {
     assert_conforms(&HashingStore::new(LocalStore::open(&options).unwrap(), MAX_MESSAGE));
 }
 
+#[test]
+fn a_caching_store_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = HashingStore::new(open_local(dir.path()), MAX_MESSAGE);
+    let remote = HashingStore::new(MemoryBackend::default(), MAX_MESSAGE);
+    let events = Arc::new(|event| panic!("unexpected event: {event:?}"));
+    assert_conforms(&CachingProxy::new(Arc::new(local), Arc::new(remote), events));
+}
+
 /// Returns a client of `server`, over its local socket or over HTTPS.
 fn connect_client(server: &Server, over_socket: bool) -> Client {
     let options = client::Options {
-        tls: client::TlsOptions { cacert: Some(certificate_path(&server.sandbox)), cert: None, key: None },
+        tls: client::TlsOptions { cacert: Some(server.self_signed_cert_path()), cert: None, key: None },
         token: Some(client::Token(FULL_ACCESS_TOKEN.to_owned())),
         read_timeout: Duration::from_secs(60),
         ready_timeout: Duration::from_secs(10),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::server::Server;
-use crate::common::{Sandbox, has_tool};
+use crate::common::{Sandbox, has_tool, non_empty_files};
 
 /// Maximum size of README.md in bytes, so that a newcomer reads all of it.
 const MAX_README_BYTES: usize = 9000;
@@ -38,6 +38,21 @@ fn markdown_files() -> Vec<PathBuf> {
         files.push(name.into());
     }
     files
+}
+
+#[test]
+fn contributing_lists_every_tool_that_a_test_needs() {
+    let contributing = read_file("CONTRIBUTING.md");
+    let mut tools = BTreeSet::new();
+    for file in non_empty_files(&repository_root().join("tests")) {
+        let Ok(text) = std::fs::read_to_string(file) else { continue };
+        for call in ["has_tool(\"", "find_tool(\""] {
+            tools.extend(text.split(call).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    assert!(tools.contains("strace") && tools.len() > 15, "{tools:?}");
+    tools.retain(|tool| !contributing.contains(tool.as_str()));
+    assert!(tools.is_empty(), "add to CONTRIBUTING.md: {tools:?}");
 }
 
 #[test]

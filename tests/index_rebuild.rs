@@ -1,10 +1,9 @@
 //! A deleted, truncated or overwritten index is rebuilt from the log by the next command, which gives a correct result.
 
-use std::path::{Path, PathBuf};
-
 use predicates::prelude::*;
 
-use crate::common::{Random, Sandbox, can_trace, digest, pseudorandom_bytes};
+use crate::common::server::TEST_TIMEOUT;
+use crate::common::{Random, Sandbox, can_trace, digest, non_empty_files, pseudorandom_bytes};
 
 const MESSAGE_COUNT: usize = 3000;
 
@@ -19,23 +18,8 @@ fn store_with_history() -> (Sandbox, String) {
     (sandbox, digests)
 }
 
-/// Returns the non-empty files below `dir`, sorted.
-fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { non_empty_files(&path) } else { vec![path] }).collect();
-    files.retain(|path| path.metadata().unwrap().len() > 0);
-    files.sort();
-    files
-}
-
 fn assert_all_stored(sandbox: &Sandbox, digests: &str, context: &str) {
-    let has = sandbox
-        .sha_api(["has", "-"])
-        .write_stdin(digests)
-        .timeout(std::time::Duration::from_secs(120))
-        .output()
-        .unwrap();
+    let has = sandbox.sha_api(["has", "-"]).write_stdin(digests).timeout(TEST_TIMEOUT).output().unwrap();
     assert!(has.status.success() && has.stdout.is_empty(), "{context}: {has:?}");
     let stats = sandbox.sha_api(["stats", "--json"]).assert().code(0).get_output().stdout.clone();
     assert!(String::from_utf8_lossy(&stats).contains(&format!("\"messages\":{MESSAGE_COUNT},")), "{context}");
@@ -269,6 +253,6 @@ fn closing_with_an_unflushable_index_does_not_hang() {
     let mut command = std::process::Command::new("strace");
     command.args(strace_args).arg(has.get_program()).args(has.get_args()).env("SHA_API_STORE", sandbox.store());
     let mut command = assert_cmd::Command::from_std(command);
-    command.timeout(std::time::Duration::from_secs(20)).assert().code(3).stdout("");
+    command.timeout(TEST_TIMEOUT).assert().code(3).stdout("");
     sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first");
 }

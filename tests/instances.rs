@@ -231,8 +231,8 @@ fn assert_requests_fail_without_retries(rounds: usize, requests_per_step: usize)
     let Some(cluster) = Cluster::new(&[]) else { return };
     let url = cluster.database("one");
     let mut fleet = Fleet::new(&url, ServerProtocol::Plain, 3, &[]);
-    let retries = "proxy_next_upstream error timeout http_503 non_idempotent;";
-    let Some(proxy) = fleet.start_nginx(&|config| replace_once(config, retries, "proxy_next_upstream off;")) else {
+    let setting = "proxy_next_upstream error timeout http_503 non_idempotent;";
+    let Some(proxy) = fleet.start_nginx(&|config| replace_once(config, setting, "proxy_next_upstream off;")) else {
         return;
     };
     let result = run_failover_load(&mut fleet, &proxy, rounds, requests_per_step);

@@ -10,7 +10,7 @@ use predicates::prelude::*;
 
 use crate::common::scripted_server::{closed_port, http_response, spawn_scripted_server};
 use crate::common::server::Server;
-use crate::common::store_access::{certificate_path, client_command, create_token, https_url, token_file};
+use crate::common::store_access::{client_command, create_token, https_url, token_file};
 use crate::common::{FOO, Sandbox, digest, pseudorandom_bytes};
 
 fn http_url(address: std::net::SocketAddr) -> String {
@@ -104,8 +104,8 @@ fn only_a_certificate_from_a_trusted_ca_is_accepted() {
         get.arg(file);
         get.assert()
     };
-    get_with_cacert(&certificate_path(&other.sandbox)).code(3).stdout("");
-    get_with_cacert(&certificate_path(&server.sandbox)).code(1).stdout("");
+    get_with_cacert(&other.self_signed_cert_path()).code(3).stdout("");
+    get_with_cacert(&server.self_signed_cert_path()).code(1).stdout("");
     let nonsense = server.sandbox.write_file("nonsense.pem", b"nonsense");
     get_with_cacert(&nonsense).code(3).stderr(predicate::str::ends_with("nonsense.pem: no certificate found\n"));
     get_with_cacert(Path::new("/no/such.pem")).code(3).stderr(predicate::str::contains("cannot use /no/such.pem: "));
@@ -135,7 +135,7 @@ fn a_client_sends_its_certificate_on_request() {
     let server = Server::spawn(Sandbox::new(), &["--tls-client-ca", chain.to_str().unwrap()]);
     let put = |args: &[&Path]| {
         let mut put = client_command(&[https_url(&server)], &["put", "foo", "--ready-timeout", "30s", "--cacert"]);
-        put.arg(certificate_path(&server.sandbox));
+        put.arg(server.self_signed_cert_path());
         for (flag, file) in ["--cert", "--key"].iter().zip(args) {
             put.arg(flag).arg(file);
         }

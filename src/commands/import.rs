@@ -75,7 +75,7 @@ pub fn run(context: &mut Context, import: &cli::Import) -> anyhow::Result<ExitSt
 }
 
 /// Returns the message of a line, or the exit code and the reason why the line is rejected.
-fn parse_line(line: &[u8]) -> Result<Vec<u8>, (u8, String)> {
+pub(super) fn parse_line(line: &[u8]) -> Result<Vec<u8>, (u8, String)> {
     let ParsedMessage { digest, message } = serde_json::from_slice(line).map_err(|error| (3, error.to_string()))?;
     let Some(digest) = digest else { return Err((3, "missing field `digest`".to_owned())) };
     let actual = Digest::compute(&message);

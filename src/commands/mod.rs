@@ -6,6 +6,8 @@ mod copy;
 mod digests;
 mod exit_status;
 mod export;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod get;
 mod has;
 mod health;
@@ -29,6 +31,8 @@ use crate::cli::{Cli, Command};
 pub use completions::answer_shell;
 use context::Context;
 pub use exit_status::{ExitStatus, UsageError};
+#[cfg(fuzzing)]
+pub use fuzz::check_import;
 use output::Output;
 use progress::Progress;
 pub use report::{report, report_usage};

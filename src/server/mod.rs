@@ -11,6 +11,8 @@ mod change_detector;
 mod coalescer;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod http;
 mod limits;
 mod listen;
@@ -40,6 +42,8 @@ use auth::Authorizer;
 pub use auth::{Scope, Scopes};
 use budget::Budget;
 pub use error::Error;
+#[cfg(fuzzing)]
+pub use fuzz::check_token_file;
 use http::Endpoint;
 #[cfg(fuzzing)]
 pub use http::check_parser;

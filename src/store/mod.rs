@@ -6,11 +6,18 @@ pub mod local;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod index;
 mod lock;
 mod log;
 
 use std::sync::Arc;
+
+#[cfg(fuzzing)]
+pub use fuzz::check_log;
+#[cfg(fuzzing)]
+pub use index::check_index;
 
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};

@@ -206,13 +206,29 @@ pub fn can_trace() -> bool {
     can_trace
 }
 
-/// Prints that a test is skipped for `reason`. Panics if `CI=true`, because all tools must be installed there.
+/// Prints that a test is skipped for `reason`, and adds it to the list that `make test` prints at the end. Panics if
+/// `CI=true`, because all tools must be installed there.
 pub fn report_skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "a test must not be skipped in CI: {reason}");
     eprintln!("skipped: {reason}");
+    let list = concat!(env!("CARGO_TARGET_TMPDIR"), "/skipped");
+    let mut list = std::fs::File::options().create(true).append(true).open(list).unwrap();
+    // libtest names the thread of a test after the test.
+    let line = format!("{}: {}\n", std::thread::current().name().unwrap_or("a thread"), reason.trim_end());
+    list.write_all(line.as_bytes()).unwrap();
 }
 
 /// Returns the digest of `message` in hexadecimal.
 pub fn digest(message: &[u8]) -> String {
     Digest::compute(message).to_string()
+}
+
+/// Returns the non-empty files below `dir`, sorted.
+pub fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.flat_map(|path| if path.is_dir() { non_empty_files(&path) } else { vec![path] }).collect();
+    files.retain(|path| path.metadata().unwrap().len() > 0);
+    files.sort();
+    files
 }

@@ -63,9 +63,14 @@ impl Server {
 
     /// Starts a server on the store of `sandbox` and waits until it listens. The store may not be open yet.
     pub fn spawn(sandbox: Sandbox, flags: &[&str]) -> Self {
+        Self::spawn_on(sandbox, "127.0.0.1:0", flags)
+    }
+
+    /// Starts a server as [`Server::spawn`] does, which listens on `address`.
+    pub fn spawn_on(sandbox: Sandbox, address: &str, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sha-api"));
         command.env_clear().env("HOME", sandbox.dir()).env("SHA_API_STORE", sandbox.location());
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).args(tls_cert_flags(&sandbox, flags));
+        command.args(["serve", "--listen", address]).args(flags).args(tls_cert_flags(&sandbox, flags));
         let stderr = fs::File::create(sandbox.dir().join("stderr")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
@@ -84,7 +89,7 @@ impl Server {
 
     /// Opens a connection with the protocol of the server: plain HTTP or HTTPS.
     pub fn client(&self) -> Client {
-        if self.https { self.tls_client(None) } else { self.plain_client() }
+        self.client_over(self.tcp_stream())
     }
 
     /// Opens a connection without TLS.
@@ -106,13 +111,7 @@ impl Server {
 
     /// Returns a connection over `stream` with the protocol of the server: plain HTTP or HTTPS.
     pub fn client_over(&self, stream: TcpStream) -> Client {
-        match self.https {
-            true => {
-                let config = client_config_trusting(&self.self_signed_cert_path()).with_no_client_auth();
-                Client(Box::new(StreamOwned::new(client_connection(config), stream)))
-            }
-            false => Client(Box::new(stream)),
-        }
+        Client::over(stream, self.cert_path().as_deref())
     }
 
     /// Waits until the local socket accepts connections, and returns its path.
@@ -247,7 +246,11 @@ impl Drop for Server {
 impl Client {
     /// Opens a connection to `address`. With `cert`, the connection uses TLS and trusts only this certificate.
     pub fn connect(address: SocketAddr, cert: Option<&Path>) -> Self {
-        let stream = connect_tcp(address);
+        Self::over(connect_tcp(address), cert)
+    }
+
+    /// Returns a connection over `stream`. With `cert`, the connection uses TLS and trusts only this certificate.
+    fn over(stream: TcpStream, cert: Option<&Path>) -> Self {
         match cert {
             Some(cert) => Self(Box::new(StreamOwned::new(
                 client_connection(client_config_trusting(cert).with_no_client_auth()),

@@ -2,7 +2,6 @@
 //! the URL of a server on a database. Tests compare the output of commands between the modes.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
 use std::process::Output;
 
 use assert_cmd::Command;
@@ -30,11 +29,6 @@ impl AccessMode {
     /// Returns whether commands use the URL of a server.
     pub fn is_remote(self) -> bool {
         [Self::Url, Self::DatabaseUrl].contains(&self)
-    }
-
-    /// Returns whether the messages are in a database.
-    pub fn is_database(self) -> bool {
-        DATABASE_MODES.contains(&self)
     }
 }
 
@@ -82,7 +76,7 @@ impl StoreAccess {
         command.current_dir(self.sandbox().dir());
         if let (true, Some(server)) = (self.mode.is_remote(), &self.server) {
             command.env_remove("SHA_API_STORE").env("SHA_API_SERVER", https_url(server));
-            command.env("SHA_API_CACERT", certificate_path(self.sandbox())).env("SHA_API_TOKEN", FULL_ACCESS_TOKEN);
+            command.env("SHA_API_CACERT", server.self_signed_cert_path()).env("SHA_API_TOKEN", FULL_ACCESS_TOKEN);
         }
         command
     }
@@ -97,7 +91,8 @@ impl StoreAccess {
 
     /// Returns the certificate of the server as PEM. Empty if there is none.
     pub fn certificate(&self) -> String {
-        std::fs::read_to_string(certificate_path(self.sandbox())).unwrap_or_default()
+        let path = self.server.as_ref().map(Server::self_signed_cert_path);
+        path.map_or_else(String::new, |path| std::fs::read_to_string(path).unwrap())
     }
 
     /// Runs a command and returns its exit code, stdout and stderr. Bytes are escaped, and the location of the store is
@@ -141,9 +136,4 @@ pub fn token_file(sandbox: &Sandbox) -> String {
 /// Returns the HTTPS URL of `server`.
 pub fn https_url(server: &Server) -> String {
     format!("https://{}", server.address)
-}
-
-/// Returns the path of the self-signed certificate of a server on `sandbox`.
-pub fn certificate_path(sandbox: &Sandbox) -> PathBuf {
-    sandbox.store().join("tls/cert.pem")
 }

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::faulted_store::{FaultedStore, non_empty_files};
+use super::faulted_store::FaultedStore;
 use super::scenarios::{cleanly_closed, index_behind_log};
 use super::{Tally, run_in_parallel};
-use crate::common::Random;
+use crate::common::{Random, non_empty_files};
 
 /// Parts of the store (the empty name is any file outside the log and the index), each with its number of flips.
 const FLIPS_PER_PART: [(&str, u64); 3] = [("log", 240), ("index", 160), ("", 120)];

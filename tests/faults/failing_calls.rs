@@ -52,7 +52,7 @@ fn a_get_with_failing_reads_returns_no_wrong_bytes() {
     }
     let base = cleanly_closed();
     let files: Vec<_> =
-        super::faulted_store::non_empty_files(base.path()).iter().map(|file| relative_path(&base, file)).collect();
+        crate::common::non_empty_files(base.path()).iter().map(|file| relative_path(&base, file)).collect();
     let jobs = [FAIL_ONCE, FAIL_FROM_NTH_ON]
         .into_iter()
         .flat_map(|suffix| ["pread64", "read", "openat"].map(|call| (call, suffix)));

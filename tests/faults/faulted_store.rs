@@ -340,16 +340,6 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Returns the non-empty files below `dir`, sorted.
-pub fn non_empty_files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { non_empty_files(&path) } else { vec![path] }).collect();
-    files.retain(|path| path.metadata().unwrap().len() > 0);
-    files.sort();
-    files
-}
-
 fn spawn(command: &mut Command) -> Child {
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
     child.unwrap_or_else(|error| panic!("{command:?}: {error}"))

@@ -3,10 +3,10 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::faulted_store::{FaultedStore, copy_tree, non_empty_files};
+use super::faulted_store::{FaultedStore, copy_tree};
 use super::scenarios::{cleanly_closed, index_behind_log};
 use super::{Tally, run_in_parallel};
-use crate::common::{Random, pseudorandom_bytes};
+use crate::common::{Random, non_empty_files, pseudorandom_bytes};
 
 /// Checks and recovers a store whose file or directory `file` is damaged. If the store cannot be opened, `file` is
 /// first restored from `base`.

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::faulted_store::{FaultedStore, message_groups, non_empty_files};
+use super::faulted_store::{FaultedStore, message_groups};
 use super::scenarios::call_indices;
 use super::strace::{Injection, injected_count};
 use super::{Tally, run_in_parallel};
-use crate::common::{can_trace, digest};
+use crate::common::{can_trace, digest, non_empty_files};
 
 /// Small segment size, so that several segments are compacted.
 const SEGMENT_SIZE: &str = "16KiB";

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::faulted_store::{FaultedStore, message, message_groups, non_empty_files};
+use super::faulted_store::{FaultedStore, message, message_groups};
 use super::strace::Injection;
+use crate::common::non_empty_files;
 
 /// A state of a store and the messages that are put into it.
 pub struct Scenario {

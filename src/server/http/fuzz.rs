@@ -55,37 +55,8 @@ fn parse_request(bytes: &[u8], step: usize) -> Parsed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn mutated_requests_parse_the_same_in_pieces_of_any_size() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/request");
-        let Ok(dir) = std::fs::read_dir(corpus) else { return };
-        let seeds: Vec<Vec<u8>> = dir.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
-        assert!(seeds.len() > 5);
-        // xorshift64 with a fixed seed, so that each run makes the same changes.
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = |bound: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state % bound.max(1) as u64).unwrap()
-        };
-        for round in 0..20_000 {
-            let mut bytes = seeds[round % seeds.len()].clone();
-            for _ in 0..random(4) {
-                let position = random(bytes.len());
-                if bytes.is_empty() {
-                    break;
-                }
-                match random(4) {
-                    0 => bytes[position] = b"\r\n\0 :;,0aF\xff"[random(11)],
-                    1 => drop(bytes.remove(position)),
-                    2 => bytes.insert(position, bytes[position]),
-                    _ => bytes.truncate(position.max(1)),
-                }
-            }
-            check_parser(&bytes);
-        }
+        crate::testing::check_mutated_corpus("request", 20_000, super::check_parser);
     }
 }

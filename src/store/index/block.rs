@@ -57,7 +57,7 @@ fn decode_column(bytes: &[u8]) -> Vec<u32> {
 }
 
 impl Block {
-    /// Decodes a block that [`encode`] encoded. Fails if the length or a kind is invalid.
+    /// Decodes a block that [`encode`] encoded. Fails if the length, a kind or the order of the digests is invalid.
     pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
         let count = bytes.len() / ENTRY_LEN;
         if bytes.is_empty() || !bytes.len().is_multiple_of(ENTRY_LEN) {
@@ -65,7 +65,11 @@ impl Block {
         }
         let (digests, bytes) = bytes.split_at(count * 32);
         let (kinds, bytes) = bytes.split_at(count);
-        let digests = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+        let digests: Vec<_> = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+        // Interpolation divides by the distance between these two.
+        if digests.first() > digests.last() {
+            return Err(IndexError::new("invalid order of an index block"));
+        }
         let columns: Vec<_> = bytes.chunks_exact(4 * count).map(decode_column).collect();
         let slot = |(index, kind): (usize, &u8)| {
             let kind = match kind {
@@ -152,5 +156,7 @@ mod tests {
         let mut foreign = bytes;
         foreign[4 * 32] = 9;
         assert!(Block::decode(&foreign).is_err());
+        let [first, second, ..] = entries;
+        assert!(Block::decode(&encode(&[second, first])).is_err());
     }
 }

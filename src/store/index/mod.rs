@@ -3,6 +3,8 @@
 
 mod block;
 mod bloom;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod lsm;
 mod manifest;
 mod merge_iter;
@@ -24,6 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use block::{IndexEntry, Slot};
+#[cfg(fuzzing)]
+pub use fuzz::check_index;
 use lsm::LsmTree;
 use recovery::{IndexOpener, RecoveredIndex};
 use sled_guard::SledGuard;
