@@ -89,7 +89,7 @@ pub(super) fn message_digest(request: &Request) -> Option<Digest> {
 
 /// Returns whether `request` may read many messages and therefore always needs a read permit.
 pub(super) fn needs_read_permit(request: &Request) -> bool {
-    request.method == Method::Post && ["/messages/get", "/verify"].contains(&request.path.as_str())
+    request.method == Method::Post && ["/messages/get", "/verify", "/repair"].contains(&request.path.as_str())
 }
 
 /// Returns the hot cache key of `request`, or `None` if the response depends on more than digest and representation.

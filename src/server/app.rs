@@ -45,6 +45,7 @@ pub(super) struct App {
     ui_enabled: bool,
     access_log: Option<AccessLog>,
     large_read_permits: Semaphore,
+    large_body_permits: Semaphore,
     put_coalescer: PutCoalescer,
     /// Expiry of the certificate as Unix time in seconds; 0: unknown.
     not_after: AtomicU64,
@@ -98,6 +99,7 @@ impl App {
             ui_enabled: false,
             access_log,
             large_read_permits: Semaphore::new(dispatch::MAX_LARGE_READS, dispatch::PERMIT_TIMEOUT),
+            large_body_permits: Semaphore::new(dispatch::MAX_LARGE_BODIES, dispatch::PERMIT_TIMEOUT),
             put_coalescer: PutCoalescer::default(),
             not_after: AtomicU64::new(0),
             next_request_id: AtomicU64::new(first_request_id),
@@ -222,7 +224,7 @@ impl App {
         let generation = self.cache.generation();
         let invalidated = api::invalidated_digests(&request);
         let is_get = request.method == Method::Get;
-        let Ok(_permit) = self.acquire_read_permit(&request, open) else { return service_unavailable().into() };
+        let Ok(_permit) = self.acquire_permit(&request, open) else { return service_unavailable().into() };
         let outgoing = self.dispatch(request, open);
         // Even if the removal failed, and before the client knows: later reads must see the store's state.
         for digest in invalidated {

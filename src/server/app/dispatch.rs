@@ -1,4 +1,5 @@
-//! Calls of the engine: single requests, and batches of coalesced puts. Large reads need a permit.
+//! Calls of the engine: single requests, and batches of coalesced puts. A slow request needs a permit, so that slow
+//! requests never hold all connections of the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +11,13 @@ use crate::server::engine;
 use crate::server::semaphore::Permit;
 use crate::server::warn;
 
-/// Size in bytes above which reading a message needs a permit. Reading may take many times the size of the message,
-/// which the memory budget does not cover.
+/// Size in bytes above which reading a message, or processing a request body, needs a permit.
 pub(super) const LARGE_MESSAGE: u64 = 1 << 20;
-/// Maximum number of large reads at a time.
+/// Maximum number of large reads at a time. Reading may take many times the size of a message, which the memory budget
+/// does not cover.
 pub(super) const MAX_LARGE_READS: usize = 4;
+/// Maximum number of requests with a large body at a time.
+pub(super) const MAX_LARGE_BODIES: usize = 16;
 /// Maximum time to wait for a permit.
 pub(super) const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -59,13 +62,17 @@ impl App {
         }
     }
 
-    /// Acquires a permit if `request` is a large read. Returns an error if no permit became free in time.
-    pub(super) fn acquire_read_permit(&self, request: &Request, open: &OpenStore) -> Result<Option<Permit<'_>>, ()> {
+    /// Acquires a permit if `request` is slow. Returns an error if no permit became free in time.
+    pub(super) fn acquire_permit(&self, request: &Request, open: &OpenStore) -> Result<Option<Permit<'_>>, ()> {
         let is_large = |digest| open.message_size(digest) > LARGE_MESSAGE;
-        match api::needs_read_permit(request) || api::message_digest(request).is_some_and(is_large) {
-            true => self.large_read_permits.acquire().map(Some).ok_or(()),
-            false => Ok(None),
-        }
+        let permits = if api::needs_read_permit(request) || api::message_digest(request).is_some_and(is_large) {
+            &self.large_read_permits
+        } else if request.body.len() as u64 > LARGE_MESSAGE {
+            &self.large_body_permits
+        } else {
+            return Ok(None);
+        };
+        permits.acquire().map(Some).ok_or(())
     }
 }
 

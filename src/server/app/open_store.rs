@@ -21,8 +21,6 @@ impl OpenStore {
     }
 
     /// Replaces the engine, unless another thread has already replaced `stopped`.
-    ///
-    /// The acceptor of tiny_http stops when the process runs out of file descriptors.
     pub(super) fn restart_engine(&self, stopped: &Arc<Engine>) {
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&engine, stopped) {

@@ -1,4 +1,4 @@
-//! Tests that concurrent requests are neither lost nor block each other.
+//! Tests that concurrent requests are neither lost nor block each other, and that failures stay local.
 
 use std::sync::Barrier;
 
@@ -19,17 +19,13 @@ fn engine() -> Engine {
     Engine::start(Arc::new(MemoryStore::default())).unwrap()
 }
 
-/// Returns an engine without working connections, whose tiny_http accepts no more.
+/// Returns an engine without working connections.
 pub(in crate::server) fn dead_engine() -> Engine {
-    let dir = tempfile::tempdir().unwrap();
-    let bind = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
-    drop(bind("closed"));
-    let pool = Pool::new(SocketHandle::open(&dir.path().join("closed")).unwrap());
-    pool.add(|_| Ok(Arc::new(UnixStream::pair()?.0))).unwrap();
-    drop(pool.checkout(|_| unreachable!()));
-    let server = Server::from_listener(bind("open"), None).unwrap();
-    drop(UnixStream::connect(dir.path().join("open")));
-    Engine { server, pool, store: Arc::new(MemoryStore::default()) }
+    let engine = engine();
+    for _ in 0..POOL_SIZE {
+        engine.pool.discard(engine.pool.take().unwrap());
+    }
+    engine
 }
 
 fn location(response: &Response) -> String {
@@ -61,17 +57,23 @@ fn more_callers_than_connections_with_large_bodies_all_get_responses() {
 }
 
 #[test]
-fn a_broken_connection_is_replaced() {
+fn broken_connections_are_discarded_until_the_engine_is_dead() {
     let engine = engine();
-    for _ in 0..POOL_SIZE * 2 {
-        let connection = engine.checkout().unwrap();
-        connection.stream().shutdown(std::net::Shutdown::Both).unwrap();
-        drop(connection);
+    for working in (0..POOL_SIZE).rev() {
+        let connection = engine.pool.take().unwrap();
+        connection.shutdown(std::net::Shutdown::Both).unwrap();
+        engine.pool.put_back(connection);
+        assert!(matches!(engine.call(put_request("foo"), &Budget::new(1 << 20)), Err(Error::Io(_))));
+        assert_eq!((engine.pool.connections(), engine.is_alive()), (working, working > POOL_SIZE / 2));
     }
-    let connections: Vec<_> = (0..POOL_SIZE).map(|_| engine.checkout().unwrap()).collect();
-    assert_eq!(engine.pool.connections(), POOL_SIZE);
-    drop(connections);
-    assert_eq!(engine.call(put_request("foo"), &Budget::new(1 << 20)).unwrap().0.status, 200);
+    assert!(matches!(engine.call(put_request("foo"), &Budget::new(1 << 20)), Err(Error::Busy)));
+}
+
+#[test]
+fn a_dropped_engine_does_not_hold_the_store() {
+    let store: Arc<dyn MessageStore> = Arc::new(MemoryStore::default());
+    drop(Engine::start(Arc::clone(&store)).unwrap());
+    assert_eq!(Arc::strong_count(&store), 1);
 }
 
 #[test]
