@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use super::Error;
 use super::access_log::AccessLog;
-use super::api::{self, BuiltinRoute, Method, Request, Response};
+use super::api::{self, BuiltinRoute, Method, Request, Response, Route};
 use super::auth::{AuthorizationResult, Authorizer};
 use super::budget::{Budget, Reservation};
 use super::cache::HotCache;
@@ -163,16 +163,16 @@ impl App {
         {
             return Err(page);
         }
-        let scope = api::required_scope(request, self.authorizer.enabled())?;
-        match (endpoint, api::builtin_route(request)) {
-            (EndpointKind::Local, _) | (EndpointKind::Metrics, Some(_)) => return Ok(None),
-            (EndpointKind::Public, Some(BuiltinRoute::Metrics)) if !self.metrics_separate => {
+        let scope = request.route.required_scope(request.method, self.authorizer.enabled())?;
+        match (endpoint, request.route) {
+            (EndpointKind::Local, _) | (EndpointKind::Metrics, Route::Builtin(_)) => return Ok(None),
+            (EndpointKind::Public, Route::Builtin(BuiltinRoute::Metrics)) if !self.metrics_separate => {
                 // Without a token file, the metrics are public, although their scope is not an anonymous one.
                 if self.authorizer.token_file().is_none() {
                     return Ok(None);
                 }
             }
-            (EndpointKind::Metrics, None) | (EndpointKind::Public, Some(BuiltinRoute::Metrics)) => {
+            (EndpointKind::Metrics, _) | (EndpointKind::Public, Route::Builtin(BuiltinRoute::Metrics)) => {
                 return Err(Response::error(404, "Not found"));
             }
             (EndpointKind::Public, _) => {}
@@ -190,7 +190,7 @@ impl App {
             return Some(response);
         }
         let Some(open) = self.store.get() else {
-            return api::builtin_route(request).is_none().then(api::store_not_open);
+            return (!matches!(request.route, Route::Builtin(_))).then(api::store_not_open);
         };
         let mut reservation = self.budget.reserve();
         if request.method != Method::Put || !reservation.try_grow(dispatch::LARGE_MESSAGE) {
@@ -216,7 +216,7 @@ impl App {
     /// Executes `request` without looking in the [hot cache](Self::cached_response).
     pub(super) fn handle(&self, request: Request) -> OutgoingResponse {
         // Probes bypass the engine: a busy engine must not make a supervisor restart a healthy server.
-        if let Some(route) = api::builtin_route(&request) {
+        if let Route::Builtin(route) = request.route {
             return api::builtin_response(route, || self.health(), || self.encode_metrics()).into();
         }
         let Some(open) = self.store.get() else { return api::store_not_open().into() };
@@ -253,7 +253,7 @@ pub(super) fn service_unavailable() -> Response {
 #[cfg(test)]
 mod tests {
     use super::super::api::Health;
-    use super::super::auth::Scopes;
+    use super::super::auth::scopes::Scopes;
     use super::super::engine;
     use super::*;
     use crate::testing::MemoryStore;

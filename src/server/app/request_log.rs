@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::App;
 use crate::server::access_log::{AccessRecord, Peer};
-use crate::server::api::{self, Request};
+use crate::server::api::Request;
 
 /// Data of one request for the access log and the metrics.
 pub(in crate::server) struct RequestLog {
@@ -31,8 +31,8 @@ impl RequestLog {
     /// Sets method and path from the head. `id` is the request id that the client chose.
     pub(in crate::server) fn set_request(&mut self, request: &Request, id: Option<String>) {
         self.method = request.method.as_str();
-        self.route = api::route_name(&request.path);
-        self.path = self.is_logged.then(|| api::redacted_path(&request.path));
+        self.route = request.route.name();
+        self.path = self.is_logged.then(|| request.route.redacted_path());
         if let Some(id) = id {
             self.id = id;
         }
