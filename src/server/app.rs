@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use super::Error;
 use super::access_log::AccessLog;
-use super::api::{self, BuiltinRoute, Method, Request, Response, Route};
-use super::auth::{AuthorizationResult, Authorizer};
+use super::api::{self, Method, Response, Route};
+use super::auth::{Auth, Authorized};
 use super::budget::{Budget, Reservation};
 use super::cache::HotCache;
 use super::coalescer::PutCoalescer;
@@ -37,12 +37,8 @@ pub(super) struct App {
     damage_count: Arc<AtomicU64>,
     cache: HotCache,
     budget: Budget,
-    authorizer: Authorizer,
+    pub(super) auth: Auth,
     metrics: Arc<Metrics>,
-    /// The metrics have an endpoint of their own and are not served at the public one.
-    metrics_separate: bool,
-    /// The web page is served.
-    ui_enabled: bool,
     access_log: Option<AccessLog>,
     large_read_permits: Semaphore,
     large_body_permits: Semaphore,
@@ -50,17 +46,6 @@ pub(super) struct App {
     /// Expiry of the certificate as Unix time in seconds; 0: unknown.
     not_after: AtomicU64,
     next_request_id: AtomicU64,
-}
-
-/// The kind of endpoint that received a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndpointKind {
-    /// Serves the API.
-    Public,
-    /// Serves the metrics and the probes only.
-    Metrics,
-    /// The Unix socket in the store directory. Grants all scopes, because its clients can read the store's files.
-    Local,
 }
 
 /// A response and the memory reserved for it.
@@ -77,13 +62,7 @@ impl From<Response> for OutgoingResponse {
 
 impl App {
     /// Creates the state without a store. The hot cache holds up to `cache_size` bytes.
-    pub(super) fn new(
-        cache_size: u64,
-        budget: Budget,
-        authorizer: Authorizer,
-        access_log: Option<AccessLog>,
-        metrics_separate: bool,
-    ) -> Self {
+    pub(super) fn new(cache_size: u64, budget: Budget, auth: Auth, access_log: Option<AccessLog>) -> Self {
         // The upper half is random, so that the request ids of two runs differ.
         let first_request_id = RandomState::new().build_hasher().finish() << 32;
         Self {
@@ -93,10 +72,8 @@ impl App {
             damage_count: Arc::default(),
             cache: HotCache::new(cache_size),
             budget,
-            authorizer,
+            auth,
             metrics: Arc::default(),
-            metrics_separate,
-            ui_enabled: false,
             access_log,
             large_read_permits: Semaphore::new(dispatch::MAX_LARGE_READS, dispatch::PERMIT_TIMEOUT),
             large_body_permits: Semaphore::new(dispatch::MAX_LARGE_BODIES, dispatch::PERMIT_TIMEOUT),
@@ -104,11 +81,6 @@ impl App {
             not_after: AtomicU64::new(0),
             next_request_id: AtomicU64::new(first_request_id),
         }
-    }
-
-    /// Returns the state with the web page enabled or disabled.
-    pub(super) fn with_ui_enabled(self, ui_enabled: bool) -> Self {
-        Self { ui_enabled, ..self }
     }
 
     pub(super) const fn metrics(&self) -> &Arc<Metrics> {
@@ -135,57 +107,22 @@ impl App {
         if let Some(log) = &self.access_log {
             log.reopen();
         }
-        if let Some(tokens) = self.authorizer.token_file() {
+        if let Some(tokens) = &self.auth.token_file {
             tokens.reload();
         }
     }
 
     /// Reloads the token file if it changed. The access log stays open.
     pub(super) fn reload_if_changed(&self) {
-        if let Some(tokens) = self.authorizer.token_file() {
+        if let Some(tokens) = &self.auth.token_file {
             tokens.reload_if_changed();
-        }
-    }
-
-    /// Decides from the head alone whether `request` may be executed. `token` is the digest of the bearer token.
-    ///
-    /// The web page and the probes are available before the store is open.
-    pub(super) fn authorize(
-        &self,
-        request: &Request,
-        token: Option<Digest>,
-        endpoint: EndpointKind,
-    ) -> AuthorizationResult {
-        // The page contains no messages, so it needs no token.
-        if self.ui_enabled
-            && endpoint != EndpointKind::Metrics
-            && let Some(page) = api::ui_response(request)
-        {
-            return Err(page);
-        }
-        let scope = request.route.required_scope(request.method, self.authorizer.enabled())?;
-        match (endpoint, request.route) {
-            (EndpointKind::Local, _) | (EndpointKind::Metrics, Route::Builtin(_)) => return Ok(None),
-            (EndpointKind::Public, Route::Builtin(BuiltinRoute::Metrics)) if !self.metrics_separate => {
-                // Without a token file, the metrics are public, although their scope is not an anonymous one.
-                if self.authorizer.token_file().is_none() {
-                    return Ok(None);
-                }
-            }
-            (EndpointKind::Metrics, _) | (EndpointKind::Public, Route::Builtin(BuiltinRoute::Metrics)) => {
-                return Err(Response::error(404, "Not found"));
-            }
-            (EndpointKind::Public, _) => {}
-        }
-        match scope {
-            Some(scope) => self.authorizer.authorize(scope, token),
-            None => Ok(None),
         }
     }
 
     /// Returns a response that can be decided before the body is read: an error, or that the message is already stored.
     /// `length` is the announced length of the body in bytes.
-    pub(super) fn early_response(&self, request: &Request, length: Option<u64>) -> Option<Response> {
+    pub(super) fn early_response(&self, request: &Authorized, length: Option<u64>) -> Option<Response> {
+        let request = request.request();
         if let Some(response) = api::early_error(request) {
             return Some(response);
         }
@@ -201,11 +138,9 @@ impl App {
     }
 
     /// Returns the response to `request` from the hot cache. Never blocks on I/O.
-    ///
-    /// The request must be [authorised](Self::authorize): the cache does not check scopes.
-    pub(super) fn cached_response(&self, request: &Request) -> Option<OutgoingResponse> {
+    pub(super) fn cached_response(&self, request: &Authorized) -> Option<OutgoingResponse> {
         self.store.get()?;
-        let cached = self.cache.get(&api::cache_key(request)?);
+        let cached = self.cache.get(&api::cache_key(request.request())?);
         match &cached {
             Some(_) => self.metrics.cache_hit(),
             None => self.metrics.cache_miss(),
@@ -214,18 +149,19 @@ impl App {
     }
 
     /// Executes `request` without looking in the [hot cache](Self::cached_response).
-    pub(super) fn handle(&self, request: Request) -> OutgoingResponse {
+    pub(super) fn handle(&self, authorized: Authorized) -> OutgoingResponse {
+        let request = authorized.request();
         // Probes bypass the engine: a busy engine must not make a supervisor restart a healthy server.
         if let Route::Builtin(route) = request.route {
             return api::builtin_response(route, || self.health(), || self.encode_metrics()).into();
         }
         let Some(open) = self.store.get() else { return api::store_not_open().into() };
-        let cache_key = api::cache_key(&request);
+        let cache_key = api::cache_key(request);
         let generation = self.cache.generation();
-        let invalidated = api::invalidated_digests(&request);
+        let invalidated = api::invalidated_digests(request);
         let is_get = request.method == Method::Get;
-        let Ok(_permit) = self.acquire_permit(&request, open) else { return service_unavailable().into() };
-        let outgoing = self.dispatch(request, open);
+        let Ok(_permit) = self.acquire_permit(request, open) else { return service_unavailable().into() };
+        let outgoing = self.dispatch(authorized, open);
         // Even if the removal failed, and before the client knows: later reads must see the store's state.
         for digest in invalidated {
             self.cache.invalidate(digest);
@@ -252,14 +188,13 @@ pub(super) fn service_unavailable() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::super::api::Health;
-    use super::super::auth::scopes::Scopes;
+    use super::super::api::{Health, Request};
     use super::super::engine;
     use super::*;
     use crate::testing::MemoryStore;
 
     fn app() -> App {
-        App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false)
+        App::new(0, Budget::new(1 << 20), Auth::for_test(), None)
     }
 
     #[test]
@@ -279,8 +214,10 @@ mod tests {
         let app = app();
         let engine = RwLock::new(Arc::new(engine::tests::dead_engine()));
         assert!(app.store.set(OpenStore { engine, store: Arc::new(MemoryStore::default()) }).is_ok());
-        let get_absent =
-            || app.handle(Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")))).response.status;
+        let get_absent = || {
+            let request = Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")));
+            app.handle(Authorized::for_test(request)).response.status
+        };
         app.mark_ready();
         assert_eq!(app.health(), Health::Failed);
         assert_eq!(get_absent(), 503);

@@ -16,6 +16,7 @@ use rustix::net::Shutdown;
 use tiny_http::{Header, Server};
 
 use super::api::{self, Method, Request, Response};
+use super::auth::Authorized;
 use super::budget::{Budget, Reservation};
 use super::warn;
 use crate::message_store::MessageStore;
@@ -65,9 +66,9 @@ impl Engine {
     }
 
     /// Sends `request` and returns the response with the memory reserved for it. Blocks until the response is complete.
-    pub(super) fn call(&self, request: Request, budget: &Budget) -> Result<(Response, Reservation), Error> {
+    pub(super) fn call(&self, request: Authorized, budget: &Budget) -> Result<(Response, Reservation), Error> {
         let connection = self.pool.take().ok_or(Error::Busy)?;
-        let outcome = round_trip(&connection, request, budget);
+        let outcome = round_trip(&connection, request.into_request(), budget);
         match &outcome {
             Ok(_) => self.pool.put_back(connection),
             Err(_) => self.pool.discard(connection),

@@ -21,7 +21,6 @@ mod proxies;
 mod scrub;
 mod semaphore;
 mod systemd;
-pub mod token_file;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -35,9 +34,9 @@ use signal_hook::iterator::Signals;
 use crate::message_store::{self, MessageStore};
 use access_log::AccessLog;
 pub use access_log::Format as LogFormat;
-use app::{App, EndpointKind};
-use auth::Authorizer;
-pub use auth::{Scope, Scopes};
+use app::App;
+use auth::{Auth, EndpointKind, MetricsAt};
+pub use auth::{Scope, Scopes, token_file};
 use budget::Budget;
 pub use error::Error;
 use http::Endpoint;
@@ -93,11 +92,13 @@ pub fn run(
     let metrics_listener = listen::bind_metrics(options)?;
     let local_limits = options.limits.for_local_socket(options.max_message);
     let budget = Budget::new(options.limits.memory_budget(&local_limits));
-    let app = {
-        let authorizer = Authorizer::new(options.enabled_scopes, token_file);
-        let app = App::new(options.cache_size, budget, authorizer, access_log, metrics_listener.is_some());
-        Arc::new(app.with_ui_enabled(options.ui_enabled))
+    let auth = Auth {
+        enabled: options.enabled_scopes,
+        token_file,
+        metrics_at: if metrics_listener.is_some() { MetricsAt::Separate } else { MetricsAt::Public },
+        ui_enabled: options.ui_enabled,
     };
+    let app = Arc::new(App::new(options.cache_size, budget, auth, access_log));
     let start_endpoint = |listeners, limits: &Limits, tls, kind| {
         let endpoint = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&app), kind);
         endpoint.map_err(io_error("cannot start accepting connections"))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{App, OpenStore, OutgoingResponse, service_unavailable};
 use crate::server::api::{self, Request, Response};
+use crate::server::auth::Authorized;
 use crate::server::coalescer::{BatchLeader, Completion, Enqueued};
 use crate::server::engine;
 use crate::server::semaphore::Permit;
@@ -23,8 +24,9 @@ pub(super) const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl App {
     /// Returns the batch line of a put that can be coalesced with others.
-    pub(in crate::server) fn batch_line(&self, request: &Request) -> Option<Vec<u8>> {
-        self.store.get().and_then(|_| api::coalesce::to_batch_line(request))
+    pub(in crate::server) fn batch_line(&self, request: &Authorized) -> Option<Vec<u8>> {
+        self.store.get()?;
+        request.batch_line()
     }
 
     /// Adds a put to the open batch. `completion` must not block.
@@ -38,13 +40,13 @@ impl App {
         if let Some(lines) = leader.seal()
             && let Some(open) = self.store.get()
         {
-            let outgoing = self.dispatch(api::coalesce::batch_request(lines), open);
+            let outgoing = self.dispatch(Authorized::batch(lines), open);
             leader.complete(api::coalesce::parse_batch_response(&outgoing.response));
         }
     }
 
     /// Sends `request` to the engine and returns its response. Restarts the engine if it stopped.
-    pub(super) fn dispatch(&self, request: Request, open: &OpenStore) -> OutgoingResponse {
+    pub(super) fn dispatch(&self, request: Authorized, open: &OpenStore) -> OutgoingResponse {
         let engine = open.engine();
         let outcome = engine.call(request, &self.budget);
         if !engine.is_alive() {

@@ -57,7 +57,7 @@ impl App {
         if !open.engine().is_alive() {
             return Health::Failed;
         }
-        let is_writable = self.authorizer.enabled().contains(Scope::Write);
+        let is_writable = self.auth.enabled.contains(Scope::Write);
         let health = catch_unwind(AssertUnwindSafe(|| api::health(&*open.store, is_writable)));
         match health.unwrap_or(Health::Failed) {
             Health::Ready if self.damage_count.load(Ordering::Relaxed) > 0 => Health::Damaged,

@@ -14,8 +14,11 @@ use super::stream::Stream;
 use crate::digest::Digest;
 #[cfg(test)]
 use crate::server::access_log::Peer;
-use crate::server::api::{Method, Request};
+use crate::server::api::Method;
+#[cfg(test)]
+use crate::server::api::Request;
 use crate::server::app::{self, RequestLog};
+use crate::server::auth::Authorized;
 use crate::server::budget::Reservation;
 use crate::server::metrics::ConnectionGuard;
 
@@ -53,7 +56,7 @@ pub(super) struct PendingPut {
 
 /// A put with its complete body, and its context.
 pub(super) struct ParsedPut {
-    pub(super) request: Request,
+    pub(super) request: Authorized,
     pub(super) context: RequestContext,
 }
 
@@ -140,7 +143,7 @@ impl PendingPut {
             keep_alive: true,
             _reservation: None,
         };
-        let request = Request::new(Method::Post, "/messages");
+        let request = Authorized::for_test(Request::new(Method::Post, "/messages"));
         Self { connection, put: Box::new(ParsedPut { request, context }), unread: Vec::new() }
     }
 

@@ -28,7 +28,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ServerConfig;
 
-use super::app::{App, EndpointKind};
+use super::app::App;
+use super::auth::EndpointKind;
 use super::poll::{poll_fd, timespec};
 use super::{Limits, warn};
 use connection::Connection;

@@ -17,7 +17,8 @@ use super::registry::ConnectionRegistry;
 use super::thread_pool::{OnDrained, Role, Task, ThreadPool};
 use crate::digest::Digest;
 use crate::server::Limits;
-use crate::server::app::{App, EndpointKind};
+use crate::server::app::App;
+use crate::server::auth::EndpointKind;
 use crate::server::coalescer::Enqueued;
 
 /// Stack size of a worker, in bytes. Request handlers run on workers too; `api::json` bounds their
@@ -217,7 +218,7 @@ mod tests {
     use super::super::stream::Stream;
     use super::*;
     use crate::server::TrustedProxies;
-    use crate::server::auth::{Authorizer, Scopes};
+    use crate::server::auth::Auth;
     use crate::server::budget::Budget;
 
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -236,7 +237,7 @@ mod tests {
             min_rate: 1,
             idle_timeout: TEST_TIMEOUT,
         };
-        let app = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+        let app = App::new(0, Budget::new(1 << 20), Auth::for_test(), None);
         Reactor::start(limits, Arc::new(app), None, EndpointKind::Local).unwrap()
     }
 

@@ -10,8 +10,9 @@ use super::deadline::{RateDeadline, deadline_after};
 use super::reactor::{LeaderToken, Reactor};
 use super::request::{Framing, Head, HeadParser, RequestError};
 use crate::server::access_log::Peer;
-use crate::server::api::{Method, Request, Response};
+use crate::server::api::{Method, Response};
 use crate::server::app::{OutgoingResponse, RequestLog, service_unavailable};
+use crate::server::auth::Authorized;
 use crate::server::budget::Reservation;
 
 /// Granularity of memory reservations for a body, in bytes.
@@ -37,7 +38,7 @@ pub(super) enum Close {
 /// Result of reading a request.
 enum ReadOutcome {
     Request {
-        request: Request,
+        request: Authorized,
         keep_alive: bool,
         reservation: Option<Reservation>,
     },
@@ -126,8 +127,12 @@ impl RequestLoop<'_> {
                 (response.into(), RequestContext { request_log, method, keep_alive, _reservation: None })
             }
             ReadOutcome::Request { request, keep_alive, reservation } => {
-                let context =
-                    RequestContext { request_log, method: request.method, keep_alive, _reservation: reservation };
+                let context = RequestContext {
+                    request_log,
+                    method: request.request().method,
+                    keep_alive,
+                    _reservation: reservation,
+                };
                 if let Some(response) = app.cached_response(&request) {
                     (response, context)
                 } else if let Some(line) = app.batch_line(&request) {
@@ -141,7 +146,7 @@ impl RequestLoop<'_> {
     }
 
     /// Executes the request. It may block, so leadership is given up.
-    pub(super) fn execute(&mut self, request: Request) -> OutgoingResponse {
+    pub(super) fn execute(&mut self, request: Authorized) -> OutgoingResponse {
         self.connection.stream.release_leadership();
         self.reactor.app.handle(request)
     }
@@ -165,40 +170,44 @@ impl RequestLoop<'_> {
     }
 
     fn read_request(&mut self, request_log: &mut RequestLog) -> Result<ReadOutcome, Close> {
-        let mut head = match self.read_head() {
+        let head = match self.read_head() {
             Ok(Ok(head)) => head,
             Ok(Err(error)) => return Ok(ReadOutcome::rejected(error.into(), Method::Other)),
             Err(error) => return map_timeout(error, "Request head took too long"),
         };
-        let method = head.request.method;
-        request_log.set_request(&head.request, head.id.take());
-        if let (Some(peer), Some(forwarded)) = (self.connection.permit.peer(), &head.forwarded) {
+        let Head { request, framing, keep_alive, token, id, forwarded, expects_continue } = head;
+        let method = request.method;
+        request_log.set_request(&request, id);
+        if let (Some(peer), Some(forwarded)) = (self.connection.permit.peer(), &forwarded) {
             request_log.peer = Peer::Address(self.reactor.limits.trusted_proxies.client_addr(peer, forwarded));
         }
-        match self.reactor.app.authorize(&head.request, head.token, self.reactor.kind) {
-            Ok(user) => request_log.user = user,
+        let request = match self.reactor.app.auth.authorize(request, token, self.reactor.kind) {
+            Ok((request, user)) => {
+                request_log.user = user;
+                request
+            }
             Err(response) => {
-                let keep_alive = head.keep_alive && head.framing == Framing::Length(0);
+                let keep_alive = keep_alive && framing == Framing::Length(0);
                 return Ok(ReadOutcome::Rejected { response, method, keep_alive });
             }
-        }
+        };
         let rejected = |response| Ok(ReadOutcome::rejected(response, method));
-        let mut body = match BodyDecoder::new(head.framing, self.reactor.limits.max_body) {
+        let mut body = match BodyDecoder::new(framing, self.reactor.limits.max_body) {
             Ok(body) => body,
             Err(error) => return rejected(error.into()),
         };
-        if head.expects_continue && !body.is_complete() && self.buffers.read_buf.is_empty() {
-            let length = match head.framing {
+        if expects_continue && !body.is_complete() && self.buffers.read_buf.is_empty() {
+            let length = match framing {
                 Framing::Length(length) => Some(length),
                 Framing::Chunked => None,
             };
             self.connection.stream.release_leadership();
-            if let Some(response) = self.reactor.app.early_response(&head.request, length) {
+            if let Some(response) = self.reactor.app.early_response(&request, length) {
                 return rejected(response);
             }
             self.connection.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_deadline())?;
         }
-        self.read_body(head, &mut body)
+        self.read_body(request, framing, keep_alive, &mut body)
     }
 
     /// Reads a head within its timeout.
@@ -219,16 +228,22 @@ impl RequestLoop<'_> {
     }
 
     /// Reads a body within its deadline and the memory budget.
-    fn read_body(&mut self, head: Head, body: &mut BodyDecoder) -> Result<ReadOutcome, Close> {
-        let mut request = head.request;
+    fn read_body(
+        &mut self,
+        mut request: Authorized,
+        framing: Framing,
+        keep_alive: bool,
+        body: &mut BodyDecoder,
+    ) -> Result<ReadOutcome, Close> {
         if body.is_complete() {
-            return Ok(ReadOutcome::Request { request, keep_alive: head.keep_alive, reservation: None });
+            return Ok(ReadOutcome::Request { request, keep_alive, reservation: None });
         }
-        let rejected = |response| Ok(ReadOutcome::rejected(response, request.method));
+        let method = request.request().method;
+        let rejected = |response| Ok(ReadOutcome::rejected(response, method));
         let mut reservation = self.reactor.app.budget().reserve();
         let mut reserved = 0;
-        if let Framing::Length(length) = head.framing {
-            request.body.reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
+        if let Framing::Length(length) = framing {
+            request.body_mut().reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
         }
         let mut rate_deadline = RateDeadline::new(self.reactor.limits.body_timeout, self.reactor.limits.min_rate);
         loop {
@@ -240,16 +255,12 @@ impl RequestLoop<'_> {
                 }
                 reserved += more;
             }
-            match body.decode(&self.buffers.read_buf, &mut request.body) {
+            match body.decode(&self.buffers.read_buf, request.body_mut()) {
                 Ok(count) => drop(self.buffers.read_buf.drain(..count)),
                 Err(error) => return rejected(error.into()),
             }
             if body.is_complete() {
-                return Ok(ReadOutcome::Request {
-                    request,
-                    keep_alive: head.keep_alive,
-                    reservation: Some(reservation),
-                });
+                return Ok(ReadOutcome::Request { request, keep_alive, reservation: Some(reservation) });
             }
             if let Err(error) = self.fill_read_buf(rate_deadline.deadline()) {
                 return map_timeout(error, "Request body took too long");
