@@ -16,7 +16,7 @@ mod representation;
 mod route;
 mod ui;
 
-pub(super) use builtin::{Health, builtin_response, health, store_not_open};
+pub(super) use builtin::{Health, builtin_response, health, service_unavailable, store_not_open};
 pub(super) use http_types::{Request, Response};
 pub(super) use message::already_stored;
 pub(super) use method::Method;
@@ -93,8 +93,8 @@ pub(super) const fn message_digest(request: &Request) -> Option<Digest> {
     }
 }
 
-/// Returns whether `request` may read many messages and therefore always needs a read permit.
-pub(super) const fn needs_read_permit(request: &Request) -> bool {
+/// Returns whether `request` may read many messages.
+pub(super) const fn reads_many_messages(request: &Request) -> bool {
     matches!(request.route, Route::GetBatch | Route::Verify | Route::Repair)
 }
 

@@ -1,122 +1,79 @@
-//! State and request pipeline of a server: authorisation, probes, hot cache, engine. It answers probes before the store
-//! is open. A request cannot make it panic.
+//! State and request pipeline of a server: hot cache, put coalescer, engine. It answers probes before the store is open.
+//! A request cannot make it panic.
 
-mod dispatch;
-mod health;
 mod open_store;
-mod request_log;
+mod slow_requests;
+mod status;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::Error;
-use super::access_log::AccessLog;
 use super::api::{self, Method, Response, Route};
-use super::auth::{Auth, Authorized};
-use super::budget::{Budget, Reservation};
+use super::auth::{Auth, Authorized, Scope};
+use super::budget::Budget;
 use super::cache::HotCache;
-use super::coalescer::PutCoalescer;
-use super::engine::Engine;
-use super::metrics::Metrics;
-use super::semaphore::Semaphore;
+use super::coalescer::{BatchLeader, Completion, Enqueued, PutCoalescer};
+use super::error::Error;
+use super::observability::Observability;
+use super::scrub::Scrub;
 use crate::digest::Digest;
 use crate::message_store::MessageStore;
 use open_store::OpenStore;
-pub(super) use request_log::RequestLog;
+pub(super) use open_store::OutgoingResponse;
+use slow_requests::SlowRequests;
+use status::Status;
 
 /// State that all endpoints share.
 pub(super) struct App {
+    pub(super) auth: Auth,
+    pub(super) observability: Observability,
+    pub(super) status: Status,
     store: OnceLock<OpenStore>,
-    /// All endpoints accept connections.
-    ready: AtomicBool,
-    draining: AtomicBool,
-    /// Number of damaged places that the last background verification found.
-    damage_count: Arc<AtomicU64>,
     cache: HotCache,
     budget: Budget,
-    pub(super) auth: Auth,
-    metrics: Arc<Metrics>,
-    access_log: Option<AccessLog>,
-    large_read_permits: Semaphore,
-    large_body_permits: Semaphore,
+    slow_requests: SlowRequests,
     put_coalescer: PutCoalescer,
-    /// Expiry of the certificate as Unix time in seconds; 0: unknown.
-    not_after: AtomicU64,
-    next_request_id: AtomicU64,
-}
-
-/// A response and the memory reserved for it.
-pub(super) struct OutgoingResponse {
-    pub(super) response: Arc<Response>,
-    _reservation: Option<Reservation>,
-}
-
-impl From<Response> for OutgoingResponse {
-    fn from(response: Response) -> Self {
-        Self { response: Arc::new(response), _reservation: None }
-    }
 }
 
 impl App {
-    /// Creates the state without a store. The hot cache holds up to `cache_size` bytes.
-    pub(super) fn new(cache_size: u64, budget: Budget, auth: Auth, access_log: Option<AccessLog>) -> Self {
-        // The upper half is random, so that the request ids of two runs differ.
-        let first_request_id = RandomState::new().build_hasher().finish() << 32;
+    /// Creates the state without a store. The hot cache holds up to `cache_size` bytes, and all request and response
+    /// bodies together as many as `budget` allows.
+    pub(super) fn new(cache_size: u64, budget: Budget, auth: Auth, observability: Observability) -> Self {
         Self {
+            auth,
+            observability,
+            status: Status::default(),
             store: OnceLock::new(),
-            ready: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            damage_count: Arc::default(),
             cache: HotCache::new(cache_size),
             budget,
-            auth,
-            metrics: Arc::default(),
-            access_log,
-            large_read_permits: Semaphore::new(dispatch::MAX_LARGE_READS, dispatch::PERMIT_TIMEOUT),
-            large_body_permits: Semaphore::new(dispatch::MAX_LARGE_BODIES, dispatch::PERMIT_TIMEOUT),
+            slow_requests: SlowRequests::default(),
             put_coalescer: PutCoalescer::default(),
-            not_after: AtomicU64::new(0),
-            next_request_id: AtomicU64::new(first_request_id),
         }
-    }
-
-    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
     }
 
     /// Starts the engine over `store`. Requests are served from then on.
     pub(super) fn attach_store(&self, store: Arc<dyn MessageStore>) -> Result<(), Error> {
-        let engine = Engine::start(Arc::clone(&store));
-        let engine = engine.map_err(|error| Error::Io("cannot start the engine".into(), error))?;
-        let engine = RwLock::new(Arc::new(engine));
         // The store is attached only once, so `set` cannot fail.
-        let _ = self.store.set(OpenStore { engine, store });
+        let _ = self.store.set(OpenStore::start(store)?);
         Ok(())
+    }
+
+    /// Starts a thread that verifies the store every `interval`, until the returned value is dropped.
+    ///
+    /// Returns `None` if the store is not open.
+    pub(super) fn start_scrub(&self, interval: Duration) -> io::Result<Option<Scrub>> {
+        let Some(open) = self.store.get() else { return Ok(None) };
+        let damage_count = Arc::clone(&self.status.damage_count);
+        let on_damage_count = move |count| damage_count.store(count, Ordering::Relaxed);
+        Scrub::start(Arc::clone(&open.store), interval, on_damage_count).map(Some)
     }
 
     /// Returns the memory budget of request and response bodies.
     pub(super) const fn budget(&self) -> &Budget {
         &self.budget
-    }
-
-    /// Reopens the access log and reloads the token file.
-    pub(super) fn reload(&self) {
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
-        if let Some(tokens) = &self.auth.token_file {
-            tokens.reload();
-        }
-    }
-
-    /// Reloads the token file if it changed. The access log stays open.
-    pub(super) fn reload_if_changed(&self) {
-        if let Some(tokens) = &self.auth.token_file {
-            tokens.reload_if_changed();
-        }
     }
 
     /// Returns a response that can be decided before the body is read: an error, or that the message is already stored.
@@ -130,10 +87,10 @@ impl App {
             return (!matches!(request.route, Route::Builtin(_))).then(api::store_not_open);
         };
         let mut reservation = self.budget.reserve();
-        if request.method != Method::Put || !reservation.try_grow(dispatch::LARGE_MESSAGE) {
+        if request.method != Method::Put || !reservation.try_grow(slow_requests::LARGE) {
             return None;
         }
-        let already_stored = || api::already_stored(request, length, dispatch::LARGE_MESSAGE, &*open.store);
+        let already_stored = || api::already_stored(request, length, slow_requests::LARGE, &*open.store);
         catch_unwind(AssertUnwindSafe(already_stored)).ok().flatten()
     }
 
@@ -142,10 +99,32 @@ impl App {
         self.store.get()?;
         let cached = self.cache.get(&api::cache_key(request.request())?);
         match &cached {
-            Some(_) => self.metrics.cache_hit(),
-            None => self.metrics.cache_miss(),
+            Some(_) => self.observability.metrics.cache_hit(),
+            None => self.observability.metrics.cache_miss(),
         }
-        cached.map(|response| OutgoingResponse { response, _reservation: None })
+        cached.map(OutgoingResponse::from)
+    }
+
+    /// Returns the batch line of a put that can be coalesced with others.
+    pub(super) fn batch_line(&self, request: &Authorized) -> Option<Vec<u8>> {
+        self.store.get()?;
+        request.batch_line()
+    }
+
+    /// Adds a put to the open batch. `completion` must not block.
+    pub(super) fn enqueue_put(&self, line: &[u8], completion: Completion) -> Enqueued<'_> {
+        self.put_coalescer.enqueue(line, completion)
+    }
+
+    /// Executes the batch of `leader` as one request and completes its members. While another batch is in flight, blocks
+    /// until a timeout.
+    pub(super) fn run_batch(&self, mut leader: BatchLeader<'_>) {
+        if let Some(lines) = leader.seal()
+            && let Some(open) = self.store.get()
+        {
+            let outgoing = open.dispatch(Authorized::batch(lines), &self.budget);
+            leader.complete(api::coalesce::parse_batch_response(&outgoing.response));
+        }
     }
 
     /// Executes `request` without looking in the [hot cache](Self::cached_response).
@@ -160,8 +139,10 @@ impl App {
         let generation = self.cache.generation();
         let invalidated = api::invalidated_digests(request);
         let is_get = request.method == Method::Get;
-        let Ok(_permit) = self.acquire_permit(request, open) else { return service_unavailable().into() };
-        let outgoing = self.dispatch(authorized, open);
+        let Ok(_permit) = self.slow_requests.admit(request, |digest| open.message_size(digest)) else {
+            return api::service_unavailable().into();
+        };
+        let outgoing = open.dispatch(authorized, &self.budget);
         // Even if the removal failed, and before the client knows: later reads must see the store's state.
         for digest in invalidated {
             self.cache.invalidate(digest);
@@ -174,6 +155,15 @@ impl App {
         }
         outgoing
     }
+
+    fn health(&self) -> api::Health {
+        self.status.health(self.store.get(), self.auth.enabled.contains(Scope::Write))
+    }
+
+    fn encode_metrics(&self) -> String {
+        let stats = |open: &OpenStore| catch_unwind(AssertUnwindSafe(|| open.store.stats().ok())).ok().flatten();
+        self.observability.metrics.encode(self.store.get().and_then(stats).as_ref())
+    }
 }
 
 /// Returns the response to a coalesced put whose message is stored.
@@ -181,10 +171,9 @@ pub(super) fn put_response(digest: Digest) -> OutgoingResponse {
     api::coalesce::put_response(digest).into()
 }
 
-/// Returns the 503 for a request that finds no memory, permit or connection.
-pub(super) fn service_unavailable() -> Response {
-    Response::error(503, "The server is busy").with_header("Retry-After", "1")
-}
+#[cfg(test)]
+#[path = "app/coalescing_tests.rs"]
+mod coalescing_tests;
 
 #[cfg(test)]
 mod tests {
@@ -194,7 +183,7 @@ mod tests {
     use crate::testing::MemoryStore;
 
     fn app() -> App {
-        App::new(0, Budget::new(1 << 20), Auth::for_test(), None)
+        App::new(0, Budget::new(1 << 20), Auth::for_test(), Observability::new(None))
     }
 
     #[test]
@@ -203,22 +192,22 @@ mod tests {
         assert_eq!(app.health(), Health::Opening);
         app.attach_store(Arc::new(MemoryStore::default())).unwrap();
         assert_eq!(app.health(), Health::Opening, "the local endpoint is not open yet");
-        app.mark_ready();
+        app.status.mark_ready();
         assert_eq!(app.health(), Health::Ready);
-        app.mark_draining();
+        app.status.mark_draining();
         assert_eq!(app.health(), Health::Draining);
     }
 
     #[test]
     fn a_dead_engine_is_restarted_by_the_next_request() {
         let app = app();
-        let engine = RwLock::new(Arc::new(engine::tests::dead_engine()));
+        let engine = std::sync::RwLock::new(Arc::new(engine::tests::dead_engine()));
         assert!(app.store.set(OpenStore { engine, store: Arc::new(MemoryStore::default()) }).is_ok());
         let get_absent = || {
             let request = Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")));
             app.handle(Authorized::for_test(request)).response.status
         };
-        app.mark_ready();
+        app.status.mark_ready();
         assert_eq!(app.health(), Health::Failed);
         assert_eq!(get_absent(), 503);
         assert_eq!((get_absent(), app.health()), (404, Health::Ready));

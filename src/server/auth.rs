@@ -132,6 +132,20 @@ impl Auth {
         }
     }
 
+    /// Reloads the token file.
+    pub(super) fn reload(&self) {
+        if let Some(tokens) = &self.token_file {
+            tokens.reload();
+        }
+    }
+
+    /// Reloads the token file if it changed.
+    pub(super) fn reload_if_changed(&self) {
+        if let Some(tokens) = &self.token_file {
+            tokens.reload_if_changed();
+        }
+    }
+
     /// Creates the configuration without tokens.
     #[cfg(test)]
     pub(super) const fn for_test() -> Self {

@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod listen;
 mod metrics;
+mod observability;
 mod options;
 mod poll;
 mod proxies;
@@ -44,6 +45,7 @@ use http::Endpoint;
 pub use http::check_parser;
 use http::tls::ReloadableCertificate;
 pub use limits::Limits;
+use observability::Observability;
 pub use options::{Options, Tls};
 pub use proxies::{IpNet, TrustedProxies};
 use token_file::TokenFile;
@@ -98,7 +100,7 @@ pub fn run(
         metrics_at: if metrics_listener.is_some() { MetricsAt::Separate } else { MetricsAt::Public },
         ui_enabled: options.ui_enabled,
     };
-    let app = Arc::new(App::new(options.cache_size, budget, auth, access_log));
+    let app = Arc::new(App::new(options.cache_size, budget, auth, Observability::new(access_log)));
     let start_endpoint = |listeners, limits: &Limits, tls, kind| {
         let endpoint = Endpoint::start(listeners, limits.clone(), tls, Arc::clone(&app), kind);
         endpoint.map_err(io_error("cannot start accepting connections"))
@@ -117,15 +119,18 @@ pub fn run(
                 ReloadFiles::All => certificate.reload(),
                 ReloadFiles::Changed => certificate.reload_if_changed(),
             }
-            app.set_certificate_expiry(certificate.not_after().unwrap_or(0));
+            app.observability.metrics.set_certificate_expiry(certificate.not_after().unwrap_or(0));
             if warned_at.is_none_or(|warned_at| warned_at.elapsed() > CERT_WARNING_INTERVAL) {
                 certificate.warn_if_expiring();
                 warned_at = Some(Instant::now());
             }
         }
         match files {
-            ReloadFiles::All => app.reload(),
-            ReloadFiles::Changed => app.reload_if_changed(),
+            ReloadFiles::All => {
+                app.observability.reopen_access_log();
+                app.auth.reload();
+            }
+            ReloadFiles::Changed => app.auth.reload_if_changed(),
         }
     };
     run_until_signal(&events_rx, reload, || {
@@ -138,12 +143,12 @@ pub fn run(
             |interval| app.start_scrub(interval).map_err(io_error("cannot start the background verification"));
         scrub = options.scrub_interval.map(start_scrub).transpose()?.flatten();
         systemd::notify("READY=1");
-        app.mark_ready();
+        app.status.mark_ready();
         Ok(())
     })?;
 
     systemd::notify("STOPPING=1");
-    app.mark_draining();
+    app.status.mark_draining();
     drop(scrub);
     for endpoint in &mut endpoints {
         let events = events.clone();

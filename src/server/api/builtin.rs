@@ -44,6 +44,11 @@ pub(in crate::server) fn store_not_open() -> Response {
     Response::error(503, "The store is not open yet").with_header("Retry-After", "1")
 }
 
+/// Returns the 503 response for a request that finds no memory, permit or connection.
+pub(in crate::server) fn service_unavailable() -> Response {
+    Response::error(503, "The server is busy").with_header("Retry-After", "1")
+}
+
 /// Returns the health of the store. A read-only store is healthy only if `writable` is `false`.
 pub(in crate::server) fn health(store: &dyn MessageStore, writable: bool) -> Health {
     match store.health() {

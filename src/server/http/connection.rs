@@ -17,10 +17,11 @@ use crate::server::access_log::Peer;
 use crate::server::api::Method;
 #[cfg(test)]
 use crate::server::api::Request;
-use crate::server::app::{self, RequestLog};
+use crate::server::app;
 use crate::server::auth::Authorized;
 use crate::server::budget::Reservation;
 use crate::server::metrics::ConnectionGuard;
+use crate::server::observability::RequestLog;
 
 /// A client connection.
 pub(super) struct Connection {
@@ -73,7 +74,7 @@ impl Connection {
         Self {
             stream,
             requests_remaining: reactor.limits.max_requests,
-            _gauge: reactor.app.metrics().track_connection(),
+            _gauge: reactor.app.observability.metrics.track_connection(),
             permit,
         }
     }
@@ -138,7 +139,7 @@ impl PendingPut {
     #[cfg(test)]
     pub(super) fn for_test(connection: Box<Connection>, app: &app::App) -> Self {
         let context = RequestContext {
-            request_log: RequestLog::new(app, Peer::Local),
+            request_log: RequestLog::new(&app.observability, Peer::Local),
             method: Method::Post,
             keep_alive: true,
             _reservation: None,

@@ -174,7 +174,7 @@ impl Acceptor {
 
     fn on_accept(&mut self, socket: Arc<Socket>) {
         let Some(permit) = self.acquire_permit(&socket) else {
-            self.reactor.app.metrics().connection_rejected();
+            self.reactor.app.observability.metrics.connection_rejected();
             self.reject(socket);
             return;
         };

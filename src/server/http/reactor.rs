@@ -220,6 +220,7 @@ mod tests {
     use crate::server::TrustedProxies;
     use crate::server::auth::Auth;
     use crate::server::budget::Budget;
+    use crate::server::observability::Observability;
 
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -237,7 +238,7 @@ mod tests {
             min_rate: 1,
             idle_timeout: TEST_TIMEOUT,
         };
-        let app = App::new(0, Budget::new(1 << 20), Auth::for_test(), None);
+        let app = App::new(0, Budget::new(1 << 20), Auth::for_test(), Observability::new(None));
         Reactor::start(limits, Arc::new(app), None, EndpointKind::Local).unwrap()
     }
 

@@ -10,10 +10,11 @@ use super::deadline::{RateDeadline, deadline_after};
 use super::reactor::{LeaderToken, Reactor};
 use super::request::{Framing, Head, HeadParser, RequestError};
 use crate::server::access_log::Peer;
-use crate::server::api::{Method, Response};
-use crate::server::app::{OutgoingResponse, RequestLog, service_unavailable};
+use crate::server::api::{Method, Response, service_unavailable};
+use crate::server::app::OutgoingResponse;
 use crate::server::auth::Authorized;
 use crate::server::budget::Reservation;
+use crate::server::observability::RequestLog;
 
 /// Granularity of memory reservations for a body, in bytes.
 const RESERVATION_STEP: u64 = 64 << 10;
@@ -121,7 +122,8 @@ impl RequestLoop<'_> {
         self.connection.permit.mark_busy();
         self.connection.requests_remaining = self.connection.requests_remaining.saturating_sub(1);
         let app = &self.reactor.app;
-        let mut request_log = RequestLog::new(app, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
+        let mut request_log =
+            RequestLog::new(&app.observability, self.connection.permit.peer().map_or(Peer::Local, Peer::Address));
         let (response, context) = match self.read_request(&mut request_log)? {
             ReadOutcome::Rejected { response, method, keep_alive } => {
                 (response.into(), RequestContext { request_log, method, keep_alive, _reservation: None })
@@ -164,6 +166,7 @@ impl RequestLoop<'_> {
         let bytes = if *method == Method::Head { 0 } else { response.response.body.len() as u64 };
         self.reactor
             .app
+            .observability
             .record(request_log, response.response.status, bytes, || self.connection.stream.release_leadership());
         sent?;
         if keep_alive { Ok(()) } else { Err(Close::Lingering) }

@@ -1,17 +1,15 @@
 //! Tests that coalescing does not change the response to a put.
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
-use super::super::put_response as stored_response;
+use super::put_response as stored_response;
 use super::*;
-use crate::server::api::Method;
-use crate::server::auth::Auth;
-use crate::server::budget::Budget;
+use crate::server::api::Request;
 use crate::server::coalescer;
 use crate::testing::MemoryStore;
 
 fn app(store: &Arc<MemoryStore>) -> App {
-    let mut app = App::new(0, Budget::new(1 << 20), Auth::for_test(), None);
+    let mut app = App::new(0, Budget::new(1 << 20), Auth::for_test(), Observability::new(None));
     app.put_coalescer = coalescer::tests::coalescer_with_long_wait();
     app.attach_store(Arc::clone(store) as _).unwrap();
     app
