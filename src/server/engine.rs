@@ -14,11 +14,11 @@ use std::thread::{self, JoinHandle};
 
 use rustix::net::Shutdown;
 use tiny_http::{Header, Server};
+use tracing::{debug, warn};
 
 use super::api::{self, Method, Request, Response};
 use super::auth::Authorized;
 use super::budget::{Budget, Reservation};
-use super::warn;
 use crate::message_store::MessageStore;
 use pool::Pool;
 
@@ -161,7 +161,7 @@ fn process(mut raw: tiny_http::Request, store: &dyn MessageStore) {
     let response = catch_unwind(AssertUnwindSafe(|| api::handle(request, store)))
         .unwrap_or_else(|_| Response::error(500, "Internal server error").with_cause("a request handler panicked"));
     if let Some(cause) = &response.cause {
-        warn(cause);
+        warn!("{cause}");
     }
     respond(raw, response);
 }
@@ -183,14 +183,16 @@ fn parse(raw: &mut tiny_http::Request) -> io::Result<Request> {
     if request.body.len() == length { Ok(request) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Sends `response` through tiny_http. Write errors are ignored: the caller at the other end has already failed.
+/// Sends `response` through tiny_http. After a write error, the caller at the other end has failed as well.
 fn respond(raw: tiny_http::Request, response: Response) {
     let header = |(name, value): (&str, &str)| Header::from_bytes(name, value).ok();
     let headers = response.headers().filter_map(header).collect();
     let body = io::Cursor::new(response.body);
     let length = Some(response.content_length);
     let response = tiny_http::Response::new(response.status.into(), headers, body, length, None);
-    let _ = raw.respond(response.with_chunked_threshold(usize::MAX));
+    if let Err(error) = raw.respond(response.with_chunked_threshold(usize::MAX)) {
+        debug!("cannot send a response of the engine: {error}");
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod error;
 mod http;
 mod limits;
 mod listen;
+mod log;
 mod metrics;
 mod observability;
 mod options;
@@ -23,7 +24,6 @@ mod scrub;
 mod semaphore;
 mod systemd;
 
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing::{debug, warn};
 
 use crate::message_store::{self, MessageStore};
 use access_log::AccessLog;
@@ -45,6 +46,7 @@ use http::Endpoint;
 pub use http::check_parser;
 use http::tls::ReloadableCertificate;
 pub use limits::Limits;
+pub use log::LogLevel;
 use observability::Observability;
 pub use options::{Options, Tls};
 pub use proxies::{IpNet, TrustedProxies};
@@ -83,9 +85,13 @@ pub fn run(
     out: &mut dyn Write,
     open: impl FnOnce() -> Result<Arc<dyn MessageStore>, message_store::Error> + Send + 'static,
 ) -> Result<(), Error> {
+    log::init(options.log_level);
     let (events, events_rx) = mpsc::channel();
     watch_signals(&events).map_err(io_error("cannot handle signals"))?;
-    limits::raise_fd_limit(options.limits.max_connections, options.listen.len())?;
+    limits::raise_fd_limit(
+        options.limits.max_connections,
+        options.listen.len() + engine::FD_COST + http::MAX_REJECTED,
+    )?;
     let certificate = ReloadableCertificate::load(&options.tls)?;
     let tls = certificate.as_ref().map(|current| current.config(options.client_ca.as_deref())).transpose()?;
     let token_file = options.token_file.clone().map(TokenFile::load).transpose()?;
@@ -147,6 +153,7 @@ pub fn run(
         Ok(())
     })?;
 
+    debug!("shutting down");
     systemd::notify("STOPPING=1");
     app.status.mark_draining();
     drop(scrub);
@@ -171,6 +178,7 @@ fn run_until_signal(
         match events_rx.recv_timeout(RELOAD_INTERVAL) {
             Ok(Event::StoreOpened(outcome)) => {
                 outcome?;
+                debug!("store opened");
                 on_opened()?;
             }
             Ok(Event::Signal(SIGHUP)) => reload(ReloadFiles::All),
@@ -187,8 +195,8 @@ fn wait_drained(events_rx: &mpsc::Receiver<Event>, timeout: Duration, mut endpoi
         match events_rx.recv_timeout(timeout.saturating_sub(started_at.elapsed())) {
             Ok(Event::StoreOpened(_) | Event::Signal(SIGHUP)) => {}
             Ok(Event::EndpointDrained) => endpoints -= 1,
-            Ok(Event::Signal(_)) => return warn("second signal received; aborting requests in flight"),
-            Err(_) => return warn("drain timeout reached; aborting requests in flight"),
+            Ok(Event::Signal(_)) => return warn!("second signal received; aborting requests in flight"),
+            Err(_) => return warn!("drain timeout reached; aborting requests in flight"),
         }
     }
 }
@@ -227,19 +235,4 @@ fn open_access_log(options: &Options) -> Result<Option<AccessLog>, Error> {
     let name = path.as_deref().map_or_else(|| "stderr".to_owned(), |path| path.display().to_string());
     let opened = AccessLog::open(path, format);
     opened.map(Some).map_err(|error| Error::Io(format!("cannot open the access log {name}"), error))
-}
-
-/// Writes a warning or an error of the running server to stderr.
-fn warn(message: impl Display) {
-    print_to_stderr(message);
-}
-
-/// Writes information for the operator to stderr.
-fn info(message: impl Display) {
-    print_to_stderr(message);
-}
-
-fn print_to_stderr(message: impl Display) {
-    // `eprintln!` would panic if stderr is closed.
-    let _ = writeln!(io::stderr(), "sha-api: {message}");
 }

@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tracing::{error, warn};
+
 use crate::digest::Digest;
 use crate::message_store::MessageStore;
 use crate::server::api::{self, Response};
@@ -10,7 +12,6 @@ use crate::server::auth::Authorized;
 use crate::server::budget::{Budget, Reservation};
 use crate::server::engine::{self, Engine};
 use crate::server::error::Error;
-use crate::server::warn;
 
 /// An open store with a running engine.
 pub(super) struct OpenStore {
@@ -61,7 +62,7 @@ impl OpenStore {
                 OutgoingResponse { response: Arc::new(response), _reservation: Some(reservation) }
             }
             Err(engine::Error::Io(error)) => {
-                warn(format_args!("engine request failed: {error}"));
+                warn!("engine request failed: {error}");
                 Response::error(500, "Internal server error").into()
             }
             Err(engine::Error::Busy | engine::Error::OverBudget) => api::service_unavailable().into(),
@@ -76,11 +77,11 @@ impl OpenStore {
         }
         match Engine::start(Arc::clone(&self.store)) {
             Ok(new) => {
-                warn("the engine stopped and was restarted");
+                warn!("the engine stopped and was restarted");
                 *engine = Arc::new(new);
             }
             Err(error) => {
-                warn(format_args!("the engine stopped and cannot be restarted: {error}; the next request tries again"))
+                error!("the engine stopped and cannot be restarted: {error}; the next request tries again")
             }
         }
     }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::{ConditionallySelectable, ConstantTimeEq};
+use tracing::{info, warn};
 
 use super::scopes::Scopes;
 use crate::digest::Digest;
 use crate::server::change_detector::ChangeDetector;
-use crate::server::{info, warn};
 
 /// An entry of the token file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +121,10 @@ impl TokenFile {
     fn replace_entries(&self) {
         match read_entries(&self.path) {
             Ok(new) => {
-                info(format_args!("token file reloaded: {} tokens", new.len()));
+                info!("token file reloaded: {} tokens", new.len());
                 *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             }
-            Err(error) => warn(format_args!("cannot reload the token file: {error}; the previous tokens stay in use")),
+            Err(error) => warn!("cannot reload the token file: {error}; the previous tokens stay in use"),
         }
     }
 }

@@ -27,11 +27,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ServerConfig;
+use tracing::warn;
 
 use super::app::App;
 use super::auth::EndpointKind;
+use super::limits::Limits;
 use super::poll::{poll_fd, timespec};
-use super::{Limits, warn};
 use connection::Connection;
 #[cfg(fuzzing)]
 pub use fuzz::check_parser;
@@ -234,7 +235,7 @@ impl Acceptor {
     /// Waits before the next attempt. Descriptors, memory or threads may be available again by then.
     fn back_off(&mut self, error: &io::Error) {
         if self.backoff_delay == ACCEPT_BACKOFF_MIN {
-            warn(format_args!("cannot accept connections: {error}; retrying"));
+            warn!("cannot accept connections: {error}; retrying");
         }
         self.wait_for_shutdown(self.backoff_delay);
         self.backoff_delay = (self.backoff_delay * 2).min(ACCEPT_BACKOFF_MAX);

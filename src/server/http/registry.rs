@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::socket::Socket;
-use crate::server::{Limits, TrustedProxies};
+use crate::server::limits::Limits;
+use crate::server::proxies::TrustedProxies;
 
 /// Open connections and their limits.
 pub(super) struct ConnectionRegistry {
