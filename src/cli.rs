@@ -19,7 +19,7 @@ pub use global::{Compression, Global, Location};
 pub use groups::is_unused;
 pub use maintenance::{Copy, Export, Import, Stats, Verify};
 pub use messages::{Get, Has, List, Put, Rm};
-pub use serve::{Health, LogFormat, Serve, Token};
+pub use serve::{Health, LogFormat, LogLevel, Serve, Token};
 
 /// Store messages by their SHA-256 digest
 ///

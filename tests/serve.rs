@@ -266,6 +266,19 @@ fn a_second_sigterm_or_the_drain_timeout_ends_the_server() {
 }
 
 #[test]
+fn log_level_selects_the_events_on_stderr() {
+    for (flags, reported) in [
+        (&[][..], "sha-api: certificate fingerprint SHA-256 "),
+        (&["--log-level", "warn"], ""),
+        (&["--log-level", "debug"], "sha-api: store opened\n"),
+    ] {
+        let server = Server::start(Sandbox::new(), flags);
+        let said = server.read_stderr();
+        assert!(said.contains(reported) && (said.is_empty() == reported.is_empty()), "{flags:?}: {said}");
+    }
+}
+
+#[test]
 fn acknowledged_messages_survive_a_kill() {
     let mut server = Server::http(&[]);
     let path = server.put("acknowledged");

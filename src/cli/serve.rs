@@ -45,6 +45,9 @@ pub struct Serve {
     /// The default with --access-log is `combined`.
     #[arg(long, value_name = "FORMAT")]
     pub access_log_format: Option<LogFormat>,
+    /// Least severe events reported on stderr
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
     /// Print each setting, its value and its origin, and exit
     #[arg(long)]
     pub check: bool,
@@ -112,6 +115,14 @@ pub struct Serve {
 pub enum LogFormat {
     Combined,
     Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
 }
 
 /// Check whether a server is ready

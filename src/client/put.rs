@@ -146,7 +146,7 @@ mod tests {
         let sizes = [1, 2, MAX_REQUEST_BYTES, 3, MAX_REQUEST_BYTES / 2, 4];
         let batch: Vec<_> = sizes.map(|size| vec![0; size]).into();
         assert_eq!(split_batch(&batch), [0..2, 2..3, 3..6]);
-        assert_eq!(split_batch(&[]), []);
+        assert_eq!(split_batch(&[]), Vec::<std::ops::Range<usize>>::new());
         let many = vec![vec![]; 3 * MAX_REQUEST_BYTES / MESSAGE_OVERHEAD];
         assert_eq!(split_batch(&many).len(), 3);
     }

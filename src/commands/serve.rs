@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::exit_status::ExitStatus;
-use crate::server::{self, Limits, LogFormat, Options, Scopes, Tls};
+use crate::server::{self, Limits, LogFormat, LogLevel, Options, Scopes, Tls};
 use crate::{cli, config, location, message_store, unix_path};
 
 /// Serves until a signal arrives, or prints the settings with `--check`.
@@ -27,6 +27,12 @@ pub fn run(context: &mut Context, serve: &cli::Serve) -> anyhow::Result<ExitStat
             Some(cli::LogFormat::Json) => Some(LogFormat::Json),
             Some(cli::LogFormat::Combined) => Some(LogFormat::Combined),
             None => serve.access_log.is_some().then_some(LogFormat::Combined),
+        },
+        log_level: match serve.log_level {
+            cli::LogLevel::Error => LogLevel::Error,
+            cli::LogLevel::Warn => LogLevel::Warn,
+            cli::LogLevel::Info => LogLevel::Info,
+            cli::LogLevel::Debug => LogLevel::Debug,
         },
         access_log: serve.access_log.clone(),
         token_file: serve.token_file.clone(),

@@ -16,9 +16,9 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use tracing::warn;
 
 use super::poll::poll_fd;
-use super::warn;
 
 /// Format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +99,9 @@ impl AccessLog {
         let Some(path) = &self.path else { return };
         match open_for_append(path) {
             Ok(file) => *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(file)),
-            Err(error) => warn(format_args!(
-                "cannot reopen the access log {}: {error}; the previous file stays in use",
-                path.display()
-            )),
+            Err(error) => {
+                warn!("cannot reopen the access log {}: {error}; the previous file stays in use", path.display())
+            }
         }
     }
 

@@ -10,17 +10,19 @@ mod json;
 mod listing;
 mod maintenance;
 mod message;
+mod method;
 mod range;
 mod representation;
-mod routes;
+mod route;
 mod ui;
 
-pub(super) use builtin::{BuiltinRoute, Health, builtin_response, builtin_route, health, store_not_open};
-pub(super) use http_types::{Method, Request, Response};
+pub(super) use builtin::{Health, builtin_response, health, service_unavailable, store_not_open};
+pub(super) use http_types::{Request, Response};
 pub(super) use message::already_stored;
+pub(super) use method::Method;
 pub(super) use representation::Representation;
-use routes::digest_from_path;
-pub(super) use routes::{redacted_path, required_scope, route_name};
+use route::RouteError;
+pub(super) use route::{BuiltinRoute, Route};
 pub(super) use ui::ui_response;
 
 use crate::digest::Digest;
@@ -47,7 +49,8 @@ enum Operation {
 
 /// Carries out `request` and returns the response. The request must be authorised.
 pub(super) fn handle(mut request: Request, store: &dyn MessageStore) -> Response {
-    let routed = route(&request).and_then(|operation| content_digest::verify_body(&request).map(|()| operation));
+    let routed =
+        select_operation(&request).and_then(|operation| content_digest::verify_body(&request).map(|()| operation));
     let operation = match routed {
         Ok(operation) => operation,
         Err(response) => return response,
@@ -79,32 +82,38 @@ pub(super) fn handle(mut request: Request, store: &dyn MessageStore) -> Response
 
 /// Returns the error response that follows from the head of `request`, whatever its body and the store contain.
 pub(super) fn early_error(request: &Request) -> Option<Response> {
-    route(request).err()
+    select_operation(request).err()
 }
 
 /// Returns the digest of the message that `request` reads, or `None` if `request` is not a GET or HEAD of one message.
-pub(super) fn message_digest(request: &Request) -> Option<Digest> {
-    digest_from_path(&request.path).filter(|_| matches!(request.method, Method::Get | Method::Head))
+pub(super) const fn message_digest(request: &Request) -> Option<Digest> {
+    match (request.route, request.method) {
+        (Route::Message(digest), Method::Get | Method::Head) => Some(digest),
+        _ => None,
+    }
 }
 
-/// Returns whether `request` may read many messages and therefore always needs a read permit.
-pub(super) fn needs_read_permit(request: &Request) -> bool {
-    request.method == Method::Post && ["/messages/get", "/verify"].contains(&request.path.as_str())
+/// Returns whether `request` may read many messages.
+pub(super) const fn reads_many_messages(request: &Request) -> bool {
+    matches!(request.route, Route::GetBatch | Route::Verify | Route::Repair)
 }
 
 /// Returns the hot cache key of `request`, or `None` if the response depends on more than digest and representation.
 pub(super) fn cache_key(request: &Request) -> Option<(Digest, Representation)> {
+    let digest = message_digest(request)?;
     let is_part = request.range.is_some() && request.method == Method::Get;
-    let digest = message_digest(request).filter(|_| !is_part && request.if_none_match.is_none())?;
+    if is_part || request.if_none_match.is_some() {
+        return None;
+    }
     Some((digest, Representation::negotiate(request.accept.as_deref())))
 }
 
 /// Returns the digests of the messages that `request` may remove.
 pub(super) fn invalidated_digests(request: &Request) -> Vec<Digest> {
-    match (request.method, request.path.as_str()) {
-        (Method::Delete, path) => digest_from_path(path).into_iter().collect(),
-        (Method::Post, "/messages/remove") => batch::parse_all_digests(&request.body).unwrap_or_default(),
-        (Method::Post, "/repair") => {
+    match request.route {
+        Route::Message(digest) if request.method == Method::Delete => vec![digest],
+        Route::RemoveBatch => batch::parse_all_digests(&request.body).unwrap_or_default(),
+        Route::Repair => {
             maintenance::parse_damage(&request.body).unwrap_or_default().iter().filter_map(damaged_digest).collect()
         }
         _ => Vec::new(),
@@ -118,11 +127,8 @@ fn damaged_digest(damage: &Damage) -> Option<Digest> {
     }
 }
 
-fn route(request: &Request) -> Result<Operation, Response> {
-    required_scope(request, Scopes::ALL)?;
-    if let Some(route) = builtin_route(request) {
-        return Ok(Operation::Builtin(route));
-    }
+fn select_operation(request: &Request) -> Result<Operation, Response> {
+    request.route.required_scope(request.method, Scopes::ALL)?;
     content_digest::validate_syntax(request)?;
     let has_type = |media_type| json::is_media_type(media_type, request.content_type.as_deref());
     let require_type = |media_type, name: &str, operation| match has_type(media_type) {
@@ -131,23 +137,23 @@ fn route(request: &Request) -> Result<Operation, Response> {
     };
     let require_ndjson = |operation| require_type(batch::CONTENT_TYPE, batch::CONTENT_TYPE, operation);
     let require_json = |operation| require_type(json::CONTENT_TYPE, "JSON", operation);
-    match (request.method, request.path.as_str()) {
-        (Method::Post, "/messages") if has_type(batch::CONTENT_TYPE) => Ok(Operation::PutBatch),
-        (Method::Post, "/messages") => require_json(Operation::Put),
-        (_, "/messages") => listing::parse_query(request.query.as_deref()).map(Operation::List),
-        (_, "/messages/missing") => require_ndjson(Operation::ListMissing),
-        (_, "/messages/get") => require_ndjson(Operation::GetBatch),
-        (_, "/messages/remove") => require_ndjson(Operation::RemoveBatch),
-        (_, "/stats") => Ok(Operation::Stats),
-        (_, "/verify") => require_json(Operation::Verify),
-        (_, "/repair") => require_json(Operation::Repair),
-        (method, path) => match (method, digest_from_path(path)) {
-            (Method::Put, Some(digest)) => Ok(Operation::Upload(digest)),
-            (Method::Put, None) => Err(Response::error(400, "Not a digest, expected 64 hex digits")),
-            (Method::Delete, Some(digest)) => Ok(Operation::Remove(digest)),
-            (_, Some(digest)) => Ok(Operation::Get(digest, Representation::negotiate(request.accept.as_deref()))),
-            (_, None) => Err(message::not_found()),
-        },
+    match (request.route, request.method) {
+        (Route::Builtin(route), _) => Ok(Operation::Builtin(route)),
+        (Route::Messages, Method::Post) if has_type(batch::CONTENT_TYPE) => Ok(Operation::PutBatch),
+        (Route::Messages, Method::Post) => require_json(Operation::Put),
+        (Route::Messages, _) => listing::parse_query(request.query.as_deref()).map(Operation::List),
+        (Route::Missing, _) => require_ndjson(Operation::ListMissing),
+        (Route::GetBatch, _) => require_ndjson(Operation::GetBatch),
+        (Route::RemoveBatch, _) => require_ndjson(Operation::RemoveBatch),
+        (Route::Stats, _) => Ok(Operation::Stats),
+        (Route::Verify, _) => require_json(Operation::Verify),
+        (Route::Repair, _) => require_json(Operation::Repair),
+        (Route::Message(digest), Method::Put) => Ok(Operation::Upload(digest)),
+        (Route::Message(digest), Method::Delete) => Ok(Operation::Remove(digest)),
+        (Route::Message(digest), _) => Ok(Operation::Get(digest, Representation::negotiate(request.accept.as_deref()))),
+        (Route::InvalidDigest, Method::Put) => Err(Response::error(400, "Not a digest, expected 64 hex digits")),
+        (Route::InvalidDigest, _) => Err(message::not_found()),
+        (Route::Page | Route::Unknown, _) => Err(RouteError::NotFound.into()),
     }
 }
 

@@ -1,126 +1,74 @@
-//! State and request pipeline of a server: authorisation, probes, hot cache, engine. It answers probes before the store
-//! is open. A request cannot make it panic.
+//! State and request pipeline of a server: hot cache, put coalescer, engine. It answers probes before the store is open.
+//! A request cannot make it panic.
 
-mod dispatch;
-mod health;
 mod open_store;
-mod request_log;
+mod slow_requests;
+mod status;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::Error;
-use super::access_log::AccessLog;
-use super::api::{self, BuiltinRoute, Method, Request, Response};
-use super::auth::{AuthorizationResult, Authorizer};
-use super::budget::{Budget, Reservation};
+use super::api::{self, Method, Response, Route};
+use super::auth::{Auth, Authorized, Scope};
+use super::budget::Budget;
 use super::cache::HotCache;
-use super::coalescer::PutCoalescer;
-use super::engine::Engine;
-use super::metrics::Metrics;
-use super::semaphore::Semaphore;
+use super::coalescer::{BatchLeader, Completion, Enqueued, PutCoalescer};
+use super::error::Error;
+use super::observability::Observability;
+use super::scrub::Scrub;
 use crate::digest::Digest;
 use crate::message_store::MessageStore;
 use open_store::OpenStore;
-pub(super) use request_log::RequestLog;
+pub(super) use open_store::OutgoingResponse;
+use slow_requests::SlowRequests;
+use status::Status;
 
 /// State that all endpoints share.
 pub(super) struct App {
+    pub(super) auth: Auth,
+    pub(super) observability: Observability,
+    pub(super) status: Status,
     store: OnceLock<OpenStore>,
-    /// All endpoints accept connections.
-    ready: AtomicBool,
-    draining: AtomicBool,
-    /// Number of damaged places that the last background verification found.
-    damage_count: Arc<AtomicU64>,
     cache: HotCache,
     budget: Budget,
-    authorizer: Authorizer,
-    metrics: Arc<Metrics>,
-    /// The metrics have an endpoint of their own and are not served at the public one.
-    metrics_separate: bool,
-    /// The web page is served.
-    ui_enabled: bool,
-    access_log: Option<AccessLog>,
-    large_read_permits: Semaphore,
+    slow_requests: SlowRequests,
     put_coalescer: PutCoalescer,
-    /// Expiry of the certificate as Unix time in seconds; 0: unknown.
-    not_after: AtomicU64,
-    next_request_id: AtomicU64,
-}
-
-/// The kind of endpoint that received a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndpointKind {
-    /// Serves the API.
-    Public,
-    /// Serves the metrics and the probes only.
-    Metrics,
-    /// The Unix socket in the store directory. Grants all scopes, because its clients can read the store's files.
-    Local,
-}
-
-/// A response and the memory reserved for it.
-pub(super) struct OutgoingResponse {
-    pub(super) response: Arc<Response>,
-    _reservation: Option<Reservation>,
-}
-
-impl From<Response> for OutgoingResponse {
-    fn from(response: Response) -> Self {
-        Self { response: Arc::new(response), _reservation: None }
-    }
 }
 
 impl App {
-    /// Creates the state without a store. The hot cache holds up to `cache_size` bytes.
-    pub(super) fn new(
-        cache_size: u64,
-        budget: Budget,
-        authorizer: Authorizer,
-        access_log: Option<AccessLog>,
-        metrics_separate: bool,
-    ) -> Self {
-        // The upper half is random, so that the request ids of two runs differ.
-        let first_request_id = RandomState::new().build_hasher().finish() << 32;
+    /// Creates the state without a store. The hot cache holds up to `cache_size` bytes, and all request and response
+    /// bodies together as many as `budget` allows.
+    pub(super) fn new(cache_size: u64, budget: Budget, auth: Auth, observability: Observability) -> Self {
         Self {
+            auth,
+            observability,
+            status: Status::default(),
             store: OnceLock::new(),
-            ready: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            damage_count: Arc::default(),
             cache: HotCache::new(cache_size),
             budget,
-            authorizer,
-            metrics: Arc::default(),
-            metrics_separate,
-            ui_enabled: false,
-            access_log,
-            large_read_permits: Semaphore::new(dispatch::MAX_LARGE_READS, dispatch::PERMIT_TIMEOUT),
+            slow_requests: SlowRequests::default(),
             put_coalescer: PutCoalescer::default(),
-            not_after: AtomicU64::new(0),
-            next_request_id: AtomicU64::new(first_request_id),
         }
-    }
-
-    /// Returns the state with the web page enabled or disabled.
-    pub(super) fn with_ui_enabled(self, ui_enabled: bool) -> Self {
-        Self { ui_enabled, ..self }
-    }
-
-    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
     }
 
     /// Starts the engine over `store`. Requests are served from then on.
     pub(super) fn attach_store(&self, store: Arc<dyn MessageStore>) -> Result<(), Error> {
-        let engine = Engine::start(Arc::clone(&store));
-        let engine = engine.map_err(|error| Error::Io("cannot start the engine".into(), error))?;
-        let engine = RwLock::new(Arc::new(engine));
         // The store is attached only once, so `set` cannot fail.
-        let _ = self.store.set(OpenStore { engine, store });
+        let _ = self.store.set(OpenStore::start(store)?);
         Ok(())
+    }
+
+    /// Starts a thread that verifies the store every `interval`, until the returned value is dropped.
+    ///
+    /// Returns `None` if the store is not open.
+    pub(super) fn start_scrub(&self, interval: Duration) -> io::Result<Option<Scrub>> {
+        let Some(open) = self.store.get() else { return Ok(None) };
+        let damage_count = Arc::clone(&self.status.damage_count);
+        let on_damage_count = move |count| damage_count.store(count, Ordering::Relaxed);
+        Scrub::start(Arc::clone(&open.store), interval, on_damage_count).map(Some)
     }
 
     /// Returns the memory budget of request and response bodies.
@@ -128,102 +76,73 @@ impl App {
         &self.budget
     }
 
-    /// Reopens the access log and reloads the token file.
-    pub(super) fn reload(&self) {
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
-        if let Some(tokens) = self.authorizer.token_file() {
-            tokens.reload();
-        }
-    }
-
-    /// Reloads the token file if it changed. The access log stays open.
-    pub(super) fn reload_if_changed(&self) {
-        if let Some(tokens) = self.authorizer.token_file() {
-            tokens.reload_if_changed();
-        }
-    }
-
-    /// Decides from the head alone whether `request` may be executed. `token` is the digest of the bearer token.
-    ///
-    /// The web page and the probes are available before the store is open.
-    pub(super) fn authorize(
-        &self,
-        request: &Request,
-        token: Option<Digest>,
-        endpoint: EndpointKind,
-    ) -> AuthorizationResult {
-        // The page contains no messages, so it needs no token.
-        if self.ui_enabled
-            && endpoint != EndpointKind::Metrics
-            && let Some(page) = api::ui_response(request)
-        {
-            return Err(page);
-        }
-        let scope = api::required_scope(request, self.authorizer.enabled())?;
-        match (endpoint, api::builtin_route(request)) {
-            (EndpointKind::Local, _) | (EndpointKind::Metrics, Some(_)) => return Ok(None),
-            (EndpointKind::Public, Some(BuiltinRoute::Metrics)) if !self.metrics_separate => {
-                // Without a token file, the metrics are public, although their scope is not an anonymous one.
-                if self.authorizer.token_file().is_none() {
-                    return Ok(None);
-                }
-            }
-            (EndpointKind::Metrics, None) | (EndpointKind::Public, Some(BuiltinRoute::Metrics)) => {
-                return Err(Response::error(404, "Not found"));
-            }
-            (EndpointKind::Public, _) => {}
-        }
-        match scope {
-            Some(scope) => self.authorizer.authorize(scope, token),
-            None => Ok(None),
-        }
-    }
-
     /// Returns a response that can be decided before the body is read: an error, or that the message is already stored.
     /// `length` is the announced length of the body in bytes.
-    pub(super) fn early_response(&self, request: &Request, length: Option<u64>) -> Option<Response> {
+    pub(super) fn early_response(&self, request: &Authorized, length: Option<u64>) -> Option<Response> {
+        let request = request.request();
         if let Some(response) = api::early_error(request) {
             return Some(response);
         }
         let Some(open) = self.store.get() else {
-            return api::builtin_route(request).is_none().then(api::store_not_open);
+            return (!matches!(request.route, Route::Builtin(_))).then(api::store_not_open);
         };
         let mut reservation = self.budget.reserve();
-        if request.method != Method::Put || !reservation.try_grow(dispatch::LARGE_MESSAGE) {
+        if request.method != Method::Put || !reservation.try_grow(slow_requests::LARGE) {
             return None;
         }
-        let already_stored = || api::already_stored(request, length, dispatch::LARGE_MESSAGE, &*open.store);
+        let already_stored = || api::already_stored(request, length, slow_requests::LARGE, &*open.store);
         catch_unwind(AssertUnwindSafe(already_stored)).ok().flatten()
     }
 
     /// Returns the response to `request` from the hot cache. Never blocks on I/O.
-    ///
-    /// The request must be [authorised](Self::authorize): the cache does not check scopes.
-    pub(super) fn cached_response(&self, request: &Request) -> Option<OutgoingResponse> {
+    pub(super) fn cached_response(&self, request: &Authorized) -> Option<OutgoingResponse> {
         self.store.get()?;
-        let cached = self.cache.get(&api::cache_key(request)?);
+        let cached = self.cache.get(&api::cache_key(request.request())?);
         match &cached {
-            Some(_) => self.metrics.cache_hit(),
-            None => self.metrics.cache_miss(),
+            Some(_) => self.observability.metrics.cache_hit(),
+            None => self.observability.metrics.cache_miss(),
         }
-        cached.map(|response| OutgoingResponse { response, _reservation: None })
+        cached.map(OutgoingResponse::from)
+    }
+
+    /// Returns the batch line of a put that can be coalesced with others.
+    pub(super) fn batch_line(&self, request: &Authorized) -> Option<Vec<u8>> {
+        self.store.get()?;
+        request.batch_line()
+    }
+
+    /// Adds a put to the open batch. `completion` must not block.
+    pub(super) fn enqueue_put(&self, line: &[u8], completion: Completion) -> Enqueued<'_> {
+        self.put_coalescer.enqueue(line, completion)
+    }
+
+    /// Executes the batch of `leader` as one request and completes its members. While another batch is in flight, blocks
+    /// until a timeout.
+    pub(super) fn run_batch(&self, mut leader: BatchLeader<'_>) {
+        if let Some(lines) = leader.seal()
+            && let Some(open) = self.store.get()
+        {
+            let outgoing = open.dispatch(Authorized::batch(lines), &self.budget);
+            leader.complete(api::coalesce::parse_batch_response(&outgoing.response));
+        }
     }
 
     /// Executes `request` without looking in the [hot cache](Self::cached_response).
-    pub(super) fn handle(&self, request: Request) -> OutgoingResponse {
+    pub(super) fn handle(&self, authorized: Authorized) -> OutgoingResponse {
+        let request = authorized.request();
         // Probes bypass the engine: a busy engine must not make a supervisor restart a healthy server.
-        if let Some(route) = api::builtin_route(&request) {
+        if let Route::Builtin(route) = request.route {
             return api::builtin_response(route, || self.health(), || self.encode_metrics()).into();
         }
         let Some(open) = self.store.get() else { return api::store_not_open().into() };
-        let cache_key = api::cache_key(&request);
+        let cache_key = api::cache_key(request);
         let generation = self.cache.generation();
-        let invalidated = api::invalidated_digests(&request);
+        let invalidated = api::invalidated_digests(request);
         let is_get = request.method == Method::Get;
-        let Ok(_permit) = self.acquire_read_permit(&request, open) else { return service_unavailable().into() };
-        let outgoing = self.dispatch(request, open);
+        let Ok(_permit) = self.slow_requests.admit(request, |digest| open.message_size(digest)) else {
+            return api::service_unavailable().into();
+        };
+        let outgoing = open.dispatch(authorized, &self.budget);
         // Even if the removal failed, and before the client knows: later reads must see the store's state.
         for digest in invalidated {
             self.cache.invalidate(digest);
@@ -236,6 +155,15 @@ impl App {
         }
         outgoing
     }
+
+    fn health(&self) -> api::Health {
+        self.status.health(self.store.get(), self.auth.enabled.contains(Scope::Write))
+    }
+
+    fn encode_metrics(&self) -> String {
+        let stats = |open: &OpenStore| catch_unwind(AssertUnwindSafe(|| open.store.stats().ok())).ok().flatten();
+        self.observability.metrics.encode(self.store.get().and_then(stats).as_ref())
+    }
 }
 
 /// Returns the response to a coalesced put whose message is stored.
@@ -243,21 +171,19 @@ pub(super) fn put_response(digest: Digest) -> OutgoingResponse {
     api::coalesce::put_response(digest).into()
 }
 
-/// Returns the 503 for a request that finds no memory, permit or connection.
-pub(super) fn service_unavailable() -> Response {
-    Response::error(503, "The server is busy").with_header("Retry-After", "1")
-}
+#[cfg(test)]
+#[path = "app/coalescing_tests.rs"]
+mod coalescing_tests;
 
 #[cfg(test)]
 mod tests {
-    use super::super::api::Health;
-    use super::super::auth::Scopes;
+    use super::super::api::{Health, Request};
     use super::super::engine;
     use super::*;
     use crate::testing::MemoryStore;
 
     fn app() -> App {
-        App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false)
+        App::new(0, Budget::new(1 << 20), Auth::for_test(), Observability::new(None))
     }
 
     #[test]
@@ -266,20 +192,22 @@ mod tests {
         assert_eq!(app.health(), Health::Opening);
         app.attach_store(Arc::new(MemoryStore::default())).unwrap();
         assert_eq!(app.health(), Health::Opening, "the local endpoint is not open yet");
-        app.mark_ready();
+        app.status.mark_ready();
         assert_eq!(app.health(), Health::Ready);
-        app.mark_draining();
+        app.status.mark_draining();
         assert_eq!(app.health(), Health::Draining);
     }
 
     #[test]
     fn a_dead_engine_is_restarted_by_the_next_request() {
         let app = app();
-        let engine = RwLock::new(Arc::new(engine::tests::dead_engine()));
+        let engine = std::sync::RwLock::new(Arc::new(engine::tests::dead_engine()));
         assert!(app.store.set(OpenStore { engine, store: Arc::new(MemoryStore::default()) }).is_ok());
-        let get_absent =
-            || app.handle(Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")))).response.status;
-        app.mark_ready();
+        let get_absent = || {
+            let request = Request::new(Method::Get, &format!("/messages/{}", Digest::compute(b"")));
+            app.handle(Authorized::for_test(request)).response.status
+        };
+        app.status.mark_ready();
         assert_eq!(app.health(), Health::Failed);
         assert_eq!(get_absent(), 503);
         assert_eq!((get_absent(), app.health()), (404, Health::Ready));

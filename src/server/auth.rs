@@ -1,124 +1,124 @@
-//! Scopes, and the authorisation of a request. The decision needs the request head only, and precedes reading the body
-//! and looking in the hot cache.
+//! The authorisation of requests. The decision needs the request head only. Only an [`Authorized`] request reaches the
+//! hot cache, the store or the engine.
 
-use std::fmt;
-use std::str::FromStr;
+pub(super) mod scopes;
+pub mod token_file;
 
-use super::api::Response;
-use super::token_file::TokenFile;
+use super::api::{self, BuiltinRoute, Method, Request, Response, Route};
 use crate::digest::Digest;
+pub use scopes::{Scope, Scopes};
+use token_file::TokenFile;
 
-/// A group of operations that a token can permit.
+/// The kind of endpoint that received a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Get messages and check whether they exist.
-    Read,
-    /// Put messages.
-    Write,
-    /// List digests and read the metrics.
-    List,
-    /// Remove messages.
-    Rm,
+pub(super) enum EndpointKind {
+    /// Serves the API.
+    Public,
+    /// Serves the metrics and the probes only.
+    Metrics,
+    /// The Unix socket in the store directory. Grants all scopes, because its clients can read the store's files.
+    Local,
 }
 
-/// A set of scopes.
+/// The endpoint that serves the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scopes(u8);
-
-/// The error for a word that does not name a scope.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a scope; the scopes are read, write, list and rm")]
-pub struct UnknownScope(String);
+pub(super) enum MetricsAt {
+    /// The public endpoint. The metrics are public unless there is a token file.
+    Public,
+    /// An endpoint of their own.
+    Separate,
+}
 
 /// Decides which requests are permitted.
-pub(super) struct Authorizer {
+pub(super) struct Auth {
     /// Scopes that the server offers to anyone.
-    enabled: Scopes,
+    pub(super) enabled: Scopes,
     /// `None`: every client is anonymous.
-    token_file: Option<TokenFile>,
+    pub(super) token_file: Option<TokenFile>,
+    pub(super) metrics_at: MetricsAt,
+    /// The web page is served.
+    pub(super) ui_enabled: bool,
 }
 
-/// Name of the token (`None`: anonymous), or the error response.
-pub(super) type AuthorizationResult = Result<Option<String>, Response>;
+/// A request that passed the authorisation.
+#[derive(Debug)]
+pub(super) struct Authorized(Request);
 
-impl Scope {
-    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::List, Self::Rm];
+impl Authorized {
+    /// Returns the request.
+    pub(super) const fn request(&self) -> &Request {
+        &self.0
+    }
 
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::List => "list",
-            Self::Rm => "rm",
+    /// Returns the body, which is received after the authorisation.
+    pub(super) const fn body_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0.body
+    }
+
+    /// Converts into the request.
+    pub(super) fn into_request(self) -> Request {
+        self.0
+    }
+
+    /// Creates the batch request for lines of authorised puts, as [`Authorized::batch_line`] returned them.
+    pub(super) fn batch(lines: Vec<u8>) -> Self {
+        Self(api::coalesce::batch_request(lines))
+    }
+
+    /// Returns the batch line of a put that can be coalesced with others.
+    pub(super) fn batch_line(&self) -> Option<Vec<u8>> {
+        api::coalesce::to_batch_line(&self.0)
+    }
+
+    #[cfg(test)]
+    pub(super) const fn for_test(request: Request) -> Self {
+        Self(request)
+    }
+}
+
+impl Auth {
+    /// Decides from the head alone whether `request` may be executed. `token` is the digest of the bearer token.
+    ///
+    /// Returns also the name of the token (`None`: anonymous), or the response to a request that must not be executed.
+    pub(super) fn authorize(
+        &self,
+        request: Request,
+        token: Option<Digest>,
+        endpoint: EndpointKind,
+    ) -> Result<(Authorized, Option<String>), Response> {
+        // The page contains no messages, so it needs no token. It is available before the store is open.
+        if self.ui_enabled
+            && endpoint != EndpointKind::Metrics
+            && let Some(page) = api::ui_response(&request)
+        {
+            return Err(page);
         }
-    }
-}
-
-impl Scopes {
-    /// All scopes.
-    pub const ALL: Self = Self::from_slice(&Scope::ALL);
-    /// Scopes that change nothing.
-    pub const READ_ONLY: Self = Self::from_slice(&[Scope::Read, Scope::List]);
-    /// Scopes that remove nothing.
-    pub const APPEND_ONLY: Self = Self::from_slice(&[Scope::Read, Scope::Write, Scope::List]);
-    /// Scopes of every client if there is no token file.
-    pub(super) const ANONYMOUS: Self = Self::from_slice(&[Scope::Read, Scope::Write]);
-
-    const fn from_slice(scopes: &[Scope]) -> Self {
-        let (mut bits, mut index) = (0, 0);
-        while index < scopes.len() {
-            bits |= 1 << scopes[index] as u8;
-            index += 1;
-        }
-        Self(bits)
-    }
-
-    /// Returns whether `scope` is in the set.
-    pub const fn contains(self, scope: Scope) -> bool {
-        self.0 & (1 << scope as u8) != 0
-    }
-
-    pub(super) const fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
-
-impl FromStr for Scopes {
-    type Err = UnknownScope;
-
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        let parse_scope = |word: &str| {
-            let found = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
-            found.ok_or_else(|| UnknownScope(word.to_owned()))
+        let user = match self.required_scope(request.method, request.route, endpoint)? {
+            Some(scope) => self.check_token(scope, token)?,
+            None => None,
         };
-        let scopes: Vec<_> = text.split(',').map(parse_scope).collect::<Result<_, _>>()?;
-        Ok(Self::from_slice(&scopes))
-    }
-}
-
-impl fmt::Display for Scopes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = Scope::ALL.into_iter().filter(|scope| self.contains(*scope)).map(Scope::as_str).collect();
-        f.write_str(&words.join(","))
-    }
-}
-
-impl Authorizer {
-    pub(super) const fn new(enabled: Scopes, token_file: Option<TokenFile>) -> Self {
-        Self { enabled, token_file }
+        Ok((Authorized(request), user))
     }
 
-    /// Returns the scopes that the server offers.
-    pub(super) const fn enabled(&self) -> Scopes {
-        self.enabled
+    /// Returns the scope that a client at `endpoint` needs, or the response if the endpoint does not serve the route.
+    fn required_scope(&self, method: Method, route: Route, endpoint: EndpointKind) -> Result<Option<Scope>, Response> {
+        let scope = route.required_scope(method, self.enabled)?;
+        match (endpoint, route) {
+            (EndpointKind::Local, _) | (EndpointKind::Metrics, Route::Builtin(_)) => Ok(None),
+            (EndpointKind::Metrics, _) => Err(Response::error(404, "Not found")),
+            (EndpointKind::Public, Route::Builtin(BuiltinRoute::Metrics)) => {
+                match (self.metrics_at, &self.token_file) {
+                    (MetricsAt::Separate, _) => Err(Response::error(404, "Not found")),
+                    (MetricsAt::Public, None) => Ok(None),
+                    (MetricsAt::Public, Some(_)) => Ok(scope),
+                }
+            }
+            (EndpointKind::Public, _) => Ok(scope),
+        }
     }
 
-    pub(super) const fn token_file(&self) -> Option<&TokenFile> {
-        self.token_file.as_ref()
-    }
-
-    /// Decides whether a request that needs `scope` is permitted. `token` is the digest of the bearer token.
-    pub(super) fn authorize(&self, scope: Scope, token: Option<Digest>) -> AuthorizationResult {
+    /// Returns the name of a token that permits `scope`, or `None` if an anonymous client has it.
+    fn check_token(&self, scope: Scope, token: Option<Digest>) -> Result<Option<String>, Response> {
         let Some(token_file) = &self.token_file else {
             return match Scopes::ANONYMOUS.contains(scope) {
                 true => Ok(None),
@@ -131,6 +131,26 @@ impl Authorizer {
             Some(_) => Err(Response::error(403, "The token does not permit this")),
         }
     }
+
+    /// Reloads the token file.
+    pub(super) fn reload(&self) {
+        if let Some(tokens) = &self.token_file {
+            tokens.reload();
+        }
+    }
+
+    /// Reloads the token file if it changed.
+    pub(super) fn reload_if_changed(&self) {
+        if let Some(tokens) = &self.token_file {
+            tokens.reload_if_changed();
+        }
+    }
+
+    /// Creates the configuration without tokens.
+    #[cfg(test)]
+    pub(super) const fn for_test() -> Self {
+        Self { enabled: Scopes::ALL, token_file: None, metrics_at: MetricsAt::Public, ui_enabled: false }
+    }
 }
 
 #[cfg(test)]
@@ -138,21 +158,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parsing_and_displaying_scopes_round_trips() {
-        for text in ["read", "read,write", "read,write,list,rm", "rm"] {
-            assert_eq!(text.parse::<Scopes>().unwrap().to_string(), text);
-        }
-        assert_eq!("rm,read,rm".parse::<Scopes>().unwrap().to_string(), "read,rm");
-        for invalid in ["", "read,", "Read", "read, write", "all"] {
-            assert!(invalid.parse::<Scopes>().is_err(), "{invalid}");
-        }
-    }
-
-    #[test]
     fn without_tokens_read_and_write_are_allowed_and_list_and_rm_are_denied() {
-        let authorizer = Authorizer::new(Scopes::ALL, None);
-        for (scope, allowed) in [(Scope::Read, true), (Scope::Write, true), (Scope::List, false), (Scope::Rm, false)] {
-            assert_eq!(authorizer.authorize(scope, None).is_ok(), allowed, "{scope:?}");
+        let message = format!("/messages/{}", Digest::compute(b""));
+        for (method, path, allowed) in [
+            (Method::Get, message.as_str(), true),
+            (Method::Put, &message, true),
+            (Method::Get, "/messages", false),
+            (Method::Delete, &message, false),
+        ] {
+            let request = Request::new(method, path);
+            let outcome = Auth::for_test().authorize(request, None, EndpointKind::Public);
+            assert_eq!(outcome.is_ok(), allowed, "{method:?} {path}");
         }
     }
 }

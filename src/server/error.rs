@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::token_file;
+use super::auth::token_file;
 use crate::message_store;
 
 /// An error that keeps the server from starting.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{Error, TrustedProxies, engine};
+use super::error::Error;
+use super::proxies::TrustedProxies;
 
 /// Limits of requests and connections at one endpoint.
 #[derive(Debug, Clone)]
@@ -57,12 +58,10 @@ impl Limits {
     }
 }
 
-/// Raises the soft limit of open files to the number that `connections` need, or returns an error if the hard limit is
-/// lower.
-pub(super) fn raise_fd_limit(connections: usize, listeners: usize) -> Result<(), Error> {
-    let needed = connections
-        .saturating_add(listeners)
-        .saturating_add(MAX_LOCAL_CONNECTIONS + engine::FD_COST + MAX_REJECTED + RESERVED_FDS);
+/// Raises the soft limit of open files to the number that `connections` and `others` need, or returns an error if the
+/// hard limit is lower.
+pub(super) fn raise_fd_limit(connections: usize, others: usize) -> Result<(), Error> {
+    let needed = connections.saturating_add(others).saturating_add(MAX_LOCAL_CONNECTIONS + RESERVED_FDS);
     let needed = u64::try_from(needed).unwrap_or(u64::MAX);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {

@@ -3,8 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
+use tracing::{info, warn};
+
+use super::auth::Scopes;
+use super::error::Error;
 use super::http::Listener;
-use super::{Error, Options, Scopes, Tls, info, systemd, warn};
+use super::options::{Options, Tls};
+use super::systemd;
 
 /// Binds the public addresses, or takes over the sockets of systemd, and prints one line for each to `out`.
 pub(super) fn bind_all(options: &Options, out: &mut dyn Write) -> Result<Vec<Listener>, Error> {
@@ -30,9 +35,9 @@ pub(super) fn bind_all(options: &Options, out: &mut dyn Write) -> Result<Vec<Lis
         lines.extend(["listening on ", scheme, "://", &address.to_string(), "\n"]);
         if !address.ip().to_canonical().is_loopback() && options.token_file.is_none() && options.client_ca.is_none() {
             let scopes = options.enabled_scopes.intersection(Scopes::ANONYMOUS).to_string().replace(',', " and ");
-            warn(format_args!(
+            warn!(
                 "anonymous clients of {address} may {scopes}; use --token-file or --tls-client-ca to restrict access"
-            ));
+            );
         }
     }
     // A closed stdout is no reason to stop.
@@ -45,9 +50,7 @@ pub(super) fn bind_all(options: &Options, out: &mut dyn Write) -> Result<Vec<Lis
 pub(super) fn bind_local_socket(path: &Path) -> Option<Listener> {
     let path_name = path.display();
     let failed = |error| {
-        warn(format_args!(
-            "cannot create local socket {path_name}: {error}; commands cannot use the store while the server runs"
-        ));
+        warn!("cannot create local socket {path_name}: {error}; commands cannot use the store while the server runs");
     };
     Listener::bind_unix(path).map_err(failed).ok()
 }
@@ -57,7 +60,7 @@ pub(super) fn bind_metrics(options: &Options) -> Result<Option<Listener>, Error>
     let Some(address) = &options.metrics_listen else { return Ok(None) };
     let failed = |error| Error::Io(cannot_listen(address), error);
     let listener = Listener::bind(address).map_err(failed)?;
-    info(format_args!("metrics on http://{}/metrics", listener.address().map_err(failed)?));
+    info!("metrics on http://{}/metrics", listener.address().map_err(failed)?);
     Ok(Some(listener))
 }
 

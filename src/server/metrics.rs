@@ -27,6 +27,8 @@ pub(super) struct Metrics {
     rejected_connections: AtomicU64,
     cache_hits: AtomicU64,
     cache_misses: AtomicU64,
+    /// Expiry of the certificate as Unix time in seconds; 0: unknown.
+    certificate_expiry: AtomicU64,
 }
 
 /// Counts a connection as open until it is dropped.
@@ -80,9 +82,14 @@ impl Metrics {
         self.cache_misses.fetch_add(1, Relaxed);
     }
 
-    /// Returns all metrics as text. The metrics of the store and the certificate's expiry (`not_after`, Unix time in
-    /// seconds) are left out if they are `None`.
-    pub(super) fn encode(&self, store: Option<&Stats>, not_after: Option<u64>) -> String {
+    /// Sets the certificate's expiry, as Unix time in seconds; 0: unknown.
+    pub(super) fn set_certificate_expiry(&self, not_after: u64) {
+        self.certificate_expiry.store(not_after, Relaxed);
+    }
+
+    /// Returns all metrics as text. The metrics of the store and the certificate's expiry are left out if they are
+    /// unknown.
+    pub(super) fn encode(&self, store: Option<&Stats>) -> String {
         let mut out = String::new();
         write_family(&mut out, "requests_total", "counter", "Requests answered.");
         for ((route, method, status), count) in &*self.requests.read().unwrap_or_else(PoisonError::into_inner) {
@@ -120,7 +127,8 @@ impl Metrics {
                 stats.damaged,
             );
         }
-        if let Some(not_after) = not_after {
+        let not_after = self.certificate_expiry.load(Relaxed);
+        if not_after > 0 {
             let help = "Unix time at which the certificate expires.";
             write_single("certificate_expiry_timestamp_seconds", "gauge", help, not_after);
         }
@@ -164,7 +172,8 @@ mod tests {
         metrics.observe_request("/messages", "POST", 200, Duration::from_millis(3));
         metrics.observe_request("/messages", "POST", 200, Duration::from_secs(60));
         let guard = metrics.track_connection();
-        let text = metrics.encode(None, Some(7));
+        metrics.set_certificate_expiry(7);
+        let text = metrics.encode(None);
         for sample in [
             "sha_api_requests_total{route=\"/messages\",method=\"POST\",status=\"200\"} 2",
             "sha_api_request_duration_seconds_bucket{le=\"0.002\"} 0",
@@ -177,7 +186,7 @@ mod tests {
             assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
         }
         drop(guard);
-        let text = metrics.encode(None, None);
+        let text = metrics.encode(None);
         assert!(
             text.contains("\nsha_api_connections 0\n") && text.contains("\nsha_api_connections_total 1\n"),
             "{text}"

@@ -16,16 +16,16 @@ mod fuzz;
 mod http;
 mod limits;
 mod listen;
+mod log;
 mod metrics;
+mod observability;
 mod options;
 mod poll;
 mod proxies;
 mod scrub;
 mod semaphore;
 mod systemd;
-pub mod token_file;
 
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -33,13 +33,14 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tracing::{debug, warn};
 
 use crate::message_store::{self, MessageStore};
 use access_log::AccessLog;
 pub use access_log::Format as LogFormat;
-use app::{App, EndpointKind};
-use auth::Authorizer;
-pub use auth::{Scope, Scopes};
+use app::App;
+use auth::{Auth, EndpointKind, MetricsAt};
+pub use auth::{Scope, Scopes, token_file};
 use budget::Budget;
 pub use error::Error;
 #[cfg(fuzzing)]
@@ -49,6 +50,8 @@ use http::Endpoint;
 pub use http::check_parser;
 use http::tls::ReloadableCertificate;
 pub use limits::Limits;
+pub use log::LogLevel;
+use observability::Observability;
 pub use options::{Options, Tls};
 pub use proxies::{IpNet, TrustedProxies};
 use token_file::TokenFile;
@@ -86,9 +89,13 @@ pub fn run(
     out: &mut dyn Write,
     open: impl FnOnce() -> Result<Arc<dyn MessageStore>, message_store::Error> + Send + 'static,
 ) -> Result<(), Error> {
+    log::init(options.log_level);
     let (events, events_rx) = mpsc::channel();
     watch_signals(&events).map_err(io_error("cannot handle signals"))?;
-    limits::raise_fd_limit(options.limits.max_connections, options.listen.len())?;
+    limits::raise_fd_limit(
+        options.limits.max_connections,
+        options.listen.len() + engine::FD_COST + limits::MAX_REJECTED,
+    )?;
     let certificate = ReloadableCertificate::load(&options.tls)?;
     let tls = certificate.as_ref().map(|current| current.config(options.client_ca.as_deref())).transpose()?;
     let token_file = options.token_file.clone().map(TokenFile::load).transpose()?;
@@ -97,11 +104,13 @@ pub fn run(
     let metrics_listener = listen::bind_metrics(options)?;
     let local_limits = options.limits.for_local_socket(options.max_message);
     let budget = Budget::new(options.limits.memory_budget(&local_limits));
-    let app = {
-        let authorizer = Authorizer::new(options.enabled_scopes, token_file);
-        let app = App::new(options.cache_size, budget, authorizer, access_log, metrics_listener.is_some());
-        Arc::new(app.with_ui_enabled(options.ui_enabled))
+    let auth = Auth {
+        enabled: options.enabled_scopes,
+        token_file,
+        metrics_at: if metrics_listener.is_some() { MetricsAt::Separate } else { MetricsAt::Public },
+        ui_enabled: options.ui_enabled,
     };
+    let app = Arc::new(App::new(options.cache_size, budget, auth, Observability::new(access_log)));
     let start_endpoint = |listeners, limits: &Limits, tls, kind| {
         let events = events.clone();
         let on_drained = move || drop(events.send(Event::EndpointDrained));
@@ -122,15 +131,18 @@ pub fn run(
                 ReloadFiles::All => certificate.reload(),
                 ReloadFiles::Changed => certificate.reload_if_changed(),
             }
-            app.set_certificate_expiry(certificate.not_after().unwrap_or(0));
+            app.observability.metrics.set_certificate_expiry(certificate.not_after().unwrap_or(0));
             if warned_at.is_none_or(|warned_at| warned_at.elapsed() > CERT_WARNING_INTERVAL) {
                 certificate.warn_if_expiring();
                 warned_at = Some(Instant::now());
             }
         }
         match files {
-            ReloadFiles::All => app.reload(),
-            ReloadFiles::Changed => app.reload_if_changed(),
+            ReloadFiles::All => {
+                app.observability.reopen_access_log();
+                app.auth.reload();
+            }
+            ReloadFiles::Changed => app.auth.reload_if_changed(),
         }
     };
     run_until_signal(&events_rx, reload, || {
@@ -143,12 +155,13 @@ pub fn run(
             |interval| app.start_scrub(interval).map_err(io_error("cannot start the background verification"));
         scrub = options.scrub_interval.map(start_scrub).transpose()?.flatten();
         systemd::notify("READY=1");
-        app.mark_ready();
+        app.status.mark_ready();
         Ok(())
     })?;
 
+    debug!("shutting down");
     systemd::notify("STOPPING=1");
-    app.mark_draining();
+    app.status.mark_draining();
     drop(scrub);
     let draining = endpoints.len();
     endpoints.into_iter().for_each(Endpoint::shut_down);
@@ -169,6 +182,7 @@ fn run_until_signal(
         match events_rx.recv_timeout(RELOAD_INTERVAL) {
             Ok(Event::StoreOpened(outcome)) => {
                 outcome?;
+                debug!("store opened");
                 on_opened()?;
             }
             Ok(Event::Signal(SIGHUP)) => reload(ReloadFiles::All),
@@ -185,8 +199,8 @@ fn wait_drained(events_rx: &mpsc::Receiver<Event>, timeout: Duration, mut endpoi
         match events_rx.recv_timeout(timeout.saturating_sub(started_at.elapsed())) {
             Ok(Event::StoreOpened(_) | Event::Signal(SIGHUP)) => {}
             Ok(Event::EndpointDrained) => endpoints -= 1,
-            Ok(Event::Signal(_)) => return warn("second signal received; aborting requests in flight"),
-            Err(_) => return warn("drain timeout reached; aborting requests in flight"),
+            Ok(Event::Signal(_)) => return warn!("second signal received; aborting requests in flight"),
+            Err(_) => return warn!("drain timeout reached; aborting requests in flight"),
         }
     }
 }
@@ -225,19 +239,4 @@ fn open_access_log(options: &Options) -> Result<Option<AccessLog>, Error> {
     let name = path.as_deref().map_or_else(|| "stderr".to_owned(), |path| path.display().to_string());
     let opened = AccessLog::open(path, format);
     opened.map(Some).map_err(|error| Error::Io(format!("cannot open the access log {name}"), error))
-}
-
-/// Writes a warning or an error of the running server to stderr.
-fn warn(message: impl Display) {
-    print_to_stderr(message);
-}
-
-/// Writes information for the operator to stderr.
-fn info(message: impl Display) {
-    print_to_stderr(message);
-}
-
-fn print_to_stderr(message: impl Display) {
-    // `eprintln!` would panic if stderr is closed.
-    let _ = writeln!(io::stderr(), "sha-api: {message}");
 }

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Limits, LogFormat, Scopes};
+use super::access_log::Format as LogFormat;
+use super::auth::scopes::Scopes;
+use super::limits::Limits;
+use super::log::LogLevel;
 
 /// Options of a server.
 #[derive(Debug, Clone)]
@@ -14,7 +17,7 @@ pub struct Options {
     pub tls: Tls,
     /// Authorities in PEM that must have signed a client's certificate; `None`: no client certificate is required.
     pub client_ca: Option<PathBuf>,
-    /// Path of the [token file](super::token_file); `None`: clients are anonymous.
+    /// Path of the [token file](super::auth::token_file); `None`: clients are anonymous.
     pub token_file: Option<PathBuf>,
     /// Path of the local Unix socket. Clients that can connect to it get all scopes. Created after the store is opened.
     pub local_socket: Option<PathBuf>,
@@ -22,6 +25,8 @@ pub struct Options {
     pub max_message: u64,
     /// Address of the metrics endpoint, over plain HTTP; `None`: the public endpoint serves the metrics.
     pub metrics_listen: Option<String>,
+    /// Least severe events that are reported on stderr.
+    pub log_level: LogLevel,
     /// Format of the access log; `None`: no access log.
     pub access_log_format: Option<LogFormat>,
     /// Path of the access log; `None`: stderr.

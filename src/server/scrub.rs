@@ -6,7 +6,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::warn;
+use tracing::warn;
+
 use crate::message_store::{Error, MessageStore};
 
 /// Ratio of the sleep after a step to the duration of the step.
@@ -65,15 +66,15 @@ fn run_scrub(
         delay = match verify_all(store, stop_rx)? {
             Ok(damaged) => {
                 if damaged > 0 {
-                    warn(format_args!(
+                    warn!(
                         "background verification found damage in {damaged} places; run `sha-api verify` to list them"
-                    ));
+                    );
                 }
                 on_damage_count(damaged);
                 interval
             }
             Err(error) => {
-                warn(format_args!("background verification failed: {error}"));
+                warn!("background verification failed: {error}");
                 interval.min(RETRY_AFTER)
             }
         };

@@ -6,7 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use super::warn;
+use tracing::warn;
 
 /// Returns the listening sockets inherited from systemd (`sd_listen_fds(3)`), if any.
 pub(super) fn listen_fds() -> std::io::Result<Vec<TcpListener>> {
@@ -24,6 +24,6 @@ pub(super) fn notify(state: &str) {
     };
     let outcome = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = outcome {
-        warn(format_args!("cannot notify systemd of {state}: {error}"));
+        warn!("cannot notify systemd of {state}: {error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Routes that work before the store is open: probes, metrics and the OpenAPI document.
 
-use super::{Method, Request, Response, json};
+use super::route::BuiltinRoute;
+use super::{Response, json};
 use crate::message_store::{Error, MessageStore};
 
 /// The OpenAPI document.
@@ -19,26 +20,6 @@ pub(in crate::server) enum Health {
     Failed,
     /// The server is shutting down.
     Draining,
-}
-
-/// A route that needs no store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum BuiltinRoute {
-    Live,
-    Ready,
-    Metrics,
-    OpenApi,
-}
-
-/// Returns the built-in route of `request`, or `None` for any other request.
-pub(in crate::server) fn builtin_route(request: &Request) -> Option<BuiltinRoute> {
-    match (request.method, request.path.as_str()) {
-        (Method::Get | Method::Head, "/livez") => Some(BuiltinRoute::Live),
-        (Method::Get | Method::Head, "/readyz") => Some(BuiltinRoute::Ready),
-        (Method::Get | Method::Head, "/metrics") => Some(BuiltinRoute::Metrics),
-        (Method::Get | Method::Head, "/openapi.json") => Some(BuiltinRoute::OpenApi),
-        _ => None,
-    }
 }
 
 /// Returns the response of a built-in route. Calls `health` or `metrics` only if the route needs it.
@@ -61,6 +42,11 @@ pub(in crate::server) fn builtin_response(
 /// Returns the 503 response for requests that arrive before the store is open.
 pub(in crate::server) fn store_not_open() -> Response {
     Response::error(503, "The store is not open yet").with_header("Retry-After", "1")
+}
+
+/// Returns the 503 response for a request that finds no memory, permit or connection.
+pub(in crate::server) fn service_unavailable() -> Response {
+    Response::error(503, "The server is busy").with_header("Retry-After", "1")
 }
 
 /// Returns the health of the store. A read-only store is healthy only if `writable` is `false`.

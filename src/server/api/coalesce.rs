@@ -1,7 +1,7 @@
 //! Conversion between a small put and a line of a batch request. Only a put that would also succeed alone becomes a
 //! line, so an invalid put never affects the others. See docs/design.md, "Put coalescing".
 
-use super::{Method, Request, Response, batch, json, message};
+use super::{Method, Request, Response, Route, batch, json, message};
 use crate::digest::Digest;
 
 /// Maximum length in bytes of a body that is coalesced. For longer bodies, sharing a commit saves little.
@@ -9,7 +9,7 @@ const MAX_COALESCED_BODY: usize = 2 << 10;
 
 /// Returns the batch line for `request`, or `None` if `request` is not a put that can be coalesced.
 pub(in crate::server) fn to_batch_line(request: &Request) -> Option<Vec<u8>> {
-    let is_put = (request.method, request.path.as_str()) == (Method::Post, "/messages");
+    let is_put = (request.route, request.method) == (Route::Messages, Method::Post);
     // A declared hash refers to the body as it was received, which a line does not preserve.
     let declares_hash = request.content_digest.is_some() || request.repr_digest.is_some();
     if !is_put
@@ -90,7 +90,7 @@ mod tests {
             Request { content_type: some(batch::CONTENT_TYPE), ..put_request(foo) },
             Request { content_digest: some("sha-256=:AAAA:"), ..put_request(foo) },
             Request { repr_digest: some("sha-256=:AAAA:"), ..put_request(foo) },
-            Request { path: "/messages/missing".to_owned(), ..put_request(foo) },
+            Request { route: Route::Missing, ..put_request(foo) },
             Request { method: Method::Put, ..put_request(foo) },
         ] {
             assert_eq!(to_batch_line(&request), None, "{request:?}");

@@ -4,23 +4,16 @@
 use std::fmt::Display;
 
 use super::json;
-
-/// A request method. All methods that no route supports are `Other`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Other,
-}
+use super::method::Method;
+use super::route::{Route, RouteError};
 
 /// A request without its framing. Path and query are not percent-decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) struct Request {
     pub(in crate::server) method: Method,
     pub(in crate::server) path: String,
+    /// The resource that the path names.
+    pub(in crate::server) route: Route,
     pub(in crate::server) query: Option<String>,
     pub(in crate::server) accept: Option<String>,
     pub(in crate::server) content_type: Option<String>,
@@ -45,38 +38,13 @@ pub(in crate::server) struct Response {
     pub(in crate::server) cause: Option<String>,
 }
 
-impl Method {
-    /// Parses a method name, which is case-sensitive.
-    pub(in crate::server) fn from_name(name: &str) -> Self {
-        match name {
-            "GET" => Self::Get,
-            "HEAD" => Self::Head,
-            "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "DELETE" => Self::Delete,
-            _ => Self::Other,
-        }
-    }
-
-    /// Returns the method name. All unknown methods are `OTHER`, which no route allows.
-    pub(in crate::server) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Other => "OTHER",
-        }
-    }
-}
-
 impl Request {
     /// Creates a request without query, headers and body.
     pub(in crate::server) fn new(method: Method, path: &str) -> Self {
         Self {
             method,
             path: path.to_owned(),
+            route: Route::resolve(path),
             query: None,
             accept: None,
             content_type: None,
@@ -100,6 +68,17 @@ impl Request {
             ("Content-Digest", &mut self.content_digest),
             ("Repr-Digest", &mut self.repr_digest),
         ]
+    }
+}
+
+impl From<RouteError> for Response {
+    fn from(error: RouteError) -> Self {
+        match error {
+            RouteError::NotFound => Self::error(404, "Not found"),
+            RouteError::MethodNotAllowed(allowed) => {
+                Self::error(405, "Method not allowed").with_header("Allow", &allowed)
+            }
+        }
     }
 }
 

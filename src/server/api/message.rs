@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::representation::{self, Representation};
-use super::{Method, Request, Response, content_digest, json, range};
+use super::{Method, Request, Response, Route, content_digest, json, range};
 use crate::digest::Digest;
 use crate::message_store::{Error, MessageStore};
 
@@ -38,7 +38,7 @@ pub(in crate::server) fn already_stored(
     max_length: u64,
     store: &dyn MessageStore,
 ) -> Option<Response> {
-    let digest = super::digest_from_path(&request.path).filter(|_| request.method == Method::Put)?;
+    let (Route::Message(digest), Method::Put) = (request.route, request.method) else { return None };
     let stored_length = store.size(digest).ok()??;
     let has_other_length = content_length.is_some_and(|length| length != stored_length);
     if has_other_length || !content_digest::matches(request, digest) || stored_length > max_length {

@@ -8,11 +8,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::representation;
-use super::{Method, Request, Response};
+use super::{Method, Request, Response, Route};
 use crate::digest::Digest;
-
-/// Path of the web page.
-pub(super) const ROOT: &str = "/";
 
 const PAGE_HTML: &str = include_str!("ui/page.html");
 
@@ -34,9 +31,9 @@ static PAGE_META: LazyLock<PageMeta> = LazyLock::new(|| {
     PageMeta { security_policy: policy, etag: format!("\"{}\"", Digest::compute(PAGE_HTML.as_bytes())) }
 });
 
-/// Returns the response to a request for `/`, or `None` for any other path.
+/// Returns the response to a request for the page, or `None` for any other route.
 pub(in crate::server) fn ui_response(request: &Request) -> Option<Response> {
-    if request.path != ROOT {
+    if request.route != Route::Page {
         return None;
     }
     let response = match (prefers_html(request.accept.as_deref()), request.method) {

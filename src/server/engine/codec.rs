@@ -2,15 +2,14 @@
 //! completely. The peer is part of this program, so a malformed response is a bug and fails the connection.
 
 use std::io::{self, Read};
-use std::mem;
 
-use super::{Request, Response};
+use super::{Method, Request, Response};
 use crate::server::budget::{Budget, Reservation};
 
 /// Maximum number of header fields of a response.
 const MAX_RESPONSE_HEADERS: usize = 32;
-/// Bytes per read while a head is incomplete or a body is discarded.
-const RESPONSE_READ_CHUNK: usize = 8 << 10;
+/// Bytes per read while a head is incomplete.
+const READ_CHUNK: usize = 8 << 10;
 
 /// Encodes the head of `request`, including the exact length of its body.
 pub(super) fn encode_head(request: &mut Request) -> Vec<u8> {
@@ -38,90 +37,48 @@ pub(super) fn encode_head(request: &mut Request) -> Vec<u8> {
     out
 }
 
-/// Incremental reader of one response.
-pub(super) struct ResponseReader<'a> {
-    bodyless: bool,
-    budget: &'a Budget,
-    state: State,
+/// Reads the response to a request with `method`, and reserves memory for its body. Blocks until it is complete.
+///
+/// Returns `None` if the body exceeds `budget`. It is then read and discarded, so that the connection can be used again.
+pub(super) fn read_response(
+    mut stream: impl Read,
+    method: Method,
+    budget: &Budget,
+) -> io::Result<Option<(Response, Reservation)>> {
+    let (mut response, rest) = read_response_head(&mut stream)?;
+    let has_body = method != Method::Head && !matches!(response.status, 204 | 304);
+    let length = if has_body { response.content_length } else { 0 };
+    let missing = length.checked_sub(rest.len()).ok_or_else(|| protocol_error("data after the response"))?;
+    let mut body = stream.take(missing as u64);
+    let mut reservation = budget.reserve();
+    if !reservation.try_grow(length as u64) {
+        return match io::copy(&mut body, &mut io::sink())? {
+            count if count == missing as u64 => Ok(None),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+    }
+    response.body.reserve_exact(length);
+    response.body.extend_from_slice(&rest);
+    if missing > 0 && body.read_to_end(&mut response.body)? < missing {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some((response, reservation)))
 }
 
-/// State of a response after a read.
-pub(super) enum Progress {
-    Pending,
-    Complete((Response, Reservation)),
-    /// The body exceeds the budget. It was read and discarded, so that the connection can be used again.
-    OverBudget,
-}
-
-enum State {
-    Head(Vec<u8>),
-    Body(Response, Reservation),
-    /// Number of bytes still to be discarded.
-    Discard(usize),
-}
-
-impl<'a> ResponseReader<'a> {
-    /// Creates a reader. `is_head`: the request method is HEAD, so the response has no body.
-    pub(super) fn new(is_head: bool, budget: &'a Budget) -> Self {
-        Self { bodyless: is_head, budget, state: State::Head(Vec::new()) }
-    }
-
-    /// Reads once from `stream`. After `WouldBlock` or `Interrupted`, the caller tries again.
-    pub(super) fn read_from(&mut self, mut stream: impl Read) -> io::Result<Progress> {
-        match &mut self.state {
-            State::Head(bytes) => {
-                let mut chunk = [0; RESPONSE_READ_CHUNK];
-                let count = nonzero_or_eof(stream.read(&mut chunk)?)?;
-                bytes.extend_from_slice(&chunk[..count]);
-                self.parse_head()
-            }
-            State::Body(response, _) => {
-                let missing = response.content_length - response.body.len();
-                // Bytes read before an error stay in the body, so the next call continues from there.
-                if stream.take(missing as u64).read_to_end(&mut response.body)? < missing {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                Ok(self.progress())
-            }
-            State::Discard(remaining) => {
-                let mut chunk = [0; RESPONSE_READ_CHUNK];
-                let length = RESPONSE_READ_CHUNK.min(*remaining);
-                *remaining -= nonzero_or_eof(stream.read(&mut chunk[..length])?)?;
-                Ok(self.progress())
-            }
+/// Reads the head of a response. Returns also the bytes that were received after it.
+fn read_response_head(stream: &mut impl Read) -> io::Result<(Response, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; READ_CHUNK];
+        match stream.read(&mut chunk) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
         }
-    }
-
-    fn parse_head(&mut self) -> io::Result<Progress> {
-        let State::Head(bytes) = &mut self.state else { return Ok(Progress::Pending) };
-        let Some((mut response, end)) = parse_response_head(bytes)? else { return Ok(Progress::Pending) };
-        let body_start = &bytes[end..];
-        let expected = if self.bodyless || response.status == 304 { 0 } else { response.content_length };
-        if body_start.len() > expected {
-            return Err(protocol_error("data after the response"));
-        }
-        let mut reservation = self.budget.reserve();
-        if !reservation.try_grow(expected as u64) {
-            self.state = State::Discard(expected - body_start.len());
-            return Ok(self.progress());
-        }
-        response.body.reserve_exact(expected);
-        response.body.extend_from_slice(body_start);
-        if expected == 0 {
-            self.bodyless = true;
-        }
-        self.state = State::Body(response, reservation);
-        Ok(self.progress())
-    }
-
-    fn progress(&mut self) -> Progress {
-        match &mut self.state {
-            State::Body(response, reservation) if self.bodyless || response.body.len() == response.content_length => {
-                let response = mem::replace(response, Response::empty(0));
-                Progress::Complete((response, mem::replace(reservation, self.budget.reserve())))
-            }
-            State::Discard(0) => Progress::OverBudget,
-            _ => Progress::Pending,
+        if let Some((response, end)) = parse_response_head(&bytes)? {
+            bytes.drain(..end);
+            return Ok((response, bytes));
         }
     }
 }
@@ -146,10 +103,6 @@ fn parse_response_head(bytes: &[u8]) -> io::Result<Option<(Response, usize)>> {
         }
     }
     Ok(Some((response, end)))
-}
-
-fn nonzero_or_eof(count: usize) -> io::Result<usize> {
-    if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(count) }
 }
 
 fn protocol_error(cause: &'static str) -> io::Error {

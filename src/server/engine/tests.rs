@@ -1,4 +1,4 @@
-//! Tests that concurrent requests are neither lost nor block each other.
+//! Tests that concurrent requests are neither lost nor block each other, and that failures stay local.
 
 use std::sync::Barrier;
 
@@ -7,29 +7,29 @@ use crate::digest::Digest;
 use crate::message_store::{self, Cursor, Damage, Entry, ListQuery, Receipt, Stats, VerifyStep};
 use crate::testing::MemoryStore;
 
-fn put_request(message: &str) -> Request {
-    Request {
+fn put_request(message: &str) -> Authorized {
+    Authorized::for_test(Request {
         content_type: Some("application/json".to_owned()),
         body: format!("{{\"message\": \"{message}\"}}").into_bytes(),
         ..Request::new(Method::Post, "/messages")
-    }
+    })
+}
+
+fn get_request(path: &str) -> Authorized {
+    Authorized::for_test(Request::new(Method::Get, path))
 }
 
 fn engine() -> Engine {
     Engine::start(Arc::new(MemoryStore::default())).unwrap()
 }
 
-/// Returns an engine without working connections, whose tiny_http accepts no more.
+/// Returns an engine without working connections.
 pub(in crate::server) fn dead_engine() -> Engine {
-    let dir = tempfile::tempdir().unwrap();
-    let bind = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
-    drop(bind("closed"));
-    let pool = Pool::new(SocketHandle::open(&dir.path().join("closed")).unwrap());
-    pool.add(|_| Ok(Arc::new(UnixStream::pair()?.0))).unwrap();
-    drop(pool.checkout(|_| unreachable!()));
-    let server = Server::from_listener(bind("open"), None).unwrap();
-    drop(UnixStream::connect(dir.path().join("open")));
-    Engine { server, pool, store: Arc::new(MemoryStore::default()) }
+    let engine = engine();
+    for _ in 0..POOL_SIZE {
+        engine.pool.discard(engine.pool.take().unwrap());
+    }
+    engine
 }
 
 fn location(response: &Response) -> String {
@@ -51,7 +51,7 @@ fn more_callers_than_connections_with_large_bodies_all_get_responses() {
                     let message = format!("{caller}-{round}-{}", "x".repeat((caller % 3) * 300_000));
                     let (put, _reservation) = engine.call(put_request(&message), budget).unwrap();
                     assert_eq!(put.status, 200);
-                    let get = Request::new(Method::Get, &location(&put));
+                    let get = get_request(&location(&put));
                     let (got, _reservation) = engine.call(get, budget).unwrap();
                     assert_eq!(got.body, format!("{{\"message\": \"{message}\"}}").into_bytes());
                 }
@@ -61,17 +61,23 @@ fn more_callers_than_connections_with_large_bodies_all_get_responses() {
 }
 
 #[test]
-fn a_broken_connection_is_replaced() {
+fn broken_connections_are_discarded_until_the_engine_is_dead() {
     let engine = engine();
-    for _ in 0..POOL_SIZE * 2 {
-        let connection = engine.checkout().unwrap();
-        connection.stream().shutdown(std::net::Shutdown::Both).unwrap();
-        drop(connection);
+    for working in (0..POOL_SIZE).rev() {
+        let connection = engine.pool.take().unwrap();
+        connection.shutdown(std::net::Shutdown::Both).unwrap();
+        engine.pool.put_back(connection);
+        assert!(matches!(engine.call(put_request("foo"), &Budget::new(1 << 20)), Err(Error::Io(_))));
+        assert_eq!((engine.pool.connections(), engine.is_alive()), (working, working > POOL_SIZE / 2));
     }
-    let connections: Vec<_> = (0..POOL_SIZE).map(|_| engine.checkout().unwrap()).collect();
-    assert_eq!(engine.pool.connections(), POOL_SIZE);
-    drop(connections);
-    assert_eq!(engine.call(put_request("foo"), &Budget::new(1 << 20)).unwrap().0.status, 200);
+    assert!(matches!(engine.call(put_request("foo"), &Budget::new(1 << 20)), Err(Error::Busy)));
+}
+
+#[test]
+fn a_dropped_engine_does_not_hold_the_store() {
+    let store: Arc<dyn MessageStore> = Arc::new(MemoryStore::default());
+    drop(Engine::start(Arc::clone(&store)).unwrap());
+    assert_eq!(Arc::strong_count(&store), 1);
 }
 
 #[test]
@@ -81,11 +87,11 @@ fn a_response_over_budget_does_not_break_the_connection() {
     let small_budget = Budget::new(50_000);
     let mut other_reservation = small_budget.reserve();
     assert!(other_reservation.try_grow(1));
-    let get = Request::new(Method::Get, &location(&response));
-    assert!(matches!(engine.call(get.clone(), &small_budget), Err(Error::OverBudget)));
+    let get = || get_request(&location(&response));
+    assert!(matches!(engine.call(get(), &small_budget), Err(Error::OverBudget)));
     assert_eq!(engine.pool.connections(), POOL_SIZE);
     drop(other_reservation);
-    assert_eq!(engine.call(get, &small_budget).unwrap().0.status, 200);
+    assert_eq!(engine.call(get(), &small_budget).unwrap().0.status, 200);
 }
 
 #[test]
@@ -93,7 +99,8 @@ fn a_head_response_has_the_content_length_and_no_body() {
     let engine = engine();
     let budget = Budget::new(1 << 20);
     let (response, _reservation) = engine.call(put_request("foo"), &budget).unwrap();
-    let (response, _reservation) = engine.call(Request::new(Method::Head, &location(&response)), &budget).unwrap();
+    let head = Authorized::for_test(Request::new(Method::Head, &location(&response)));
+    let (response, _reservation) = engine.call(head, &budget).unwrap();
     assert_eq!((response.status, response.content_length, response.body.len()), (200, 18, 0));
 }
 
@@ -101,6 +108,7 @@ fn a_head_response_has_the_content_length_and_no_body() {
 fn the_method_and_query_reach_the_api_unchanged() {
     let store = Arc::new(MemoryStore::default());
     let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
+    let request = Authorized::for_test(request);
     let (response, _reservation) = Engine::start(store).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
     assert_eq!(response, Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD, POST"));
 }

@@ -25,7 +25,7 @@ impl Connection {
         Self {
             stream,
             requests_remaining: endpoint.limits.max_requests,
-            _gauge: endpoint.app.metrics().track_connection(),
+            _gauge: endpoint.app.observability.metrics.track_connection(),
             permit,
         }
     }

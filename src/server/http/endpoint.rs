@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::ServerConfig;
+use tracing::warn;
 
 use super::connection::Connection;
 use super::listener::Listener;
@@ -18,10 +19,10 @@ use super::request_loop::EndpointContext;
 use super::scheduler::{Scheduler, WORKER_STACK_SIZE};
 use super::socket::Socket;
 use super::stream::Stream;
-use crate::server::app::{App, EndpointKind};
+use crate::server::app::App;
+use crate::server::auth::EndpointKind;
 use crate::server::limits::{Limits, MAX_REJECTED};
 use crate::server::poll::{poll_fd, timespec};
-use crate::server::warn;
 
 /// Minimum delay after an error of `accept`. It doubles with each further error, up to [`ACCEPT_BACKOFF_MAX`].
 const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(5);
@@ -137,7 +138,7 @@ impl Acceptor {
 
     fn on_accept(&mut self, socket: Arc<Socket>) {
         let Some(permit) = self.acquire_permit(&socket) else {
-            self.scheduler.endpoint.app.metrics().connection_rejected();
+            self.scheduler.endpoint.app.observability.metrics.connection_rejected();
             self.reject(socket);
             return;
         };
@@ -199,7 +200,7 @@ impl Acceptor {
     /// Waits before the next attempt. Descriptors, memory or threads may be available again by then.
     fn back_off(&mut self, error: &io::Error) {
         if self.backoff_delay == ACCEPT_BACKOFF_MIN {
-            warn(format_args!("cannot accept connections: {error}; retrying"));
+            warn!("cannot accept connections: {error}; retrying");
         }
         self.wait_for_shutdown(self.backoff_delay);
         self.backoff_delay = (self.backoff_delay * 2).min(ACCEPT_BACKOFF_MAX);

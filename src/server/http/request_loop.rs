@@ -15,10 +15,14 @@ use super::request_reader::{self, RESERVATION_STEP, ReadError};
 use super::response::ResponseEncoder;
 use crate::digest::Digest;
 use crate::server::access_log::Peer;
-use crate::server::api::{Method, Request};
-use crate::server::app::{self, App, EndpointKind, OutgoingResponse, RequestLog};
+use crate::server::api::Method;
+#[cfg(test)]
+use crate::server::api::Request;
+use crate::server::app::{self, App, OutgoingResponse};
+use crate::server::auth::{Authorized, EndpointKind};
 use crate::server::budget::Reservation;
 use crate::server::limits::Limits;
+use crate::server::observability::RequestLog;
 
 /// Maximum length of a response body that a leader writes, in bytes. A longer one would delay other connections.
 const MAX_LEADER_BODY: usize = 256 << 10;
@@ -51,7 +55,7 @@ pub(super) enum Outcome {
 
 /// A put with its complete body, and its context.
 pub(super) struct ParsedPut {
-    request: Request,
+    request: Authorized,
     context: RequestContext,
     /// Bytes received after the put.
     unread: Vec<u8>,
@@ -100,9 +104,10 @@ impl ParsedPut {
     /// Creates a `POST /messages`.
     #[cfg(test)]
     pub(super) fn for_test(app: &App) -> Self {
-        let request_log = RequestLog::new(app, Peer::Local);
+        let request_log = RequestLog::new(&app.observability, Peer::Local);
         let context = RequestContext { request_log, method: Method::Post, keep_alive: true, reservation: None };
-        Self { request: Request::new(Method::Post, "/messages"), context, unread: Vec::new() }
+        let request = Authorized::for_test(Request::new(Method::Post, "/messages"));
+        Self { request, context, unread: Vec::new() }
     }
 }
 
@@ -165,7 +170,7 @@ impl RequestLoop<'_> {
         *self.requests_remaining = self.requests_remaining.saturating_sub(1);
         let app = &self.endpoint.app;
         let mut context = RequestContext {
-            request_log: RequestLog::new(app, self.permit.peer().map_or(Peer::Local, Peer::Address)),
+            request_log: RequestLog::new(&app.observability, self.permit.peer().map_or(Peer::Local, Peer::Address)),
             method: Method::Other,
             keep_alive: false,
             reservation: None,
@@ -188,55 +193,59 @@ impl RequestLoop<'_> {
     }
 
     /// Reads and authorises a request.
-    fn read_request(&mut self, context: &mut RequestContext) -> Result<Request, ReadError> {
+    fn read_request(&mut self, context: &mut RequestContext) -> Result<Authorized, ReadError> {
         let EndpointContext { limits, app, kind } = self.endpoint;
-        let mut head = request_reader::read_head(&mut self.io, &mut self.buffers.read_buf, limits)?;
-        context.method = head.request.method;
-        context.request_log.set_request(&head.request, head.id.take());
-        if let (Some(peer), Some(forwarded)) = (self.permit.peer(), &head.forwarded) {
+        let head = request_reader::read_head(&mut self.io, &mut self.buffers.read_buf, limits)?;
+        let Head { request, framing, keep_alive, token, id, forwarded, expects_continue } = head;
+        context.method = request.method;
+        context.request_log.set_request(&request, id);
+        if let (Some(peer), Some(forwarded)) = (self.permit.peer(), &forwarded) {
             context.request_log.peer = Peer::Address(limits.trusted_proxies.client_addr(peer, forwarded));
         }
-        match app.authorize(&head.request, head.token, *kind) {
-            Ok(user) => context.request_log.user = user,
+        let mut request = match app.auth.authorize(request, token, *kind) {
+            Ok((request, user)) => {
+                context.request_log.user = user;
+                request
+            }
             Err(response) => {
                 // Another request may follow if there is no body to skip.
-                context.keep_alive = head.keep_alive && head.framing == Framing::Length(0);
+                context.keep_alive = keep_alive && framing == Framing::Length(0);
                 return Err(ReadError::Rejected(response));
             }
-        }
-        let decoder = BodyDecoder::new(head.framing, limits.max_body)?;
+        };
+        let decoder = BodyDecoder::new(framing, limits.max_body)?;
         if !decoder.is_complete() {
-            if head.expects_continue && self.buffers.read_buf.is_empty() {
-                self.send_continue(&head)?;
+            if expects_continue && self.buffers.read_buf.is_empty() {
+                self.send_continue(&request, framing)?;
             }
             let mut reservation = app.budget().reserve();
-            let body = &mut head.request.body;
-            if let Framing::Length(length) = head.framing {
+            let body = request.body_mut();
+            if let Framing::Length(length) = framing {
                 body.reserve_exact(usize::try_from(length.min(RESERVATION_STEP)).unwrap_or_default());
             }
             let read_buf = &mut self.buffers.read_buf;
             request_reader::read_body(&mut self.io, read_buf, limits, decoder, &mut reservation, body)?;
             context.reservation = Some(reservation);
         }
-        context.keep_alive = head.keep_alive;
-        Ok(head.request)
+        context.keep_alive = keep_alive;
+        Ok(request)
     }
 
     /// Sends `100 Continue`, unless the request can be answered without its body.
-    fn send_continue(&mut self, head: &Head) -> Result<(), ReadError> {
-        let length = match head.framing {
+    fn send_continue(&mut self, request: &Authorized, framing: Framing) -> Result<(), ReadError> {
+        let length = match framing {
             Framing::Length(length) => Some(length),
             Framing::Chunked => None,
         };
         self.io.pass_on_leadership();
-        match self.endpoint.app.early_response(&head.request, length) {
+        match self.endpoint.app.early_response(request, length) {
             Some(response) => Err(ReadError::Rejected(response)),
             None => Ok(self.io.write(b"HTTP/1.1 100 Continue\r\n\r\n", b"", self.write_deadline())?),
         }
     }
 
     /// Executes the request. That may block, so leadership is passed on first.
-    fn execute(&mut self, request: Request) -> OutgoingResponse {
+    fn execute(&mut self, request: Authorized) -> OutgoingResponse {
         self.io.pass_on_leadership();
         self.endpoint.app.handle(request)
     }
@@ -254,7 +263,7 @@ impl RequestLoop<'_> {
         let sent = self.io.write(head, body, deadline);
         let bytes = if method == Method::Head { 0 } else { response.body.len() as u64 };
         let io = &mut self.io;
-        self.endpoint.app.record(&request_log, response.status, bytes, || io.pass_on_leadership());
+        self.endpoint.app.observability.record(&request_log, response.status, bytes, || io.pass_on_leadership());
         sent?;
         if keep_alive { Ok(()) } else { Err(Outcome::Linger) }
     }

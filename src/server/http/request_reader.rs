@@ -8,8 +8,7 @@ use super::connection_io::ConnectionIo;
 use super::deadline::{RateDeadline, deadline_after};
 use super::head::{Head, HeadParser};
 use super::request_error::RequestError;
-use crate::server::api::Response;
-use crate::server::app::service_unavailable;
+use crate::server::api::{Response, service_unavailable};
 use crate::server::budget::Reservation;
 use crate::server::limits::Limits;
 

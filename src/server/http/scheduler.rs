@@ -228,10 +228,11 @@ mod tests {
     use super::super::socket::Socket;
     use super::super::stream::Stream;
     use super::*;
-    use crate::server::app::{App, EndpointKind};
-    use crate::server::auth::{Authorizer, Scopes};
+    use crate::server::app::App;
+    use crate::server::auth::{Auth, EndpointKind};
     use crate::server::budget::Budget;
     use crate::server::limits::Limits;
+    use crate::server::observability::Observability;
     use crate::server::proxies::TrustedProxies;
 
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -250,7 +251,7 @@ mod tests {
             min_rate: 1,
             idle_timeout: TEST_TIMEOUT,
         };
-        let app = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+        let app = App::new(0, Budget::new(1 << 20), Auth::for_test(), Observability::new(None));
         Scheduler::start(EndpointContext { limits, app: Arc::new(app), kind: EndpointKind::Local }).unwrap()
     }
 

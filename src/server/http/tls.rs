@@ -17,12 +17,12 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore, ServerConfig};
+use tracing::{info, warn};
 
 use crate::digest::Digest;
 use crate::server::change_detector::ChangeDetector;
 use crate::server::error::Error;
 use crate::server::options::Tls;
-use crate::server::{info, warn};
 
 /// Time after the end of every certificate, in seconds since 1970. The last year that a certificate can name is 9999.
 const MAX_NOT_AFTER: u64 = 1 << 40;
@@ -54,7 +54,7 @@ impl ReloadableCertificate {
         let change_detector = ChangeDetector::new([&cert, &key]);
         let current = load_pair(&cert, &key, &provider)?;
         if matches!(tls, Tls::SelfSigned(_)) {
-            info(format_args!("certificate fingerprint SHA-256 {}", certificate_fingerprint(&current)));
+            info!("certificate fingerprint SHA-256 {}", certificate_fingerprint(&current));
         }
         let current = ArcSwap::from_pointee(current);
         Ok(Some(Arc::new(Self { cert, key, provider, current, change_detector })))
@@ -115,7 +115,7 @@ impl ReloadableCertificate {
                 Some(remaining) => format!("expires in {} days", remaining / SECONDS_PER_DAY),
                 None => "has expired".to_owned(),
             };
-            warn(format_args!("certificate {event}: {}; renew it", self.cert.display()));
+            warn!("certificate {event}: {}; renew it", self.cert.display());
         }
     }
 
@@ -136,11 +136,11 @@ impl ReloadableCertificate {
     fn replace_current(&self) {
         match load_pair(&self.cert, &self.key, &self.provider) {
             Ok(new) => {
-                info(format_args!("certificate reloaded: fingerprint SHA-256 {}", certificate_fingerprint(&new)));
+                info!("certificate reloaded: fingerprint SHA-256 {}", certificate_fingerprint(&new));
                 self.current.store(Arc::new(new));
             }
             Err(error) => {
-                warn(format_args!("cannot reload the certificate: {error}; the previous certificate stays in use"));
+                warn!("cannot reload the certificate: {error}; the previous certificate stays in use");
             }
         }
     }

@@ -1,28 +1,26 @@
 //! Tests that coalescing does not change the response to a put.
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
-use super::super::put_response as stored_response;
+use super::put_response as stored_response;
 use super::*;
-use crate::server::api::Method;
-use crate::server::auth::{Authorizer, Scopes};
-use crate::server::budget::Budget;
+use crate::server::api::Request;
 use crate::server::coalescer;
 use crate::testing::MemoryStore;
 
 fn app(store: &Arc<MemoryStore>) -> App {
-    let mut app = App::new(0, Budget::new(1 << 20), Authorizer::new(Scopes::ALL, None), None, false);
+    let mut app = App::new(0, Budget::new(1 << 20), Auth::for_test(), Observability::new(None));
     app.put_coalescer = coalescer::tests::coalescer_with_long_wait();
     app.attach_store(Arc::clone(store) as _).unwrap();
     app
 }
 
-fn put_request(message: &str) -> Request {
-    Request {
+fn put_request(message: &str) -> Authorized {
+    Authorized::for_test(Request {
         content_type: Some("application/json".to_owned()),
         body: format!("{{\"more\": [1],\n \"message\": \"{message}\"}}").into_bytes(),
         ..Request::new(Method::Post, "/messages")
-    }
+    })
 }
 
 /// Puts `messages` in one batch and returns their responses.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::{ConditionallySelectable, ConstantTimeEq};
+use tracing::{info, warn};
 
-use super::auth::Scopes;
-use super::change_detector::ChangeDetector;
-use super::{info, warn};
+use super::scopes::Scopes;
 use crate::digest::Digest;
+use crate::server::change_detector::ChangeDetector;
 
 /// An entry of the token file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub enum Error {
 }
 
 /// A token file that is reloaded when it changes.
-pub(super) struct TokenFile {
+pub(in crate::server) struct TokenFile {
     path: PathBuf,
     entries: RwLock<Arc<Vec<TokenEntry>>>,
     change_detector: ChangeDetector<1>,
@@ -85,7 +85,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Vec<TokenEntry>, Error> {
 
 impl TokenFile {
     /// Loads the file.
-    pub(super) fn load(path: PathBuf) -> Result<Self, Error> {
+    pub(in crate::server) fn load(path: PathBuf) -> Result<Self, Error> {
         // Created before the file is read, so that a change in between is noticed.
         let change_detector = ChangeDetector::new([&path]);
         let entries = RwLock::new(Arc::new(read_entries(&path)?));
@@ -95,7 +95,7 @@ impl TokenFile {
     /// Returns the entry with the digest of a token.
     ///
     /// All entries are compared, each in constant time, so that the duration does not depend on how close a guess is.
-    pub(super) fn lookup(&self, token: Digest) -> Option<TokenEntry> {
+    pub(in crate::server) fn lookup(&self, token: Digest) -> Option<TokenEntry> {
         let entries = Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner));
         let mut found = u64::MAX;
         for (index, entry) in (0..).zip(entries.iter()) {
@@ -105,14 +105,14 @@ impl TokenFile {
     }
 
     /// Reloads the file. On error, logs the cause and keeps the current entries.
-    pub(super) fn reload(&self) {
+    pub(in crate::server) fn reload(&self) {
         // Records the state of the file, so that `reload_if_changed` does not load it a second time.
         self.change_detector.has_changed([&self.path]);
         self.replace_entries();
     }
 
     /// Reloads the file if it changed since the last check.
-    pub(super) fn reload_if_changed(&self) {
+    pub(in crate::server) fn reload_if_changed(&self) {
         if self.change_detector.has_changed([&self.path]) {
             self.replace_entries();
         }
@@ -121,10 +121,10 @@ impl TokenFile {
     fn replace_entries(&self) {
         match read_entries(&self.path) {
             Ok(new) => {
-                info(format_args!("token file reloaded: {} tokens", new.len()));
+                info!("token file reloaded: {} tokens", new.len());
                 *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
             }
-            Err(error) => warn(format_args!("cannot reload the token file: {error}; the previous tokens stay in use")),
+            Err(error) => warn!("cannot reload the token file: {error}; the previous tokens stay in use"),
         }
     }
 }
@@ -137,7 +137,7 @@ fn read_entries(path: &Path) -> Result<Vec<TokenEntry>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::auth::Scope;
+    use crate::server::auth::scopes::Scope;
 
     fn entry_line(name: &str, scopes: &str, token: &str) -> String {
         TokenEntry::format_entry(name, scopes.parse().unwrap(), Digest::compute(token.as_bytes()))
