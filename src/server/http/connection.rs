@@ -72,7 +72,7 @@ impl Connection {
         self.request_loop(endpoint, leadership, buffers).resume(put, digest)
     }
 
-    /// Sends a TLS close_notify if that does not block. Dropping the connection then closes the socket.
+    /// Sends a TLS `close_notify` if that does not block. Dropping the connection then closes the socket.
     pub(super) fn abort(&mut self) {
         self.stream.queue_close_notify();
         self.stream.flush_nonblocking();

@@ -140,7 +140,7 @@ impl ReloadableCertificate {
                 self.current.store(Arc::new(new));
             }
             Err(error) => {
-                warn(format_args!("cannot reload the certificate: {error}; the previous certificate stays in use"))
+                warn(format_args!("cannot reload the certificate: {error}; the previous certificate stays in use"));
             }
         }
     }
