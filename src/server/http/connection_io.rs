@@ -1,11 +1,11 @@
 //! I/O of a connection on a thread that may be a leader. A leader's I/O does not block: an operation that would block
 //! passes leadership on first, and then blocks until its deadline.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::deadline::{RateDeadline, deadline_after};
-use super::stream::Stream;
+use super::stream::{Stream, Unsent};
 
 /// Number of reads and writes on one connection after which a leader passes leadership on, so that a fast client does
 /// not delay other connections.
@@ -78,13 +78,9 @@ impl<'a> ConnectionIo<'a> {
 
     /// Writes `head`, then `body`. The client must read at the rate of `rate_deadline`.
     pub(super) fn write(&mut self, head: &[u8], body: &[u8], mut rate_deadline: RateDeadline) -> io::Result<()> {
-        let mut parts = [IoSlice::new(head), IoSlice::new(body)];
-        let mut parts = match body {
-            [] => &mut parts[..1],
-            _ => &mut parts[..],
-        };
-        while !parts.is_empty() || self.stream.has_pending_records() {
-            let sent = self.perform(|stream| stream.write(&mut parts, rate_deadline.deadline()))?;
+        let mut unsent = Unsent { head, body };
+        while !unsent.is_empty() || self.stream.has_pending_records() {
+            let sent = self.perform(|stream| stream.write(&mut unsent, rate_deadline.deadline()))?;
             rate_deadline.record_progress(sent);
         }
         Ok(())

@@ -23,7 +23,8 @@ pub(super) struct Fields<'a> {
     pub(super) hosts: usize,
     /// Value of `Content-Length`.
     pub(super) length: Option<&'a [u8]>,
-    pub(super) is_chunked: bool,
+    /// Number of transfer codings, each of them `chunked`.
+    pub(super) codings: usize,
     id: Option<&'a [u8]>,
     pub(super) forwarded: Option<String>,
     credentials: Option<&'a [u8]>,
@@ -71,10 +72,10 @@ impl<'a> Fields<'a> {
                 return Err(RequestError::bad_request("More than one Content-Length"));
             }
         } else if is_name("Transfer-Encoding") {
-            if self.is_chunked || field.value != b"chunked" {
+            if self.codings > 0 || field.value != b"chunked" {
                 return Err(RequestError::bad_request("Transfer-Encoding other than chunked"));
             }
-            self.is_chunked = true;
+            self.codings += 1;
         } else if is_name("Connection") {
             for option in field.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 self.close |= option.eq_ignore_ascii_case(b"close");

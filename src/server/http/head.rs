@@ -54,7 +54,7 @@ impl Head {
         if fields.hosts != 1 && (is_http11 || fields.hosts > 1) {
             return Err(RequestError::bad_request("Missing or duplicate Host"));
         }
-        let framing = match (fields.length, fields.is_chunked) {
+        let framing = match (fields.length, fields.codings > 0) {
             (Some(_), true) => return Err(RequestError::bad_request("Content-Length with Transfer-Encoding")),
             (None, true) if !is_http11 => return Err(RequestError::bad_request("Transfer-Encoding in HTTP/1.0")),
             (None, true) => Framing::Chunked,

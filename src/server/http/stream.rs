@@ -21,6 +21,28 @@ pub(super) struct Stream {
     tls: Option<Box<ServerConnection>>,
 }
 
+/// Data that a stream has not accepted yet.
+pub(super) struct Unsent<'a> {
+    pub(super) head: &'a [u8],
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Unsent<'a> {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.body.is_empty()
+    }
+
+    fn slices(&self) -> [IoSlice<'a>; 2] {
+        [IoSlice::new(self.head), IoSlice::new(self.body)]
+    }
+
+    fn advance(&mut self, count: usize) {
+        let from_head = count.min(self.head.len());
+        self.head = &self.head[from_head..];
+        self.body = &self.body[count - from_head..];
+    }
+}
+
 impl Stream {
     /// Creates a stream over `socket`, in blocking mode. With `tls`, [`Stream::handshake`] must be called first.
     pub(super) fn new(socket: Arc<Socket>, tls: Option<&Arc<ServerConfig>>) -> Result<Self, rustls::Error> {
@@ -68,7 +90,7 @@ impl Stream {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // End of file without a close_notify. Truncation cannot go unnoticed, because requests are delimited.
+                // End of file without a `close_notify`. Truncation cannot go unnoticed, because requests are delimited.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) => return Err(error),
             }
@@ -94,19 +116,18 @@ impl Stream {
         })
     }
 
-    /// Writes once and returns the number of bytes sent. Removes accepted plaintext from `parts`, even if sending its
-    /// records then fails with `WouldBlock`.
+    /// Writes once and returns the number of bytes sent. Accepted plaintext is removed from `unsent`, even if sending
+    /// its records then fails with `WouldBlock`.
     ///
-    /// All is written when `parts` is empty and [`Stream::has_pending_records`] returns `false`.
-    pub(super) fn write(&mut self, parts: &mut &mut [IoSlice<'_>], deadline: Instant) -> io::Result<usize> {
+    /// All is written when `unsent` is empty and [`Stream::has_pending_records`] returns `false`.
+    pub(super) fn write(&mut self, unsent: &mut Unsent<'_>, deadline: Instant) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else {
-            let count = self.socket.call(Direction::Write, deadline, |io| io.write_vectored(parts))?;
-            IoSlice::advance_slices(parts, count);
+            let count = self.socket.call(Direction::Write, deadline, |io| io.write_vectored(&unsent.slices()))?;
+            unsent.advance(count);
             return if count == 0 { Err(ErrorKind::WriteZero.into()) } else { Ok(count) };
         };
         if !tls.wants_write() {
-            let count = tls.writer().write_vectored(parts)?;
-            IoSlice::advance_slices(parts, count);
+            unsent.advance(tls.writer().write_vectored(&unsent.slices())?);
         }
         self.write_records(deadline)
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
 use std::{iter, thread};
 
 use super::*;
@@ -160,11 +161,12 @@ impl Model {
         }
     }
 
-    /// Blocks until workers hold all roles.
-    fn wait_until_all_roles_are_held(&self) {
-        let deadline = std::time::Instant::now() + LONG_KEEP_ALIVE;
-        while self.held.load(SeqCst) < ROLES {
-            assert!(std::time::Instant::now() < deadline, "a role is lost");
+    /// Calls `step` until no hand-over is left and workers hold all roles. Panics if that does not happen in time.
+    fn wait_until_all_roles_are_held(&self, step: impl Fn()) {
+        let deadline = Instant::now() + LONG_KEEP_ALIVE;
+        while self.hand_overs_left.load(SeqCst) > 0 || self.held.load(SeqCst) < ROLES {
+            assert!(Instant::now() < deadline, "a role is lost");
+            step();
             thread::yield_now();
         }
     }
@@ -185,12 +187,10 @@ fn roles_are_neither_lost_nor_doubled_when_they_are_passed_on() {
         for _ in 0..ROLES {
             while model.pool.dispatch(Task::Lead(Role::Poll), |task| model.spawn(task)).is_err() {}
         }
-        while model.hand_overs_left.load(SeqCst) > 0 {
+        model.wait_until_all_roles_are_held(|| {
             // Other tasks compete for the workers. They may find no thread.
             let _ = model.pool.dispatch(Task::NewConnection(()), |task| model.spawn(task));
-            thread::yield_now();
-        }
-        model.wait_until_all_roles_are_held();
+        });
         model.is_over.store(true, SeqCst);
         model.pool.shut_down();
         model.pool.wait_until_empty();
