@@ -6,7 +6,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::log::{RecordKind, SegmentWriter};
+use crate::store::log::{RecordTag, SegmentWriter};
 
 /// An index over a log to which the test appends records.
 struct IndexFixture {
@@ -35,11 +35,11 @@ impl IndexFixture {
 
     fn append_message(writer: &mut SegmentWriter, message: &[u8]) -> (IndexEntry, LogPosition) {
         let digest = Digest::compute(message);
-        ((digest, Some(writer.append_one(RecordKind::Message, digest, message))), writer.end())
+        ((digest, Some(writer.append_one(RecordTag::Message, digest, message))), writer.end())
     }
 
     fn append_tombstone(writer: &mut SegmentWriter, digest: Digest) -> (IndexEntry, LogPosition) {
-        ((digest, Some(writer.append_one(RecordKind::Tombstone, digest, &[]))), writer.end())
+        ((digest, Some(writer.append_one(RecordTag::Tombstone, digest, &[]))), writer.end())
     }
 
     /// Returns the reported messages, except those of [`Index::rebuild`].

@@ -174,11 +174,11 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::store::local::{CommitQueue, open_log_and_index};
-    use crate::store::log::{RecordKind, RecordLocation, SegmentWriter};
+    use crate::store::log::{RecordLocation, RecordTag, SegmentWriter};
 
     fn append_to_log(writer: &mut SegmentWriter, message: &[u8]) -> (Digest, RecordLocation) {
         let digest = Digest::compute(message);
-        (digest, writer.append_one(RecordKind::Message, digest, message))
+        (digest, writer.append_one(RecordTag::Message, digest, message))
     }
 
     #[test]

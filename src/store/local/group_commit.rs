@@ -10,7 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use crate::digest::Digest;
 use crate::message_store::Error;
 use crate::store::index::Index;
-use crate::store::log::{self, AppendError, Log, Record, RecordHeader, RecordKind, RecordLocation, SegmentWriter};
+use crate::store::log::{
+    self, AppendError, Log, Record, RecordHeader, RecordKind, RecordLocation, RecordTag, SegmentWriter,
+};
 
 /// Bounds of the target size of a batch, in payload bytes. Between them the target is half of the pending bytes, so
 /// that one half is hashed while the other is synced.
@@ -80,7 +82,7 @@ pub enum Change {
 pub struct NewMessage {
     /// Digest of the message.
     pub digest: Digest,
-    /// Kind of the record to append.
+    /// Kind of the record to append, with the length of `payload`.
     pub kind: RecordKind,
     /// Stored bytes: the message, or its compressed form.
     pub payload: Vec<u8>,
@@ -307,8 +309,7 @@ impl<'a> BatchBuilder<'a> {
         let is_intact = |location: RecordLocation| location.is_message() && Some(location) != *corrupt_copy;
         let is_stored = self.stored_after.get(digest).copied().unwrap_or_else(|| recent().is_some_and(is_intact));
         if !is_stored {
-            let length = u32::try_from(payload.len()).expect("HashingStore rejects longer messages");
-            self.append(RecordHeader { kind: *kind, len_or_bound: length, time: self.time, digest: *digest }, payload);
+            self.append(RecordHeader { kind: *kind, time: self.time, digest: *digest }, payload);
             self.message_delta += i64::from(corrupt_copy.is_none());
         }
         !is_stored
@@ -320,7 +321,8 @@ impl<'a> BatchBuilder<'a> {
             None => self.index.get(&digest)?.is_some(),
         };
         if is_stored {
-            self.append(RecordHeader { kind: RecordKind::Tombstone, len_or_bound: 0, time: self.time, digest }, &[]);
+            let kind = RecordKind::Tombstone { up_to_segment: log::APPENDED_SEGMENT };
+            self.append(RecordHeader { kind, time: self.time, digest }, &[]);
             self.message_delta -= 1;
         }
         Ok(is_stored)
@@ -343,7 +345,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     fn append(&mut self, header: RecordHeader, payload: &'a [u8]) {
-        self.stored_after.insert(header.digest, header.kind != RecordKind::Tombstone);
+        self.stored_after.insert(header.digest, header.kind.tag() != RecordTag::Tombstone);
         self.records.push(Record { header, payload });
     }
 }
@@ -376,7 +378,8 @@ mod tests {
             // After a shared batch, no caller commits on its own thread.
             commit_queue.state().last_was_shared = true;
             let (digest, payload) = (Digest::compute(message), message.to_vec());
-            let new_message = NewMessage { digest, kind: RecordKind::Message, payload, corrupt_copy: None };
+            let kind = RecordKind::Message { len: u32::try_from(message.len()).unwrap() };
+            let new_message = NewMessage { digest, kind, payload, corrupt_copy: None };
             assert_eq!(commit_queue.submit(Change::Put(vec![new_message]), &index).unwrap(), [true]);
             let location = index.get(&digest).unwrap().unwrap();
             assert_eq!(log.read(&location).unwrap().unwrap(), message);

@@ -22,7 +22,7 @@ use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, VerifyStep};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::log::{self, Log, RecordKind, RecordLocation, SegmentWriter};
+use crate::store::log::{self, Log, RecordKind, RecordLocation, RecordTag, SegmentWriter};
 use crate::store::{Backend, EventSink};
 
 /// Maximum length of a segment in bytes: the index stores offsets divided by 8 in 32 bits.
@@ -128,9 +128,11 @@ impl LocalStore {
             }
             corrupt_copy = Some(location);
         }
-        let compressed = self.compression.and_then(|level| log::compress(&message, level));
-        let (kind, payload) =
-            compressed.map_or((RecordKind::Message, message), |compressed| (RecordKind::Compressed, compressed));
+        let length = |payload: &[u8]| u32::try_from(payload.len()).expect("HashingStore rejects longer messages");
+        let (kind, payload) = match self.compression.and_then(|level| log::compress(&message, level)) {
+            Some(compressed) => (RecordKind::Compressed { len: length(&compressed) }, compressed),
+            None => (RecordKind::Message { len: length(&message) }, message),
+        };
         Ok(Some(NewMessage { digest, kind, payload, corrupt_copy }))
     }
 }
@@ -153,8 +155,8 @@ impl Shared {
                 }
             }
             let message = match location.kind {
-                RecordKind::Compressed => payload.and_then(|payload| log::decompress(&payload)),
-                RecordKind::Message | RecordKind::Tombstone => payload,
+                RecordTag::Compressed => payload.and_then(|payload| log::decompress(&payload)),
+                RecordTag::Message | RecordTag::Tombstone => payload,
             };
             return Ok(Some(StoredMessage { location, message }));
         }
@@ -170,8 +172,9 @@ impl Shared {
     fn record_matches(&self, digest: &Digest, location: &RecordLocation) -> Result<bool, Error> {
         let header = self.log.read_header(location).map_err(|cause| self.read_error(location.segment, cause))?;
         let RecordLocation { kind, payload_len, .. } = *location;
-        Ok(header
-            .is_some_and(|header| (header.digest, header.kind, header.payload_len()) == (*digest, kind, payload_len)))
+        Ok(header.is_some_and(|header| {
+            (header.digest, header.kind.tag(), header.payload_len()) == (*digest, kind, payload_len)
+        }))
     }
 
     /// Returns the stored bytes of a record, or `None` if the log is too short.

@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, RwLock};
 
 pub use compression::{compress, decompress};
 pub use position::{LogPosition, RecordLocation};
-pub use record::{HEADER_LEN, RECORD_ALIGN, RecordHeader, RecordKind, Salt, to_system_time, unix_now};
+pub use record::{HEADER_LEN, RECORD_ALIGN, RecordHeader, RecordKind, RecordTag, Salt, to_system_time, unix_now};
 pub use scan::{ScanEnd, ScanItem, payload_matches};
 pub use segment::{SEGMENT_HEADER_LEN, recover_salt, segment_path};
-pub use writer::{AppendError, Record, SegmentWriter};
+pub use writer::{APPENDED_SEGMENT, AppendError, Record, SegmentWriter};
 
 use crate::fs;
 use segment::{segment_header, segment_ids};

@@ -83,11 +83,11 @@ pub fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usiz
 pub fn payload_matches(header: &RecordHeader, payload: &[u8]) -> bool {
     payload.len() == header.payload_len() as usize
         && match header.kind {
-            RecordKind::Message => header.digest.matches(payload),
-            RecordKind::Compressed => {
+            RecordKind::Message { .. } => header.digest.matches(payload),
+            RecordKind::Compressed { .. } => {
                 compression::decompress(payload).is_some_and(|message| header.digest.matches(&message))
             }
-            RecordKind::Tombstone => true,
+            RecordKind::Tombstone { .. } => true,
         }
 }
 
@@ -170,7 +170,7 @@ impl<'a> ReadAheadBuffer<'a> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::store::log::{Log, LogPosition, SEGMENT_HEADER_LEN, SegmentWriter, segment_path};
+    use crate::store::log::{Log, LogPosition, RecordTag, SEGMENT_HEADER_LEN, SegmentWriter, segment_path};
 
     #[test]
     fn scan_ends_cleanly_when_trailing_zeros_are_truncated_meanwhile() {
@@ -178,7 +178,7 @@ mod tests {
         let log = std::sync::Arc::new(Log::open(dir.path(), [7; 16], 1 << 30).unwrap());
         let log_end = log.replay(LogPosition::START, |_, _| io::Result::Ok(())).unwrap();
         let mut writer = SegmentWriter::new(log, &log_end).unwrap();
-        writer.append_one(RecordKind::Message, Digest::compute(b"foo"), b"foo");
+        writer.append_one(RecordTag::Message, Digest::compute(b"foo"), b"foo");
         let end = writer.end().offset;
         let file = File::options().read(true).write(true).open(segment_path(dir.path(), 1)).unwrap();
         file.set_len(2 * ReadAheadBuffer::READ_AHEAD_BYTES as u64).unwrap();
