@@ -37,7 +37,9 @@ fn quarantine_message(shared: &Shared, digest: Digest) -> Result<(), Error> {
     let payload = shared.read(&stored.location)?.unwrap_or_default();
     let path = quarantine::save(&shared.path, &format!("{digest}.corrupt"), |file| file.write_all(&payload))
         .map_err(|cause| Error::io(format!("cannot move {digest} to quarantine"), cause))?;
-    shared.submit(Change::Remove(vec![digest]))?;
+    if shared.submit(Change::RemoveCopy(digest, stored.location))? != [true] {
+        return Ok(());
+    }
     (shared.events)(StoreEvent::Message(format!("moved the corrupt message {digest} to {}", path.display())));
     Ok(())
 }
