@@ -115,6 +115,11 @@ pub struct VerifyStep {
     pub damage: Vec<Damage>,
 }
 
+impl VerifyStep {
+    /// A step without any result.
+    pub const EMPTY: Self = Self { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
+}
+
 /// One piece of damage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "damage", rename_all = "lowercase")]

@@ -186,6 +186,38 @@ fn messages_of_a_missing_segment_are_absent_after_a_repair() {
     sandbox.sha_api(["get", &digest(&messages[3])]).assert().code(1).stdout("");
 }
 
+/// Damages the header and the payload of the last record of the first segment, which is followed by other segments.
+fn damage_end_of_sealed_segment(sandbox: &Sandbox, messages: &[Vec<u8>]) {
+    let header = record_header(sandbox, &messages[2]);
+    invert_bytes(sandbox, &messages[2][..10]);
+    invert_bytes(sandbox, &header);
+}
+
+#[test]
+fn damage_at_the_end_of_a_sealed_segment_is_reported_when_the_index_is_rebuilt() {
+    let (sandbox, messages) = store_with_segments();
+    damage_end_of_sealed_segment(&sandbox, &messages);
+    fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    let gap = predicate::str::contains("20048 bytes of the log are damaged (segment 1, offset 40160)");
+    sandbox.sha_api(["list"]).assert().code(0).stderr(gap);
+    let listed = "damaged    20048 bytes of segment 1, from offset 40160\n";
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(predicate::str::contains(listed));
+}
+
+#[test]
+fn damage_at_the_end_of_a_sealed_segment_is_quarantined_by_a_repair() {
+    let (sandbox, messages) = store_with_segments();
+    damage_end_of_sealed_segment(&sandbox, &messages);
+    let listed = "damaged    20048 bytes of segment 1, from offset 40160\n";
+    sandbox.sha_api(["verify", "--repair"]).assert().code(4).stdout(predicate::str::contains(listed));
+    assert!(!first_segment(&sandbox).exists());
+    let gap = fs::read(sandbox.store().join("quarantine/00000001-40160.gap")).unwrap();
+    assert!(gap.windows(19_990).any(|window| window == &messages[2][10..]));
+    for message in messages.iter().filter(|message| **message != messages[2]) {
+        sandbox.sha_api(["get", &digest(message)]).assert().code(0).stdout(message.clone());
+    }
+}
+
 #[test]
 fn from_requires_repair() {
     let (sandbox, _) = store_with_messages();

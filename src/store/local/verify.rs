@@ -19,8 +19,6 @@ use chunk::SegmentChunk;
 /// Number of index entries that a step of the second phase compares.
 const ENTRIES_PER_STEP: usize = 1 << 14;
 
-const EMPTY_STEP: VerifyStep = VerifyStep { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
-
 /// Time and result of the last verification that ran to the end; content of the file `verified`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LastVerification {
@@ -59,8 +57,8 @@ pub fn step(shared: &Shared, from: Option<&Cursor>) -> Result<VerifyStep, Error>
     let Progress { phase, damaged } = from.map_or(Ok(start), parse).map_err(invalid_cursor)?;
     let (mut step, next) = match phase {
         Phase::Log(position) => {
-            let mut chunk = SegmentChunk::new(shared, position);
-            let next = chunk.read().map_err(|cause| shared.read_error(position.segment, cause))?;
+            let read = SegmentChunk::read(shared, position);
+            let (chunk, next) = read.map_err(|cause| shared.read_error(position.segment, cause))?;
             (chunk.verify()?, Some(next.map_or(Phase::Index(None), Phase::Log)))
         }
         Phase::Index(after) => verify_entries(shared, after)?,
@@ -113,7 +111,7 @@ fn verify_entries(shared: &Shared, after: Option<Digest>) -> Result<(VerifyStep,
             damage.push(Damage::Lost { digest });
         }
     }
-    Ok((VerifyStep { damage, ..EMPTY_STEP }, next))
+    Ok((VerifyStep { damage, ..VerifyStep::EMPTY }, next))
 }
 
 #[cfg(test)]
