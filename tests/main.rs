@@ -27,6 +27,7 @@ mod instances;
 mod interop;
 mod list;
 mod local_socket;
+mod losses;
 mod matrix;
 mod operations;
 mod postgres;

@@ -169,19 +169,21 @@ fn a_missing_segment_is_reported_and_its_messages_are_lost_until_fetched() {
             _ => get.code(0).stdout(message.clone()).stderr(said),
         };
     }
-    let verified = sandbox.sha_api(["verify", "--quiet"]).assert().code(4).stderr("");
+    let verified = sandbox.sha_api(["verify", "--quiet"]).assert().code(4).stderr(said);
     let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
     assert_eq!(stdout.matches("lost       ").count(), 3, "{stdout}");
     let repair = ["verify", "--quiet", "--repair", "--from", "spare"];
-    sandbox.sha_api(repair).current_dir(sandbox.dir()).assert().code(0).stderr("");
+    sandbox.sha_api(repair).current_dir(sandbox.dir()).assert().code(0).stderr(said);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("12 messages, 240000 bytes: whole\n").stderr("");
 }
 
 #[test]
-fn messages_of_a_missing_segment_are_absent_after_a_repair() {
+fn messages_of_a_missing_segment_are_absent_after_the_loss_is_accepted() {
     let (sandbox, messages) = store_with_segments();
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
     sandbox.sha_api(["verify", "--repair"]).assert().code(4);
+    let still_lost = predicate::str::contains(format!("lost       {}\n", digest(&messages[3])));
+    sandbox.sha_api(["verify", "--accept-loss"]).assert().code(0).stdout(still_lost);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("9 messages, 180000 bytes: whole\n").stderr("");
     sandbox.sha_api(["get", &digest(&messages[3])]).assert().code(1).stdout("");
 }

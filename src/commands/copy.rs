@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Context, ExitStatus, output};
 use crate::cli;
 use crate::digest::Prefix;
-use crate::message_store::{Error, ListQuery};
+use crate::message_store::{Error, ListQuery, Stats};
 
 /// Digests that are compared at a time.
 const PAGE_SIZE: usize = 1000;
@@ -15,7 +15,7 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Says how much was sent.
 pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus> {
     let (from, to) = (context.open_location(&copy.from.0, false)?, context.open_location(&copy.to.0, true)?);
-    let total = from.stats()?.messages;
+    let Stats { messages: total, lost, .. } = from.stats()?;
     let (mut copied, mut bytes, mut known, mut outcome) = (0_u64, 0_u64, 0_u64, ExitStatus::Success);
     let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
@@ -37,7 +37,7 @@ pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus
                 }
                 // It was removed after it was listed.
                 Ok(None) => {}
-                Err(error @ Error::Corrupt(_)) => {
+                Err(error @ (Error::Corrupt(_) | Error::Lost(_))) => {
                     output::print_notice(&error.to_string(), context.output.is_json());
                     outcome = ExitStatus::Reported(4);
                 }
@@ -54,5 +54,5 @@ pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus
     context.progress.clear();
     let text = format!("{copied} copied, {bytes} bytes; {known} were there");
     context.output.print_line(text.as_bytes(), &json!({ "copied": copied, "bytes": bytes, "known": known }))?;
-    Ok(outcome)
+    Ok(super::status_after_reading_all(context.output.is_json(), lost, outcome))
 }

@@ -11,7 +11,7 @@ use super::{Context, ExitStatus, output};
 use crate::digest::Prefix;
 use crate::fs;
 use crate::json_message::JsonMessage;
-use crate::message_store::{Error, ListQuery, MessageStore};
+use crate::message_store::{Error, ListQuery, MessageStore, Stats};
 use crate::{cli, commands::progress::Progress};
 
 /// Digests that are asked for at a time.
@@ -63,7 +63,7 @@ fn write_messages(
     progress: &Progress,
     json: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let total = messages.stats()?.bytes;
+    let Stats { bytes: total, lost, .. } = messages.stats()?;
     let (mut outcome, mut bytes) = (ExitStatus::Success, 0);
     let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
@@ -80,7 +80,7 @@ fn write_messages(
                 }
                 // It was removed after it was listed.
                 Ok(None) => {}
-                Err(error @ Error::Corrupt(_)) => {
+                Err(error @ (Error::Corrupt(_) | Error::Lost(_))) => {
                     output::print_notice(&error.to_string(), json);
                     outcome = ExitStatus::Reported(4);
                 }
@@ -90,5 +90,5 @@ fn write_messages(
         progress.show_bytes("exporting", bytes.min(total.saturating_sub(1)), Some(total));
     }
     progress.clear();
-    Ok(outcome)
+    Ok(super::status_after_reading_all(json, lost, outcome))
 }

@@ -90,7 +90,7 @@ fn fetch(
                 output::print_notice(&format!("absent: {digest}"), context.output.is_json());
                 outcome = outcome.worst(ExitStatus::Absent);
             }
-            Err(error @ Error::Corrupt(_)) => {
+            Err(error @ (Error::Corrupt(_) | Error::Lost(_))) => {
                 output::print_notice(&error.to_string(), context.output.is_json());
                 outcome = outcome.worst(ExitStatus::Reported(4));
             }

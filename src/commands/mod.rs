@@ -129,6 +129,16 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitStatus> {
     Ok(outcome)
 }
 
+/// Returns the exit status of a command that has read all messages of a store. Prints a line if the store has `lost`
+/// some of them.
+fn status_after_reading_all(json: bool, lost: u64, status: ExitStatus) -> ExitStatus {
+    if lost == 0 {
+        return status;
+    }
+    output::print_notice(&format!("the output is incomplete: number of lost messages: {lost}"), json);
+    ExitStatus::Reported(4)
+}
+
 /// Says on stderr why a command failed, and gives its exit code. A closed pipe is no failure.
 pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let code = exit_code(error);
@@ -160,7 +170,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         _ if closed_pipe => 0,
         _ if error.is::<UsageError>() => 2,
-        Some(message_store::Error::Corrupt(_)) => 4,
+        Some(message_store::Error::Corrupt(_) | message_store::Error::Lost(_)) => 4,
         Some(message_store::Error::NotPermitted { .. }) => 5,
         _ => 3,
     }

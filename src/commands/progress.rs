@@ -26,6 +26,7 @@ impl Progress {
         let progress = self.clone();
         Arc::new(move |note| match note {
             StoreEvent::Message(text) => progress.print_notice(&text),
+            StoreEvent::Warning(text) => progress.print_warning(&text),
             StoreEvent::ReplayProgress { done, total } => progress.show_bytes("reading the log", done, Some(total)),
         })
     }
@@ -33,11 +34,16 @@ impl Progress {
     /// A line beside the results.
     pub fn print_notice(&self, text: &str) {
         if self.enabled {
-            let bar = self.bar.lock().expect("nobody panics while holding this");
-            match &*bar {
-                Some(bar) => bar.suspend(|| output::print_notice(text, self.json)),
-                None => output::print_notice(text, self.json),
-            }
+            self.print_warning(text);
+        }
+    }
+
+    /// Prints a line on stderr, with `--quiet` too.
+    pub fn print_warning(&self, text: &str) {
+        let bar = self.bar.lock().expect("no thread panics while it holds this lock");
+        match &*bar {
+            Some(bar) => bar.suspend(|| output::print_notice(text, self.json)),
+            None => output::print_notice(text, self.json),
         }
     }
 

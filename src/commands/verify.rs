@@ -1,5 +1,7 @@
 //! `verify`: everything is read and hashed again; what is wrong is printed and, if asked for, put right.
 
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use super::{Context, ExitStatus};
@@ -29,39 +31,55 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitSt
         }
     }
     context.progress.clear();
-    let mended = if verify.repair { repair(context, &*messages, source.as_deref(), &all)? } else { 0 };
-    let object = json!({ "messages": whole, "bytes": bytes, "damaged": all.len(), "mended": mended });
-    let damaged = match (all.len(), verify.repair) {
-        (0, _) => String::new(),
-        (damaged, false) => format!("; damaged: {damaged}"),
-        (damaged, true) => format!("; damaged: {damaged}, of these mended: {mended}"),
-    };
-    let text = format!("{whole} messages, {bytes} bytes: whole{damaged}");
+    let damaged = all.len();
+    let left = if verify.repair { repair(context, &*messages, source.as_deref(), all)? } else { all };
+    let mended = damaged - left.len();
+    let accepted = if verify.accept_loss { accept_loss(&*messages, &left)? } else { 0 };
+    let mut object = json!({ "messages": whole, "bytes": bytes, "damaged": damaged, "mended": mended });
+    let mut text = format!("{whole} messages, {bytes} bytes: whole");
+    if damaged > 0 {
+        write!(text, "; damaged: {damaged}")?;
+    }
+    if damaged > 0 && verify.repair {
+        write!(text, ", of these mended: {mended}")?;
+    }
+    if verify.accept_loss {
+        object["accepted"] = json!(accepted);
+        write!(text, "; losses accepted: {accepted}")?;
+    }
     context.output.print_line(text.as_bytes(), &object)?;
-    Ok(if mended < all.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
+    Ok(if accepted < left.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
 }
 
-/// Stores again what is to be had, and puts the rest out of the way; answers how much is as it was.
+/// Makes the store forget the losses in `left`. Returns their number.
+fn accept_loss(messages: &dyn MessageStore, left: &[Damage]) -> anyhow::Result<usize> {
+    let is_loss = |damage: &&Damage| matches!(damage, Damage::Lost { .. } | Damage::LostUnknown { .. });
+    let losses: Vec<_> = left.iter().filter(is_loss).cloned().collect();
+    messages.accept_loss(&losses)?;
+    Ok(losses.len())
+}
+
+/// Stores the messages again that are available, and moves other damage to quarantine. Returns what is not mended.
 fn repair(
     context: &Context,
     messages: &dyn MessageStore,
     source: Option<&dyn MessageStore>,
-    all: &[Damage],
-) -> anyhow::Result<usize> {
-    let (mut mended, mut left) = (0, Vec::new());
+    all: Vec<Damage>,
+) -> anyhow::Result<Vec<Damage>> {
+    let mut to_repair = Vec::new();
     for damage in all {
-        let message = match damage {
+        let message = match &damage {
             Damage::Corrupt { digest } | Damage::Lost { digest } => find_intact(context, *digest, messages, source),
-            Damage::Unindexed { .. } | Damage::Gap { .. } => None,
+            Damage::Unindexed { .. } | Damage::Gap { .. } | Damage::LostUnknown { .. } => None,
         };
-        mended += usize::from(message.is_some() || matches!(damage, Damage::Unindexed { .. }));
         match message {
             Some(message) => drop(messages.put(vec![message])?),
-            None => left.push(damage.clone()),
+            None => to_repair.push(damage),
         }
     }
-    messages.repair(&left)?;
-    Ok(mended)
+    messages.repair(&to_repair)?;
+    to_repair.retain(|damage| !matches!(damage, Damage::Unindexed { .. }));
+    Ok(to_repair)
 }
 
 /// A message that is damaged here: its bytes may be sound though its record is not, or another store has it.
@@ -86,6 +104,7 @@ fn print_damage(context: &mut Context, damage: &Damage) -> std::io::Result<()> {
     let text = match damage {
         Damage::Corrupt { digest } => format!("corrupt    {digest}"),
         Damage::Lost { digest } => format!("lost       {digest}"),
+        Damage::LostUnknown { messages } => format!("lost       {messages} messages, digests unknown"),
         Damage::Unindexed { digest } => format!("unindexed  {digest}"),
         Damage::Gap { segment, offset, length } => {
             format!("damaged    {length} bytes of segment {segment}, from offset {offset}")

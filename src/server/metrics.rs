@@ -120,6 +120,9 @@ impl Metrics {
                 stats.damaged,
             );
         }
+        if let Some(stats) = store {
+            write_single("lost_messages", "gauge", "Lost messages whose loss is not accepted.", stats.lost);
+        }
         if let Some(not_after) = not_after {
             let help = "Unix time at which the certificate expires.";
             write_single("certificate_expiry_timestamp_seconds", "gauge", help, not_after);

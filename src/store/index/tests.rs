@@ -24,11 +24,13 @@ impl IndexFixture {
         let reported: Arc<Mutex<Vec<_>>> = Arc::default();
         let sink = Arc::clone(&reported);
         let events: EventSink = Arc::new(move |event| {
-            if let StoreEvent::Message(text) = event {
+            if let StoreEvent::Message(text) | StoreEvent::Warning(text) = event {
                 sink.lock().unwrap().push(text);
             }
         });
-        let (index, log_end) = Index::open(&dir.path().join("index"), 1 << 20, Arc::clone(&log), events).unwrap();
+        let losses = Arc::new(Losses::open(dir.path()).unwrap());
+        let index_dir = dir.path().join("index");
+        let (index, log_end) = Index::open(&index_dir, 1 << 20, Arc::clone(&log), losses, events).unwrap();
         let writer = SegmentWriter::new(log, &log_end).unwrap();
         Self { dir, index, writer, reported }
     }

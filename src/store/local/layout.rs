@@ -91,7 +91,7 @@ fn repair_format(dir: &Path, events: &EventSink) -> Result<Salt, Error> {
     match log::recover_salt(&dir.join("log")).map_err(io_error)? {
         Some(salt) => {
             write_format(dir, &salt).map_err(io_error)?;
-            events(StoreEvent::Message(format!(
+            events(StoreEvent::Warning(format!(
                 "the file {} was damaged or missing; it was restored from the log",
                 path.display()
             )));

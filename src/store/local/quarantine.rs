@@ -35,7 +35,7 @@ pub fn quarantine_tail(store: &Path, log_end: &LogEnd, events: &EventSink) -> io
     })?;
     segment.set_len(offset)?;
     segment.sync_all()?;
-    events(StoreEvent::Message(format!(
+    events(StoreEvent::Warning(format!(
         "the last {length} bytes of the log are not a complete record (interrupted put, or damage); moved to {}",
         path.display()
     )));

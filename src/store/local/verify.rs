@@ -65,6 +65,9 @@ pub fn step(shared: &Shared, from: Option<&Cursor>) -> Result<VerifyStep, Error>
     };
     let io_error = |cause| Error::io(format!("cannot read the log of {}", shared.path.display()), cause);
     (step.done, step.total) = log_progress(shared, next).map_err(io_error)?;
+    if next.is_none() {
+        step.damage.extend(recorded_losses(shared)?);
+    }
     let damaged = damaged + step.damage.len() as u64;
     match next {
         Some(phase) => {
@@ -81,6 +84,18 @@ pub fn step(shared: &Shared, from: Option<&Cursor>) -> Result<VerifyStep, Error>
         }
     }
     Ok(step)
+}
+
+/// Returns the recorded losses. A message that is in the index is left out: an earlier step has verified it.
+fn recorded_losses(shared: &Shared) -> Result<Vec<Damage>, Error> {
+    let mut damage = Vec::new();
+    for digest in shared.losses.digests() {
+        if shared.index.get(&digest)?.is_none() {
+            damage.push(Damage::Lost { digest });
+        }
+    }
+    damage.extend(shared.losses.unknown());
+    Ok(damage)
 }
 
 /// Returns the number of log bytes that are verified before `next`, and in total.

@@ -102,7 +102,7 @@ impl Postgres {
         for setting in unsafe_settings {
             let name = self.pool.name();
             let warning = format!("{setting} is off in {name}: a power cut can lose acknowledged messages; turn it on");
-            (self.events)(StoreEvent::Message(warning));
+            (self.events)(StoreEvent::Warning(warning));
         }
         Ok(())
     }

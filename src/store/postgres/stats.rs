@@ -91,6 +91,7 @@ impl Postgres {
                 newest: number(2).map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
                 verified: verification.as_ref().map(|row| row.try_get(0)).transpose()?,
                 damaged: unsigned(damaged),
+                lost: 0,
             })
         })
     }
