@@ -50,10 +50,16 @@ pub trait MessageStore: Send + Sync {
     /// then on; intact messages that were not in the index are found again.
     fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
 
+    /// Accepts losses that [`MessageStore::verify`] found, so that they are not reported any more.
+    fn accept_loss(&self, _losses: &[Damage]) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Counts the contents of the store.
     fn stats(&self) -> Result<Stats, Error>;
 
-    /// Returns the error that prevents puts, if there is one. Called often, so it must be cheap.
+    /// Returns the error that prevents puts, or [`Error::DataLoss`] if a loss is recorded. Called often, so it must be
+    /// cheap.
     fn health(&self) -> Result<(), Error>;
 
     /// Returns the message of one digest, `None` if it is absent.
@@ -115,6 +121,11 @@ pub struct VerifyStep {
     pub damage: Vec<Damage>,
 }
 
+impl VerifyStep {
+    /// A step without any result.
+    pub const EMPTY: Self = Self { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
+}
+
 /// One piece of damage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "damage", rename_all = "lowercase")]
@@ -124,10 +135,16 @@ pub enum Damage {
         /// Digest of the message.
         digest: Digest,
     },
-    /// The index has an entry for the message, but no valid record header at its location.
+    /// The message was stored, but its bytes are missing.
     Lost {
         /// Digest of the message.
         digest: Digest,
+    },
+    /// Messages were stored and are missing. Their digests are unknown.
+    #[serde(rename = "lost-unknown")]
+    LostUnknown {
+        /// Number of messages.
+        messages: u64,
     },
     /// The message is stored and intact, but not in the index.
     Unindexed {
@@ -164,6 +181,9 @@ pub struct Stats {
     pub verified: Option<SystemTime>,
     /// Number of pieces of damage that the last complete verification found.
     pub damaged: u64,
+    /// Number of lost messages that are recorded.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 /// Error of a store operation. It is `Clone` because all puts of a batch get the same error.
@@ -172,6 +192,12 @@ pub enum Error {
     /// The stored bytes do not hash to their digest.
     #[error("message {0} is corrupt: the stored bytes do not match the digest; put the message again to repair it")]
     Corrupt(Digest),
+    /// The message was stored, and the store has lost it.
+    #[error("message {0} is lost: it was stored and is missing from the store; put the message again")]
+    Lost(Digest),
+    /// The store has lost this number of messages.
+    #[error("data loss: number of lost messages: {0}; `sha-api verify` lists them and --accept-loss accepts the loss")]
+    DataLoss(u64),
     /// The message is longer than the store accepts.
     #[error("cannot store a message of {length} bytes: over the limit of {limit} bytes; raise --max-message")]
     TooLarge {

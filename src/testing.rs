@@ -111,7 +111,7 @@ impl MessageStore for MemoryStore {
 
     fn stats(&self) -> Result<Stats, Error> {
         let messages = self.lock_messages()?.len() as u64;
-        Ok(Stats { messages, bytes: 0, disk: 0, dead: 0, newest: None, verified: None, damaged: 0 })
+        Ok(Stats { messages, bytes: 0, disk: 0, dead: 0, newest: None, verified: None, damaged: 0, lost: 0 })
     }
 
     fn health(&self) -> Result<(), Error> {

@@ -400,7 +400,7 @@ impl Backend for MemoryBackend {
             let newest = messages.values().map(|(_, time)| SystemTime::UNIX_EPOCH + Duration::from_secs(*time)).max();
             let bytes = messages.values().map(|(message, _)| message.len() as u64).sum();
             let messages = messages.len() as u64;
-            Stats { messages, bytes, disk: bytes, dead: 0, newest, verified: None, damaged: 0 }
+            Stats { messages, bytes, disk: bytes, dead: 0, newest, verified: None, damaged: 0, lost: 0 }
         })
     }
 

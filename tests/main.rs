@@ -29,6 +29,7 @@ mod interop;
 mod ipv6;
 mod list;
 mod local_socket;
+mod losses;
 mod matrix;
 mod operations;
 mod postgres;

@@ -168,21 +168,55 @@ fn a_missing_segment_is_reported_and_its_messages_are_lost_until_fetched() {
             _ => get.code(0).stdout(message.clone()).stderr(warning),
         };
     }
-    let verified = sandbox.sha_api(["verify", "--quiet"]).assert().code(4).stderr("");
+    let verified = sandbox.sha_api(["verify", "--quiet"]).assert().code(4).stderr(warning);
     let stdout = String::from_utf8_lossy(&verified.get_output().stdout).into_owned();
     assert_eq!(stdout.matches("lost       ").count(), 3, "{stdout}");
     let repair = ["verify", "--quiet", "--repair", "--from", "spare"];
-    sandbox.sha_api(repair).current_dir(sandbox.dir()).assert().code(0).stderr("");
+    sandbox.sha_api(repair).current_dir(sandbox.dir()).assert().code(0).stderr(warning);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("12 messages, 240000 bytes: intact\n").stderr("");
 }
 
 #[test]
-fn messages_of_a_missing_segment_are_absent_after_a_repair() {
+fn messages_of_a_missing_segment_are_absent_after_the_loss_is_accepted() {
     let (sandbox, messages) = store_with_segments();
     fs::remove_file(sandbox.store().join("log/00000002.log")).unwrap();
     sandbox.sha_api(["verify", "--repair"]).assert().code(4);
+    let still_lost = predicate::str::contains(format!("lost       {}\n", digest(&messages[3])));
+    sandbox.sha_api(["verify", "--accept-loss"]).assert().code(0).stdout(still_lost);
     sandbox.sha_api(["verify"]).assert().code(0).stdout("9 messages, 180000 bytes: intact\n").stderr("");
     sandbox.sha_api(["get", &digest(&messages[3])]).assert().code(1).stdout("");
+}
+
+/// Damages the header and the payload of the last record of the first segment, which is followed by other segments.
+fn damage_end_of_sealed_segment(sandbox: &Sandbox, messages: &[Vec<u8>]) {
+    let header = record_header(sandbox, &messages[2]);
+    invert_bytes(sandbox, &messages[2][..10]);
+    invert_bytes(sandbox, &header);
+}
+
+#[test]
+fn damage_at_the_end_of_a_sealed_segment_is_reported_when_the_index_is_rebuilt() {
+    let (sandbox, messages) = store_with_segments();
+    damage_end_of_sealed_segment(&sandbox, &messages);
+    fs::remove_dir_all(sandbox.store().join("index")).unwrap();
+    let gap = predicate::str::contains("20048 bytes of the log are damaged (segment 1, offset 40160)");
+    sandbox.sha_api(["list"]).assert().code(0).stderr(gap);
+    let listed = "damaged    20048 bytes of segment 1, from offset 40160\n";
+    sandbox.sha_api(["verify"]).assert().code(4).stdout(predicate::str::contains(listed));
+}
+
+#[test]
+fn damage_at_the_end_of_a_sealed_segment_is_quarantined_by_a_repair() {
+    let (sandbox, messages) = store_with_segments();
+    damage_end_of_sealed_segment(&sandbox, &messages);
+    let listed = "damaged    20048 bytes of segment 1, from offset 40160\n";
+    sandbox.sha_api(["verify", "--repair"]).assert().code(4).stdout(predicate::str::contains(listed));
+    assert!(!first_segment(&sandbox).exists());
+    let gap = fs::read(sandbox.store().join("quarantine/00000001-40160.gap")).unwrap();
+    assert!(gap.windows(19_990).any(|window| window == &messages[2][10..]));
+    for message in messages.iter().filter(|message| **message != messages[2]) {
+        sandbox.sha_api(["get", &digest(message)]).assert().code(0).stdout(message.clone());
+    }
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub struct Verify {
     /// Store or server to fetch corrupt or lost messages from
     #[arg(long, value_name = "LOCATION", requires = "repair", value_hint = ValueHint::DirPath)]
     pub from: Option<Location>,
+    /// Accept the loss of messages that are listed as lost; report it no more
+    #[arg(long)]
+    pub accept_loss: bool,
 }
 
 /// Write all messages as JSON, one per line

@@ -15,7 +15,7 @@ pub const EXIT_STATUS: Section = Section {
         ("1", "Absent: a digest is not stored"),
         ("2", "Usage: unknown option, malformed digest, error in the settings file"),
         ("3", "I/O, network or store: disk full, store locked, server unreachable"),
-        ("4", "Corrupt: stored bytes do not hash to their digest"),
+        ("4", "Corrupt or lost: stored bytes do not hash to their digest, or are missing"),
         ("5", "Not permitted: the token lacks a scope, or the server refuses"),
     ],
 };

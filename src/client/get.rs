@@ -35,6 +35,8 @@ struct GetResultLine {
     #[serde(default)]
     corrupt: bool,
     #[serde(default)]
+    lost: bool,
+    #[serde(default)]
     large: bool,
 }
 
@@ -78,12 +80,13 @@ impl<'a> BatchGet<'a> {
     }
 
     fn decode_line(&self, line: GetResultLine) -> Result<Option<Vec<u8>>, Error> {
-        let GetResultLine { digest, message, base64, absent, corrupt, large } = line;
+        let GetResultLine { digest, message, base64, absent, corrupt, lost, large } = line;
         let message = match (message, base64) {
             (Some(text), _) => Some(text.into_bytes()),
             (None, Some(text)) => BASE64_STANDARD.decode(text).ok(),
             (None, None) if absent => return Ok(None),
             (None, None) if large => return self.fetch_one(digest),
+            (None, None) if lost => return Err(Error::Lost(digest)),
             (None, None) if corrupt => return Err(Error::Corrupt(digest)),
             (None, None) => None,
         };
@@ -97,6 +100,7 @@ impl<'a> BatchGet<'a> {
             500 if response.err_msg().is_some_and(|err_msg| err_msg == "Message is corrupt") => {
                 Err(Error::Corrupt(digest))
             }
+            500 if response.err_msg().is_some_and(|err_msg| err_msg == "Message is lost") => Err(Error::Lost(digest)),
             _ => match response.error_for_status()?.body {
                 message if digest.matches(&message) => Ok(Some(message)),
                 _ => Err(Error::Corrupt(digest)),

@@ -179,6 +179,14 @@ impl MessageStore for Client {
         Ok(())
     }
 
+    fn accept_loss(&self, losses: &[Damage]) -> Result<(), Error> {
+        for losses in losses.chunks(MAX_DIGESTS_PER_REQUEST) {
+            let body = json!({ "damage": losses, "accept_loss": true });
+            self.failover.send(&ApiRequest::post_json("/repair", &body))?.error_for_status()?;
+        }
+        Ok(())
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         self.request_json(&ApiRequest::get_json("/stats"))
     }

@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit_status::ExitStatus;
-use super::output;
+use super::{output, report};
 use crate::cli;
 use crate::digest::Prefix;
-use crate::message_store::{Error, ListQuery};
+use crate::message_store::{Error, ListQuery, Stats};
 
 /// Number of digests that are compared per request.
 const PAGE_SIZE: usize = 1000;
@@ -18,7 +18,7 @@ const BATCH_BYTES: usize = 4 << 20;
 pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus> {
     let source = context.open_location(&copy.from.0, false)?;
     let destination = context.open_location(&copy.to.0, true)?;
-    let total = source.stats()?.messages;
+    let Stats { messages: total, lost, .. } = source.stats()?;
     let (mut copied, mut bytes, mut known, mut status) = (0_u64, 0_u64, 0_u64, ExitStatus::Success);
     let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
@@ -41,7 +41,7 @@ pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus
                 }
                 // The message was removed after it was listed.
                 Ok(None) => {}
-                Err(error @ Error::Corrupt(_)) => {
+                Err(error @ (Error::Corrupt(_) | Error::Lost(_))) => {
                     output::print_notice(&error.to_string(), context.output.is_json());
                     status = ExitStatus::Reported(4);
                 }
@@ -58,5 +58,5 @@ pub fn run(context: &mut Context, copy: &cli::Copy) -> anyhow::Result<ExitStatus
     context.progress.clear();
     let text = format!("{copied} copied, {bytes} bytes; {known} already stored");
     context.output.print_line(text.as_bytes(), &json!({ "copied": copied, "bytes": bytes, "known": known }))?;
-    Ok(status)
+    Ok(report::status_after_reading_all(lost, status, context.output.is_json()))
 }

@@ -48,7 +48,7 @@ pub(super) fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref() {
         _ if closed_pipe => 0,
         _ if error.is::<UsageError>() => 2,
-        Some(message_store::Error::Corrupt(_)) => 4,
+        Some(message_store::Error::Corrupt(_) | message_store::Error::Lost(_)) => 4,
         Some(message_store::Error::NotPermitted { .. }) => 5,
         _ => 3,
     }

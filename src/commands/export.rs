@@ -9,11 +9,11 @@ use zstd::stream::write::Encoder;
 
 use super::context::Context;
 use super::exit_status::ExitStatus;
-use super::output;
+use super::{output, report};
 use crate::digest::Prefix;
 use crate::fs;
 use crate::json_message::JsonMessage;
-use crate::message_store::{Error, ListQuery, MessageStore};
+use crate::message_store::{Error, ListQuery, MessageStore, Stats};
 use crate::{cli, commands::progress::Progress};
 
 /// Number of messages per request to the store.
@@ -65,7 +65,7 @@ fn write_messages(
     progress: &Progress,
     json: bool,
 ) -> anyhow::Result<ExitStatus> {
-    let total = messages.stats()?.bytes;
+    let Stats { bytes: total, lost, .. } = messages.stats()?;
     let (mut status, mut bytes) = (ExitStatus::Success, 0);
     let mut page = ListQuery { prefix: Prefix::ALL, after: None, limit: PAGE_SIZE };
     loop {
@@ -82,7 +82,7 @@ fn write_messages(
                 }
                 // The message was removed after it was listed.
                 Ok(None) => {}
-                Err(error @ Error::Corrupt(_)) => {
+                Err(error @ (Error::Corrupt(_) | Error::Lost(_))) => {
                     output::print_notice(&error.to_string(), json);
                     status = ExitStatus::Reported(4);
                 }
@@ -92,5 +92,5 @@ fn write_messages(
         progress.show_bytes("exporting", bytes.min(total.saturating_sub(1)), Some(total));
     }
     progress.clear();
-    Ok(status)
+    Ok(report::status_after_reading_all(lost, status, json))
 }

@@ -94,7 +94,7 @@ fn fetch(
                 output::print_notice(&format!("absent: {digest}"), context.output.is_json());
                 status = status.worst(ExitStatus::Absent);
             }
-            Err(error @ Error::Corrupt(_)) => {
+            Err(error @ (Error::Corrupt(_) | Error::Lost(_))) => {
                 output::print_notice(&error.to_string(), context.output.is_json());
                 status = status.worst(ExitStatus::Reported(4));
             }

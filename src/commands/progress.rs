@@ -28,6 +28,7 @@ impl Progress {
         let progress = self.clone();
         Arc::new(move |event| match event {
             StoreEvent::Message(text) => progress.print_notice(&text),
+            StoreEvent::Warning(text) => progress.print_warning(&text),
             StoreEvent::ReplayProgress { done, total } => progress.show_bytes("reading the log", done, Some(total)),
         })
     }
@@ -35,11 +36,16 @@ impl Progress {
     /// Prints a note on a line of its own, above the bar.
     pub fn print_notice(&self, text: &str) {
         if self.enabled {
-            let bar = self.bar.lock().expect(LOCK_POISONED);
-            match &*bar {
-                Some(bar) => bar.suspend(|| output::print_notice(text, self.json)),
-                None => output::print_notice(text, self.json),
-            }
+            self.print_warning(text);
+        }
+    }
+
+    /// Prints a line on stderr, with `--quiet` too.
+    pub fn print_warning(&self, text: &str) {
+        let bar = self.bar.lock().expect(LOCK_POISONED);
+        match &*bar {
+            Some(bar) => bar.suspend(|| output::print_notice(text, self.json)),
+            None => output::print_notice(text, self.json),
         }
     }
 

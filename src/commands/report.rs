@@ -3,9 +3,19 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::exit_status::exit_code;
+use super::exit_status::{ExitStatus, exit_code};
 use super::output;
 use crate::postgres_url;
+
+/// Returns the exit status of a command that has read all messages of a store. Prints a line if the store has `lost`
+/// some of them.
+pub(super) fn status_after_reading_all(lost: u64, status: ExitStatus, json: bool) -> ExitStatus {
+    if lost == 0 {
+        return status;
+    }
+    output::print_notice(&format!("the output is incomplete: number of lost messages: {lost}"), json);
+    ExitStatus::Reported(4)
+}
 
 /// Prints the error of a command on stderr and returns its exit code. A closed pipe is not an error.
 pub fn report(error: &anyhow::Error, json: bool) -> ExitCode {

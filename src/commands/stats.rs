@@ -13,7 +13,7 @@ use crate::message_store::Stats;
 /// Prints one figure per line.
 pub fn run(context: &mut Context) -> anyhow::Result<ExitStatus> {
     let opened = context.open(false)?;
-    let Stats { messages, bytes, disk, dead, newest, verified, damaged } = opened.stats()?;
+    let Stats { messages, bytes, disk, dead, newest, verified, damaged, lost } = opened.stats()?;
     let ratio = (bytes > 0).then(|| as_float(disk) / as_float(bytes));
     let format = |time: Option<SystemTime>| time.map(|time| OffsetDateTime::from(time).format(&Rfc3339)).transpose();
     let (newest, verified) = (format(newest)?, format(verified)?);
@@ -21,7 +21,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<ExitStatus> {
     if context.output.is_json() {
         context.output.print_json(&json!({
             "messages": messages, "bytes": bytes, "disk": disk, "ratio": ratio, "dead": dead, "newest": newest,
-            "verified": verified, "damaged": damaged, "health": health,
+            "verified": verified, "damaged": damaged, "lost": lost, "health": health,
         }))?;
         return Ok(ExitStatus::Success);
     }
@@ -29,7 +29,10 @@ pub fn run(context: &mut Context) -> anyhow::Result<ExitStatus> {
     let [newest, verified] = [&newest, &verified].map(|time| time.as_deref().unwrap_or("-"));
     let out = context.output.raw();
     writeln!(out, "messages  {messages}\nbytes     {bytes}\ndisk      {disk}\nratio     {ratio}\ndead      {dead}")?;
-    writeln!(out, "newest    {newest}\nverified  {verified}\ndamaged   {damaged}\nhealth    {health}")?;
+    writeln!(
+        out,
+        "newest    {newest}\nverified  {verified}\ndamaged   {damaged}\nlost      {lost}\nhealth    {health}"
+    )?;
     Ok(ExitStatus::Success)
 }
 

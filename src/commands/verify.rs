@@ -1,5 +1,7 @@
 //! `verify`: reads and hashes all messages, prints each piece of damage, and repairs it with `--repair`.
 
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use super::context::Context;
@@ -12,7 +14,7 @@ use crate::message_store::{Damage, MessageStore};
 pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitStatus> {
     let messages = context.open(false)?;
     let source = verify.from.as_ref().map(|from| context.open_location(&from.0, false)).transpose()?;
-    let (mut intact, mut bytes, mut damages) = (0, 0, Vec::new());
+    let (mut intact, mut bytes, mut all) = (0, 0, Vec::new());
     let mut cursor = None;
     loop {
         let step = messages.verify(cursor.as_ref())?;
@@ -22,7 +24,7 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitSt
             print_damage(context, damage)?;
         }
         context.output.flush()?;
-        damages.extend(step.damage);
+        all.extend(step.damage);
         context.progress.show_bytes("verifying", step.done.min(step.total.saturating_sub(1)), Some(step.total));
         cursor = step.next;
         if cursor.is_none() {
@@ -30,40 +32,56 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitSt
         }
     }
     context.progress.clear();
-    let repaired = if verify.repair { repair(context, &*messages, source.as_deref(), &damages)? } else { 0 };
-    let object = json!({ "messages": intact, "bytes": bytes, "damaged": damages.len(), "mended": repaired });
-    let summary = match (damages.len(), verify.repair) {
-        (0, _) => String::new(),
-        (count, false) => format!("; damaged: {count}"),
-        (count, true) => format!("; damaged: {count}, repaired: {repaired}"),
-    };
-    let text = format!("{intact} messages, {bytes} bytes: intact{summary}");
+    let damaged = all.len();
+    let left = if verify.repair { repair(context, &*messages, source.as_deref(), all)? } else { all };
+    let repaired = damaged - left.len();
+    let accepted = if verify.accept_loss { accept_loss(&*messages, &left)? } else { 0 };
+    let mut object = json!({ "messages": intact, "bytes": bytes, "damaged": damaged, "mended": repaired });
+    let mut text = format!("{intact} messages, {bytes} bytes: intact");
+    if damaged > 0 {
+        write!(text, "; damaged: {damaged}")?;
+    }
+    if damaged > 0 && verify.repair {
+        write!(text, ", repaired: {repaired}")?;
+    }
+    if verify.accept_loss {
+        object["accepted"] = json!(accepted);
+        write!(text, "; losses accepted: {accepted}")?;
+    }
     context.output.print_line(text.as_bytes(), &object)?;
-    Ok(if repaired < damages.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
+    Ok(if accepted < left.len() { ExitStatus::Reported(4) } else { ExitStatus::Success })
+}
+
+/// Makes the store forget the losses in `left`. Returns their number.
+fn accept_loss(messages: &dyn MessageStore, left: &[Damage]) -> anyhow::Result<usize> {
+    let is_loss = |damage: &&Damage| matches!(damage, Damage::Lost { .. } | Damage::LostUnknown { .. });
+    let losses: Vec<_> = left.iter().filter(is_loss).cloned().collect();
+    messages.accept_loss(&losses)?;
+    Ok(losses.len())
 }
 
 /// Stores damaged messages again if their bytes can be found, and lets the store repair the remaining damage. Returns
-/// the number of pieces of damage that lost no message.
+/// the damage that is not repaired.
 fn repair(
     context: &Context,
     messages: &dyn MessageStore,
     source: Option<&dyn MessageStore>,
-    damages: &[Damage],
-) -> anyhow::Result<usize> {
-    let (mut repaired, mut remaining) = (0, Vec::new());
-    for damage in damages {
-        let message = match damage {
+    all: Vec<Damage>,
+) -> anyhow::Result<Vec<Damage>> {
+    let mut to_repair = Vec::new();
+    for damage in all {
+        let message = match &damage {
             Damage::Corrupt { digest } | Damage::Lost { digest } => find_intact(context, *digest, messages, source),
-            Damage::Unindexed { .. } | Damage::Gap { .. } => None,
+            Damage::Unindexed { .. } | Damage::Gap { .. } | Damage::LostUnknown { .. } => None,
         };
-        repaired += usize::from(message.is_some() || matches!(damage, Damage::Unindexed { .. }));
         match message {
             Some(message) => drop(messages.put(vec![message])?),
-            None => remaining.push(damage.clone()),
+            None => to_repair.push(damage),
         }
     }
-    messages.repair(&remaining)?;
-    Ok(repaired)
+    messages.repair(&to_repair)?;
+    to_repair.retain(|damage| !matches!(damage, Damage::Unindexed { .. }));
+    Ok(to_repair)
 }
 
 /// Returns the bytes of a damaged message: from the store itself if only the record header is damaged, or else from
@@ -89,6 +107,7 @@ fn print_damage(context: &mut Context, damage: &Damage) -> std::io::Result<()> {
     let text = match damage {
         Damage::Corrupt { digest } => format!("corrupt    {digest}"),
         Damage::Lost { digest } => format!("lost       {digest}"),
+        Damage::LostUnknown { messages } => format!("lost       {messages} messages, digests unknown"),
         Damage::Unindexed { digest } => format!("unindexed  {digest}"),
         Damage::Gap { segment, offset, length } => {
             format!("damaged    {length} bytes of segment {segment}, from offset {offset}")

@@ -123,7 +123,7 @@ pub(super) fn invalidated_digests(request: &Request) -> Vec<Digest> {
 fn damaged_digest(damage: &Damage) -> Option<Digest> {
     match *damage {
         Damage::Corrupt { digest } | Damage::Lost { digest } | Damage::Unindexed { digest } => Some(digest),
-        Damage::Gap { .. } => None,
+        Damage::LostUnknown { .. } | Damage::Gap { .. } => None,
     }
 }
 
@@ -162,6 +162,9 @@ fn error_response(error: &message_store::Error) -> Response {
         // A digest grants access to its message, so the log does not contain it. `sha-api verify` reports it.
         message_store::Error::Corrupt(_) => {
             Response::error(500, "Message is corrupt").with_cause("a stored message is corrupt; run sha-api verify")
+        }
+        message_store::Error::Lost(_) => {
+            Response::error(500, "Message is lost").with_cause("a stored message is lost; run sha-api verify")
         }
         message_store::Error::TooLarge { .. } => Response::error(413, "Message is too large"),
         message_store::Error::NoSpace(_) => Response::error(507, "No space left").with_cause(error),

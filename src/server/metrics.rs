@@ -127,6 +127,9 @@ impl Metrics {
                 stats.damaged,
             );
         }
+        if let Some(stats) = store {
+            write_single("lost_messages", "gauge", "Lost messages whose loss is not accepted.", stats.lost);
+        }
         let not_after = self.certificate_expiry.load(Relaxed);
         if not_after > 0 {
             let help = "Unix time at which the certificate expires.";

@@ -37,7 +37,7 @@ impl CachingProxy {
             return;
         }
         if let Err(error) = self.local.put(batch) {
-            (self.events)(StoreEvent::Message(format!(
+            (self.events)(StoreEvent::Warning(format!(
                 "cannot cache messages locally: {error}; the upstream server still has them"
             )));
         }
@@ -55,7 +55,7 @@ impl CachingProxy {
                 Ok(Some(message))
             }
             // The message was stored once, so its loss is reported as damage and not as absence.
-            (None, Err(corrupt @ Error::Corrupt(_))) => Err(corrupt),
+            (None, Err(error @ (Error::Corrupt(_) | Error::Lost(_)))) => Err(error),
             (None, _) => Ok(None),
         }
     }
@@ -84,7 +84,7 @@ impl MessageStore for CachingProxy {
                     bytes += message.len();
                     batch.push(message);
                 }
-                Ok(None) | Err(Error::Corrupt(_)) => {}
+                Ok(None) | Err(Error::Corrupt(_) | Error::Lost(_)) => {}
                 // The `get` that follows meets the error again and reports it.
                 Err(_) => break,
             }
@@ -133,6 +133,10 @@ impl MessageStore for CachingProxy {
 
     fn repair(&self, damage: &[Damage]) -> Result<(), Error> {
         self.local.repair(damage)
+    }
+
+    fn accept_loss(&self, losses: &[Damage]) -> Result<(), Error> {
+        self.local.accept_loss(losses)
     }
 
     fn stats(&self) -> Result<Stats, Error> {

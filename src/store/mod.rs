@@ -11,6 +11,7 @@ mod fuzz;
 mod index;
 mod lock;
 mod log;
+mod losses;
 
 use std::sync::Arc;
 
@@ -53,6 +54,11 @@ pub trait Backend: Send + Sync {
 
     /// See [`MessageStore::repair`].
     fn repair(&self, damage: &[Damage]) -> Result<(), Error>;
+
+    /// See [`MessageStore::accept_loss`].
+    fn accept_loss(&self, _losses: &[Damage]) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// See [`MessageStore::stats`].
     fn stats(&self) -> Result<Stats, Error>;
@@ -129,6 +135,10 @@ impl<B: Backend> MessageStore for HashingStore<B> {
         self.backend.repair(damage)
     }
 
+    fn accept_loss(&self, losses: &[Damage]) -> Result<(), Error> {
+        self.backend.accept_loss(losses)
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         self.backend.stats()
     }
@@ -141,8 +151,10 @@ impl<B: Backend> MessageStore for HashingStore<B> {
 /// Event that a store reports to the user beside the results of its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreEvent {
-    /// Text line for the user about a problem that the store found or handled.
+    /// Text line for the user about something that the store did.
     Message(String),
+    /// Text line for the user about a loss or a problem. It is printed with `--quiet`, too.
+    Warning(String),
     /// Progress of replaying the log into the index.
     ReplayProgress {
         /// Bytes read so far.

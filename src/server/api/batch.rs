@@ -35,6 +35,8 @@ struct ResultLine<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     corrupt: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lost: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     large: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     err_msg: Option<&'a str>,
@@ -124,10 +126,12 @@ fn parse_digest_line(line: &[u8]) -> Option<Digest> {
 
 fn append_result_line(digest: Digest, store: &dyn MessageStore, out: &mut Vec<u8>) -> Result<(), Error> {
     let mut line = ResultLine { digest: Some(digest), ..ResultLine::default() };
-    match store.size(digest)? {
-        None => line.absent = true,
-        Some(length) if length > MAX_INLINE_MESSAGE => line.large = true,
-        Some(_) => match store.get_one(digest) {
+    match store.size(digest) {
+        Err(Error::Lost(_)) => line.lost = true,
+        Err(error) => return Err(error),
+        Ok(None) => line.absent = true,
+        Ok(Some(length)) if length > MAX_INLINE_MESSAGE => line.large = true,
+        Ok(Some(_)) => match store.get_one(digest) {
             Ok(Some(message)) => {
                 json::append_line(out, &JsonMessage::new(Some(digest), &message));
                 return Ok(());

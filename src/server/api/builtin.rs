@@ -14,7 +14,7 @@ pub(in crate::server) enum Health {
     Opening,
     /// The server can serve all requests.
     Ready,
-    /// The server is ready, but verification found damage in the store.
+    /// The server is ready, but verification found damage in the store, or a loss is recorded.
     Damaged,
     /// Writing has failed, the store cannot be reached, or it is read-only without `--read-only`.
     Failed,
@@ -53,6 +53,7 @@ pub(in crate::server) fn service_unavailable() -> Response {
 pub(in crate::server) fn health(store: &dyn MessageStore, writable: bool) -> Health {
     match store.health() {
         Ok(()) => Health::Ready,
+        Err(Error::DataLoss(_)) => Health::Damaged,
         Err(Error::ReadOnly(_)) if !writable => Health::Ready,
         Err(_) => Health::Failed,
     }

@@ -21,6 +21,9 @@ struct VerifyRequest {
 #[derive(Deserialize)]
 struct RepairRequest {
     damage: Vec<Damage>,
+    /// Accepts the losses in `damage` instead of repairing.
+    #[serde(default)]
+    accept_loss: bool,
 }
 
 /// Returns counts, sizes and the health of the store.
@@ -42,12 +45,15 @@ pub(super) fn verify(body: &[u8], store: &dyn MessageStore) -> Result<Response, 
     }
 }
 
-/// Repairs the damage that the body lists.
+/// Repairs the damage that the body lists, or accepts the losses in it.
 pub(super) fn repair(body: &[u8], store: &dyn MessageStore) -> Result<Response, Error> {
-    let Some(damage) = parse_damage(body) else {
+    let Some(RepairRequest { damage, accept_loss }) = json::parse_object(body) else {
         return Ok(Response::error(400, "Invalid JSON request, expected damage: a list from /verify"));
     };
-    store.repair(&damage)?;
+    match accept_loss {
+        true => store.accept_loss(&damage)?,
+        false => store.repair(&damage)?,
+    }
     Ok(Response::empty(204))
 }
 

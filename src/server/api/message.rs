@@ -58,11 +58,10 @@ pub(super) fn get(
     store: &dyn MessageStore,
 ) -> Result<Response, Error> {
     let tag = representation.etag(digest);
-    if request.if_none_match.as_deref().is_some_and(|tags| representation::etag_matches(tags, &tag)) {
-        return match store.has(&[digest])?.as_slice() {
-            [true] => Ok(with_immutable_headers(Response::empty(304), &tag)),
-            _ => Ok(not_found()),
-        };
+    if request.if_none_match.as_deref().is_some_and(|tags| representation::etag_matches(tags, &tag))
+        && store.has(&[digest])? == [true]
+    {
+        return Ok(with_immutable_headers(Response::empty(304), &tag));
     }
     let Some(message) = store.get_one(digest)? else { return Ok(not_found()) };
     Ok(match representation {

@@ -3,7 +3,7 @@
 
 use super::sled_store::IndexError;
 use crate::digest::Digest;
-use crate::store::log::{RecordKind, RecordLocation};
+use crate::store::log::{RecordLocation, RecordTag};
 
 /// Maximum number of entries in a block. A full block compresses to just below 64 KiB, a slot size of sled's slabs.
 pub const BLOCK_ENTRIES: usize = 1600;
@@ -74,9 +74,9 @@ impl Block {
         let slot = |(index, kind): (usize, &u8)| {
             let kind = match kind {
                 0 => return Ok(None),
-                1 => RecordKind::Message,
-                2 => RecordKind::Compressed,
-                3 => RecordKind::Tombstone,
+                1 => RecordTag::Message,
+                2 => RecordTag::Compressed,
+                3 => RecordTag::Tombstone,
                 _ => return Err(IndexError::new("invalid record kind in an index block")),
             };
             let [segment, offset, payload_len, length_xor, time] = [0, 1, 2, 3, 4].map(|column| columns[column][index]);
@@ -137,9 +137,9 @@ mod tests {
             (Digest::from_bytes([first; 32]), Some(location))
         };
         let entries = [
-            entry(1, RecordKind::Message, 5, 5),
-            entry(2, RecordKind::Compressed, 6, 50),
-            entry(3, RecordKind::Tombstone, 0, 0),
+            entry(1, RecordTag::Message, 5, 5),
+            entry(2, RecordTag::Compressed, 6, 50),
+            entry(3, RecordTag::Tombstone, 0, 0),
             (Digest::from_bytes([4; 32]), None),
         ];
         let bytes = encode(&entries);

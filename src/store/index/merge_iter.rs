@@ -62,12 +62,12 @@ impl Iterator for MergeIter<'_> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::store::log::{RecordKind, RecordLocation};
+    use crate::store::log::{RecordLocation, RecordTag};
 
     /// Returns an entry without a location if `offset` is 0.
     fn entry(first: u8, offset: u64) -> IndexEntry {
         let location =
-            RecordLocation { kind: RecordKind::Message, segment: 1, offset, payload_len: 0, message_len: 0, time: 0 };
+            RecordLocation { kind: RecordTag::Message, segment: 1, offset, payload_len: 0, message_len: 0, time: 0 };
         (Digest::from_bytes([first; 32]), (offset > 0).then_some(location))
     }
 

@@ -36,6 +36,7 @@ pub use totals::Totals;
 use write_buffer::{Work, WriteBuffer};
 
 use super::log::{Log, LogEnd, LogPosition, RecordLocation};
+use super::losses::Losses;
 use crate::digest::Digest;
 use crate::message_store::{Error, ListQuery};
 use crate::store::{EventSink, StoreEvent};
@@ -60,9 +61,15 @@ pub struct Index {
 
 impl Index {
     /// Opens the index in `dir` and brings it up to date with the log. Also returns the end of the log. `cache` is the
-    /// size of the block cache in bytes.
-    pub fn open(dir: &Path, cache: u64, log: Arc<Log>, events: EventSink) -> Result<(Self, LogEnd), Error> {
-        let opener = IndexOpener { dir: dir.to_owned(), cache, log, events };
+    /// size of the block cache in bytes. Messages that the log has lost are recorded in `losses`.
+    pub fn open(
+        dir: &Path,
+        cache: u64,
+        log: Arc<Log>,
+        losses: Arc<Losses>,
+        events: EventSink,
+    ) -> Result<(Self, LogEnd), Error> {
+        let opener = IndexOpener { dir: dir.to_owned(), cache, log, losses, events };
         let RecoveredIndex { lsm, message_count, deferred, log_end } = opener.open()?;
         opener.drop_missing_segments(&lsm)?;
         let write_buffer = WriteBuffer::default();
@@ -209,7 +216,7 @@ impl Index {
             // The entries are in the log, so the next rebuild finds them.
             *self.unapplied_end() = Some(end);
             let text = format!("cannot update the index: {error}; the next access rebuilds it");
-            (self.opener.events)(StoreEvent::Message(text));
+            (self.opener.events)(StoreEvent::Warning(text));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Opens the index and brings it up to date with the log. Rebuilds an index that cannot be used, and reports messages
 //! that the log has lost since the last checkpoint.
 
+use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use super::replay::{ReplayError, ReplayOutcome, replay};
 use super::sled_guard::SledGuard;
 use super::sled_store::IndexError;
 use super::totals::{Totals, TotalsDelta};
+use crate::digest::Digest;
 use crate::message_store::Error;
-use crate::store::log::{Log, LogEnd};
+use crate::store::log::{Log, LogEnd, RecordLocation};
+use crate::store::losses::Losses;
 use crate::store::{EventSink, StoreEvent};
 
 /// Everything that opening or rebuilding the index needs.
@@ -21,6 +24,7 @@ pub struct IndexOpener {
     /// Size of the block cache in bytes.
     pub cache: u64,
     pub log: Arc<Log>,
+    pub losses: Arc<Losses>,
     pub events: EventSink,
 }
 
@@ -48,17 +52,24 @@ impl IndexOpener {
                 // The process may have been killed between the flush and the checkpoint.
                 guard.after_flush(&flushed);
             }
+            let recorded = self.record_messages_after_log(&lsm);
             lsm.leak();
+            recorded?;
             return self.rebuild(&IndexError::new("the index is ahead of the log"), None);
         }
         let segments = self.log.segment_ids();
         let is_complete =
             guard.previous_checkpoint().is_none() && flushed.live_bytes.keys().all(|number| segments.contains(number));
-        let allow_defer = is_complete && guard.checkpoint().is_some();
+        // A flush during the replay overwrites the checkpoint.
+        let checkpoint = guard.checkpoint();
+        let allow_defer = is_complete && checkpoint.is_some();
         let outcome = replay(&lsm, None, allow_defer, &self.log, &self.events);
-        match outcome.and_then(|outcome| Ok((self.totals_after_replay(&lsm, &outcome)?, outcome))) {
+        match outcome.and_then(|outcome| Ok((self.totals_after_replay(&lsm, &outcome, checkpoint.as_ref())?, outcome)))
+        {
             Ok((totals, ReplayOutcome { deferred, log_end })) => {
-                self.report_losses(None, &totals);
+                self.report_checkpoint_losses(checkpoint.as_ref(), &totals)
+                    .and_then(|()| self.report_losses(None, &totals, &lsm))
+                    .inspect_err(|_| lsm.leak())?;
                 Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
             }
             Err(ReplayError::Index(error)) => {
@@ -72,35 +83,80 @@ impl IndexOpener {
         }
     }
 
-    /// Returns the totals after a replay, including the deferred entries. Reports messages that the checkpoint counts
-    /// and the log has lost.
-    fn totals_after_replay(&self, lsm: &LsmTree, outcome: &ReplayOutcome) -> Result<Totals, IndexError> {
-        let (guard, end) = (SledGuard::new(&self.dir), outcome.log_end.position());
+    /// Returns the totals after a replay, including the deferred entries.
+    fn totals_after_replay(
+        &self,
+        lsm: &LsmTree,
+        outcome: &ReplayOutcome,
+        checkpoint: Option<&Totals>,
+    ) -> Result<Totals, IndexError> {
+        let end = outcome.log_end.position();
         let mut totals = Totals { position: end, ..lsm.totals() };
-        match guard.checkpoint() {
+        match checkpoint {
             Some(checkpoint) if checkpoint.position == end => totals.messages = checkpoint.messages,
-            checkpoint => {
+            _ => {
                 let mut delta = TotalsDelta::default();
                 for (digest, slot) in &outcome.deferred {
                     delta.replace(lsm.get(digest)?, *slot);
                 }
                 delta.apply(&mut totals);
-                if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.position > end) {
-                    self.report_lost_messages(&checkpoint, &totals);
-                    guard.update_checkpoint(end, totals.messages);
-                }
             }
         }
         Ok(totals)
     }
 
-    /// Reports what the log has lost since `before`, the final totals of the index that was replaced, or else since the
-    /// previous checkpoint. Then discards the previous checkpoint, which outlives an interrupted rebuild until here.
-    fn report_losses(&self, before: Option<&Totals>, totals: &Totals) {
+    /// Records and reports messages that the checkpoint counts and the log has lost. Then updates the checkpoint.
+    fn report_checkpoint_losses(&self, checkpoint: Option<&Totals>, totals: &Totals) -> Result<(), Error> {
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.position > totals.position) {
+            self.losses.settle(checkpoint.messages.saturating_sub(totals.messages), |_| false)?;
+            self.report_lost_messages(checkpoint, totals);
+            SledGuard::new(&self.dir).update_checkpoint(totals.position, totals.messages);
+        }
+        Ok(())
+    }
+
+    /// Records the digests of messages that the index has and that are after the end of the log. The index is replaced
+    /// by one that does not have them.
+    fn record_messages_after_log(&self, lsm: &LsmTree) -> Result<(), Error> {
+        let failed = |error: IndexError| log_read_error(io::Error::other(error));
+        let segments = self.log.segment_ids();
+        let last = segments.last().copied();
+        let affected = lsm.totals().live_bytes.into_keys();
+        let affected: Vec<_> = affected.filter(|number| Some(*number) == last || !segments.contains(number)).collect();
+        let last_len = last.map_or(Ok(None), |number| self.log.segment_len(number)).map_err(log_read_error)?;
+        let entries = lsm.entries_in_segments(&affected).map_err(failed)?;
+        let is_lost = |location: &RecordLocation| {
+            location.is_message() && (Some(location.segment) != last || Some(location.end().offset) > last_len)
+        };
+        let lost = entries.into_iter().filter(|(_, location)| is_lost(location));
+        self.losses.record_digests(lost.map(|(digest, location)| (digest, location.segment)))
+    }
+
+    /// Records and reports what the log has lost since `before`, the final totals of the index that was replaced, or else
+    /// since the previous checkpoint. Then discards the previous checkpoint, which outlives an interrupted rebuild until
+    /// here.
+    fn report_losses(&self, before: Option<&Totals>, totals: &Totals, lsm: &LsmTree) -> Result<(), Error> {
         let guard = SledGuard::new(&self.dir);
         if let Some(previous) = before.cloned().or_else(|| guard.previous_checkpoint()) {
+            let known = self.losses.counted_in(|segment| previous.live_bytes.contains_key(&segment));
+            let is_stored = |digest: &Digest| matches!(lsm.get(digest), Ok(Some(location)) if location.is_message());
+            let missing = self.missing_messages(&previous, totals);
+            self.losses.settle(missing.saturating_sub(known), is_stored)?;
             self.compare_with_previous(&previous, totals);
             guard.discard_previous();
+        }
+        Ok(())
+    }
+
+    /// Returns the number of messages that were in the log and are not any more.
+    fn missing_messages(&self, previous: &Totals, totals: &Totals) -> u64 {
+        let segments = self.log.segment_ids();
+        let is_segment_missing = previous.live_bytes.keys().any(|number| !segments.contains(number));
+        match totals.position.cmp(&previous.position) {
+            Ordering::Less => previous.messages.saturating_sub(totals.messages),
+            Ordering::Equal if is_segment_missing => previous.messages.saturating_sub(totals.messages),
+            // Removals since the previous checkpoint are not losses, so the numbers cannot be compared.
+            Ordering::Equal | Ordering::Greater => 0,
         }
     }
 
@@ -113,8 +169,7 @@ impl IndexOpener {
         self.report_lost_messages(previous, totals);
         let segments = self.log.segment_ids();
         for number in previous.live_bytes.keys().filter(|number| !segments.contains(number)) {
-            let text = format!("missing log segment: {number:08}.log; its messages are lost");
-            (self.events)(StoreEvent::Message(text));
+            self.report_loss(format!("missing log segment: {number:08}.log; its messages are lost"));
         }
     }
 
@@ -122,9 +177,16 @@ impl IndexOpener {
     fn report_lost_messages(&self, previous: &Totals, totals: &Totals) {
         let lost = previous.messages.saturating_sub(totals.messages);
         if totals.position < previous.position && lost > 0 {
-            let text = format!("data loss: {lost} of {} stored messages missing from the log", previous.messages);
-            (self.events)(StoreEvent::Message(text));
+            self.report_loss(format!(
+                "data loss: {lost} of {} stored messages missing from the log",
+                previous.messages
+            ));
         }
+    }
+
+    fn report_loss(&self, text: String) {
+        self.losses.mark_reported();
+        (self.events)(StoreEvent::Warning(text));
     }
 
     /// Reports messages in segments that are missing. Drops their tombstones from the index: a tombstone in a missing
@@ -146,8 +208,9 @@ impl IndexOpener {
             lsm.clear_segment_totals(&missing);
         } else {
             let names: Vec<_> = missing.iter().map(|number| format!("{number:08}.log")).collect();
-            let text = format!("missing log segment: {}; number of lost messages: {lost}", names.join(", "));
-            (self.events)(StoreEvent::Message(text));
+            let messages = entries.iter().filter(|(_, location)| location.is_message());
+            self.losses.record_digests(messages.map(|(digest, location)| (*digest, location.segment)))?;
+            self.report_loss(format!("missing log segment: {}; number of lost messages: {lost}", names.join(", ")));
         }
         Ok(())
     }
@@ -187,7 +250,7 @@ impl IndexOpener {
             Ok((ReplayOutcome { deferred, log_end }, lsm)) => {
                 remove_dir(&damaged).map_err(failed)?;
                 let totals = lsm.totals();
-                self.report_losses(before, &totals);
+                self.report_losses(before, &totals, &lsm).inspect_err(|_| lsm.leak())?;
                 Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
             }
             Err(ReplayError::Index(error)) if error.is_disk_full => Err(Error::NoSpace(self.dir.clone())),

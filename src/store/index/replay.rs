@@ -71,13 +71,13 @@ pub fn replay(
             }
             ScanItem::Corrupt(header, location) => {
                 let digest = header.digest;
-                events(StoreEvent::Message(format!(
+                events(StoreEvent::Warning(format!(
                     "{digest} is corrupt in the log (segment {segment}, offset {offset})"
                 )));
                 replayer.add_if_absent(digest, location)?;
             }
             ScanItem::Gap(offset, length) => {
-                events(StoreEvent::Message(format!(
+                events(StoreEvent::Warning(format!(
                     "{length} bytes of the log are damaged (segment {segment}, offset {offset}); any messages in them are lost"
                 )));
             }

@@ -6,7 +6,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::log::{RecordKind, SegmentWriter};
+use crate::store::log::{RecordTag, SegmentWriter};
 
 /// An index over a log to which the test appends records.
 struct IndexFixture {
@@ -24,22 +24,24 @@ impl IndexFixture {
         let reported: Arc<Mutex<Vec<_>>> = Arc::default();
         let sink = Arc::clone(&reported);
         let events: EventSink = Arc::new(move |event| {
-            if let StoreEvent::Message(text) = event {
+            if let StoreEvent::Message(text) | StoreEvent::Warning(text) = event {
                 sink.lock().unwrap().push(text);
             }
         });
-        let (index, log_end) = Index::open(&dir.path().join("index"), 1 << 20, Arc::clone(&log), events).unwrap();
+        let losses = Arc::new(Losses::open(dir.path()).unwrap());
+        let index_dir = dir.path().join("index");
+        let (index, log_end) = Index::open(&index_dir, 1 << 20, Arc::clone(&log), losses, events).unwrap();
         let writer = SegmentWriter::new(log, &log_end).unwrap();
         Self { dir, index, writer, reported }
     }
 
     fn append_message(writer: &mut SegmentWriter, message: &[u8]) -> (IndexEntry, LogPosition) {
         let digest = Digest::compute(message);
-        ((digest, Some(writer.append_one(RecordKind::Message, digest, message))), writer.end())
+        ((digest, Some(writer.append_one(RecordTag::Message, digest, message))), writer.end())
     }
 
     fn append_tombstone(writer: &mut SegmentWriter, digest: Digest) -> (IndexEntry, LogPosition) {
-        ((digest, Some(writer.append_one(RecordKind::Tombstone, digest, &[]))), writer.end())
+        ((digest, Some(writer.append_one(RecordTag::Tombstone, digest, &[]))), writer.end())
     }
 
     /// Returns the reported messages, except those of [`Index::rebuild`].

@@ -66,7 +66,7 @@ impl Compactor {
                 Ok(()) => POLL_INTERVAL,
                 Err(error) => {
                     if !failure_reported {
-                        (shared.events)(StoreEvent::Message(format!(
+                        (shared.events)(StoreEvent::Warning(format!(
                             "compaction failed: {error}; it is retried every {} s",
                             RETRY_INTERVAL.as_secs()
                         )));
@@ -96,7 +96,7 @@ impl Compactor {
                 Err(CompactionError::Failed(error)) => return Err(error),
                 Err(CompactionError::Damaged) => {
                     damaged.push(number);
-                    (shared.events)(StoreEvent::Message(format!(
+                    (shared.events)(StoreEvent::Warning(format!(
                         "segment {number} was not compacted: it is damaged; run `sha-api verify --repair`"
                     )));
                 }
@@ -174,11 +174,12 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::store::local::{CommitQueue, open_log_and_index};
-    use crate::store::log::{RecordKind, RecordLocation, SegmentWriter};
+    use crate::store::log::{RecordLocation, RecordTag, SegmentWriter};
+    use crate::store::losses::Losses;
 
     fn append_to_log(writer: &mut SegmentWriter, message: &[u8]) -> (Digest, RecordLocation) {
         let digest = Digest::compute(message);
-        (digest, writer.append_one(RecordKind::Message, digest, message))
+        (digest, writer.append_one(RecordTag::Message, digest, message))
     }
 
     #[test]
@@ -190,7 +191,8 @@ mod tests {
         let unused_writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
         let commit_queue = CommitQueue::new(path.clone(), log.clone(), unused_writer);
         let compactor = Compactor::default();
-        let shared = Arc::new(Shared { path, log, index, commit_queue, compactor, events: Arc::new(|_| ()) });
+        let losses = Arc::new(Losses::open(&path).unwrap());
+        let shared = Arc::new(Shared { path, log, index, losses, commit_queue, compactor, events: Arc::new(|_| ()) });
         let index_shared = shared.clone();
         let index_thread = std::thread::spawn(move || index_shared.index.run());
         let (digest, location) = append_to_log(&mut writer, &[1; 3000]);

@@ -10,7 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use crate::digest::Digest;
 use crate::message_store::Error;
 use crate::store::index::Index;
-use crate::store::log::{self, AppendError, Log, Record, RecordHeader, RecordKind, RecordLocation, SegmentWriter};
+use crate::store::log::{
+    self, AppendError, Log, Record, RecordHeader, RecordKind, RecordLocation, RecordTag, SegmentWriter,
+};
 
 /// Bounds of the target size of a batch, in payload bytes. Between them the target is half of the pending bytes, so
 /// that one half is hashed while the other is synced.
@@ -67,6 +69,8 @@ pub enum Change {
     Put(Vec<NewMessage>),
     /// Removes messages. Returns, for each, whether it was stored.
     Remove(Vec<Digest>),
+    /// Removes a message if the index still points to this copy of it. Returns one flag: whether it was removed.
+    RemoveCopy(Digest, RecordLocation),
     /// Appends records of another segment again. Returns, for each, whether it was still live.
     Relocate(Vec<RelocatedRecord>),
     /// Drops tombstones from the index. Returns, for each, whether the index still pointed to it.
@@ -80,7 +84,7 @@ pub enum Change {
 pub struct NewMessage {
     /// Digest of the message.
     pub digest: Digest,
-    /// Kind of the record to append.
+    /// Kind of the record to append, with the length of `payload`.
     pub kind: RecordKind,
     /// Stored bytes: the message, or its compressed form.
     pub payload: Vec<u8>,
@@ -105,7 +109,7 @@ impl Change {
         match self {
             Self::Put(messages) => messages.iter().map(|message| message.payload.len()).sum(),
             Self::Relocate(records) => records.iter().map(|record| record.payload.len()).sum(),
-            Self::Remove(_) | Self::DropTombstones(_) | Self::RollSegment => 0,
+            Self::Remove(_) | Self::RemoveCopy(..) | Self::DropTombstones(_) | Self::RollSegment => 0,
         }
     }
 }
@@ -205,14 +209,7 @@ impl CommitQueue {
 
     /// Makes changes durable together. Returns one result for each.
     fn commit(&self, writer: &mut SegmentWriter, changes: &[Change], index: &Index) -> Vec<ChangeResult> {
-        let mut batch = BatchBuilder {
-            index,
-            time: log::unix_now(),
-            records: Vec::new(),
-            stored_after: HashMap::new(),
-            dropped_tombstones: Vec::new(),
-            message_delta: 0,
-        };
+        let mut batch = BatchBuilder::new(index);
         let results: Vec<_> = changes.iter().map(|change| batch.add(change)).collect();
         let mut committed = self.append(writer, &batch);
         if committed.is_ok() && changes.iter().any(|change| matches!(change, Change::RollSegment)) {
@@ -288,10 +285,22 @@ struct BatchBuilder<'a> {
 }
 
 impl<'a> BatchBuilder<'a> {
+    fn new(index: &'a Index) -> Self {
+        Self {
+            index,
+            time: log::unix_now(),
+            records: Vec::new(),
+            stored_after: HashMap::new(),
+            dropped_tombstones: Vec::new(),
+            message_delta: 0,
+        }
+    }
+
     fn add(&mut self, change: &'a Change) -> Result<Vec<bool>, Error> {
         match change {
-            Change::Put(messages) => Ok(messages.iter().map(|message| self.put(message)).collect()),
+            Change::Put(messages) => messages.iter().map(|message| self.put(message)).collect(),
             Change::Remove(digests) => digests.iter().map(|digest| self.remove(*digest)).collect(),
+            Change::RemoveCopy(digest, location) => Ok(vec![self.remove_copy(*digest, *location)?]),
             Change::Relocate(records) => records.iter().map(|record| self.relocate(record)).collect(),
             Change::DropTombstones(tombstones) => {
                 tombstones.iter().map(|(digest, location)| self.drop_tombstone(*digest, *location)).collect()
@@ -300,18 +309,22 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    fn put(&mut self, message: &'a NewMessage) -> bool {
+    fn put(&mut self, message: &'a NewMessage) -> Result<bool, Error> {
         let NewMessage { digest, kind, payload, corrupt_copy } = message;
-        // Another put may have stored the message since the lookup of this one. The corrupt copy does not count.
-        let recent = || self.index.find_recent(digest).flatten();
-        let is_intact = |location: RecordLocation| location.is_message() && Some(location) != *corrupt_copy;
-        let is_stored = self.stored_after.get(digest).copied().unwrap_or_else(|| recent().is_some_and(is_intact));
+        // Another change may have stored or removed the message since the lookup of this one.
+        let current = match corrupt_copy {
+            Some(_) => self.index.find(digest)?,
+            None => self.index.find_recent(digest).flatten(),
+        };
+        let current = current.filter(RecordLocation::is_message);
+        let recorded = self.stored_after.get(digest).copied();
+        let is_stored = recorded.unwrap_or(current.is_some() && current != *corrupt_copy);
         if !is_stored {
-            let length = u32::try_from(payload.len()).expect("HashingStore rejects longer messages");
-            self.append(RecordHeader { kind: *kind, len_or_bound: length, time: self.time, digest: *digest }, payload);
-            self.message_delta += i64::from(corrupt_copy.is_none());
+            self.append(RecordHeader { kind: *kind, time: self.time, digest: *digest }, payload);
+            // A corrupt copy counts as a message already.
+            self.message_delta += i64::from(recorded.is_some() || current.is_none());
         }
-        !is_stored
+        Ok(!is_stored)
     }
 
     fn remove(&mut self, digest: Digest) -> Result<bool, Error> {
@@ -320,10 +333,23 @@ impl<'a> BatchBuilder<'a> {
             None => self.index.get(&digest)?.is_some(),
         };
         if is_stored {
-            self.append(RecordHeader { kind: RecordKind::Tombstone, len_or_bound: 0, time: self.time, digest }, &[]);
-            self.message_delta -= 1;
+            self.append_tombstone(digest);
         }
         Ok(is_stored)
+    }
+
+    fn remove_copy(&mut self, digest: Digest, location: RecordLocation) -> Result<bool, Error> {
+        let is_current = !self.stored_after.contains_key(&digest) && self.index.find(&digest)? == Some(location);
+        if is_current {
+            self.append_tombstone(digest);
+        }
+        Ok(is_current)
+    }
+
+    fn append_tombstone(&mut self, digest: Digest) {
+        let kind = RecordKind::Tombstone { up_to_segment: log::APPENDED_SEGMENT };
+        self.append(RecordHeader { kind, time: self.time, digest }, &[]);
+        self.message_delta -= 1;
     }
 
     /// Appends a record again if it is live: the index points to it, and this batch has no other record of its digest.
@@ -343,7 +369,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     fn append(&mut self, header: RecordHeader, payload: &'a [u8]) {
-        self.stored_after.insert(header.digest, header.kind != RecordKind::Tombstone);
+        self.stored_after.insert(header.digest, header.kind.tag() != RecordTag::Tombstone);
         self.records.push(Record { header, payload });
     }
 }
@@ -366,6 +392,58 @@ mod tests {
         }
     }
 
+    /// Commits changes as one batch and returns the change of the number of messages.
+    fn commit_batch(commit_queue: &CommitQueue, changes: &[Change], index: &Index) -> i64 {
+        let mut batch = BatchBuilder::new(index);
+        for change in changes {
+            batch.add(change).unwrap();
+        }
+        commit_queue.append(&mut commit_queue.writer.lock().unwrap(), &batch).unwrap();
+        batch.message_delta
+    }
+
+    fn new_message(message: &[u8], corrupt_copy: Option<RecordLocation>) -> NewMessage {
+        let kind = RecordKind::Message { len: u32::try_from(message.len()).unwrap() };
+        NewMessage { digest: Digest::compute(message), kind, payload: message.to_vec(), corrupt_copy }
+    }
+
+    #[test]
+    fn removing_a_corrupt_copy_keeps_a_message_that_was_put_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, index, log_end) = open_log_and_index(dir.path(), 1 << 30);
+        let writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
+        let commit_queue = CommitQueue::new(dir.path().to_owned(), log, writer);
+        let digest = Digest::compute(b"foo");
+        let submit = |change| commit_queue.submit(change, &index).unwrap();
+        assert_eq!(submit(Change::Put(vec![new_message(b"foo", None)])), [true]);
+        let corrupt_copy = index.get(&digest).unwrap().unwrap();
+        assert_eq!(submit(Change::Put(vec![new_message(b"foo", Some(corrupt_copy))])), [true]);
+        let copy = index.get(&digest).unwrap().unwrap();
+        assert_eq!(submit(Change::RemoveCopy(digest, corrupt_copy)), [false]);
+        assert_eq!(index.get(&digest).unwrap(), Some(copy));
+        assert_eq!(submit(Change::RemoveCopy(digest, copy)), [true]);
+        assert_eq!(index.get(&digest).unwrap(), None);
+    }
+
+    #[test]
+    fn replacing_a_corrupt_copy_counts_a_message_only_if_it_was_removed_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, index, log_end) = open_log_and_index(dir.path(), 1 << 30);
+        let writer = SegmentWriter::new(log.clone(), &log_end).unwrap();
+        let commit_queue = CommitQueue::new(dir.path().to_owned(), log, writer);
+        let digest = Digest::compute(b"foo");
+        let put = |corrupt_copy| Change::Put(vec![new_message(b"foo", corrupt_copy)]);
+        let commit = |changes: &[Change]| commit_batch(&commit_queue, changes, &index);
+        let location = || index.get(&digest).unwrap();
+        assert_eq!(commit(&[put(None)]), 1);
+        assert_eq!(commit(&[put(location())]), 0);
+        let corrupt_copy = location();
+        assert_eq!(commit(&[Change::Remove(vec![digest]), put(corrupt_copy)]), 0);
+        let corrupt_copy = location();
+        assert_eq!(commit(&[Change::Remove(vec![digest])]), -1);
+        assert_eq!(commit(&[put(corrupt_copy)]), 1);
+    }
+
     #[test]
     fn second_committer_runs_after_a_large_batch_and_drains_the_queue_on_close() {
         let dir = tempfile::tempdir().unwrap();
@@ -375,9 +453,9 @@ mod tests {
         let put = |message: &[u8]| {
             // After a shared batch, no caller commits on its own thread.
             commit_queue.state().last_was_shared = true;
-            let (digest, payload) = (Digest::compute(message), message.to_vec());
-            let new_message = NewMessage { digest, kind: RecordKind::Message, payload, corrupt_copy: None };
-            assert_eq!(commit_queue.submit(Change::Put(vec![new_message]), &index).unwrap(), [true]);
+            let digest = Digest::compute(message);
+            let change = Change::Put(vec![new_message(message, None)]);
+            assert_eq!(commit_queue.submit(change, &index).unwrap(), [true]);
             let location = index.get(&digest).unwrap().unwrap();
             assert_eq!(log.read(&location).unwrap().unwrap(), message);
         };

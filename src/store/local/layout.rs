@@ -91,7 +91,7 @@ fn repair_format(dir: &Path, events: &EventSink) -> Result<Salt, Error> {
     match log::recover_salt(&dir.join("log")).map_err(io_error)? {
         Some(salt) => {
             write_format(dir, &salt).map_err(io_error)?;
-            events(StoreEvent::Message(format!(
+            events(StoreEvent::Warning(format!(
                 "the file {} was damaged or missing; it was restored from the log",
                 path.display()
             )));
@@ -136,13 +136,11 @@ fn write_format(dir: &Path, salt: &Salt) -> io::Result<()> {
     fs::write_atomic(&dir.join("format"), 0o600, |file| file.write_all(line.as_bytes()))
 }
 
-/// Creates a directory and its missing parents, and syncs its parent.
+/// Creates a directory and its missing parents, and syncs the parent of each directory that was missing.
 fn create_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    fs::sync_dir(fs::parent_dir(dir))
+    missing.iter().rev().try_for_each(|dir| fs::sync_dir(fs::parent_dir(dir)))
 }
 
 #[cfg(test)]

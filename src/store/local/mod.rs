@@ -22,8 +22,9 @@ use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, VerifyStep};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::log::{self, Log, RecordKind, RecordLocation, SegmentWriter};
-use crate::store::{Backend, EventSink};
+use crate::store::log::{self, Log, RecordKind, RecordLocation, RecordTag, SegmentWriter};
+use crate::store::losses::Losses;
+use crate::store::{Backend, EventSink, StoreEvent};
 
 /// Maximum length of a segment in bytes: the index stores offsets divided by 8 in 32 bits.
 const MAX_SEGMENT_SIZE: u64 = 31 << 30;
@@ -63,6 +64,7 @@ struct Shared {
     path: PathBuf,
     log: Arc<Log>,
     index: Index,
+    losses: Arc<Losses>,
     commit_queue: CommitQueue,
     compactor: Compactor,
     events: EventSink,
@@ -90,14 +92,24 @@ impl LocalStore {
         let io_error = |cause| Error::io(format!("cannot open the log of {}", path.display()), cause);
         let segment_size = (*segment_size).min(MAX_SEGMENT_SIZE);
         let log = Arc::new(Log::open(&path.join("log"), salt, segment_size).map_err(io_error)?);
-        let (index, log_end) = Index::open(&path.join("index"), *index_cache, log.clone(), events.clone())?;
+        let losses = Arc::new(Losses::open(path).map_err(io_error)?);
+        let index_dir = path.join("index");
+        let (index, log_end) = Index::open(&index_dir, *index_cache, log.clone(), losses.clone(), events.clone())?;
         quarantine::quarantine_tail(path, &log_end, events).map_err(io_error)?;
         let writer = SegmentWriter::new(log.clone(), &log_end).map_err(io_error)?;
         let commit_queue = CommitQueue::new(path.clone(), log.clone(), writer);
         let compactor = Compactor::default();
-        let shared =
-            Arc::new(Shared { path: path.clone(), log, index, commit_queue, compactor, events: events.clone() });
+        let shared = Arc::new(Shared {
+            path: path.clone(),
+            log,
+            index,
+            losses,
+            commit_queue,
+            compactor,
+            events: events.clone(),
+        });
         let mut store = Self { shared, compression: *compression, threads: Vec::new(), _lock: lock };
+        store.shared.reconcile_losses()?;
         store.spawn("commit", |shared| shared.commit_queue.run(&shared.index, false))?;
         store.spawn("commit-2", |shared| shared.commit_queue.run(&shared.index, true))?;
         store.spawn("index", |shared| shared.index.run())?;
@@ -128,9 +140,11 @@ impl LocalStore {
             }
             corrupt_copy = Some(location);
         }
-        let compressed = self.compression.and_then(|level| log::compress(&message, level));
-        let (kind, payload) =
-            compressed.map_or((RecordKind::Message, message), |compressed| (RecordKind::Compressed, compressed));
+        let length = |payload: &[u8]| u32::try_from(payload.len()).expect("HashingStore rejects longer messages");
+        let (kind, payload) = match self.compression.and_then(|level| log::compress(&message, level)) {
+            Some(compressed) => (RecordKind::Compressed { len: length(&compressed) }, compressed),
+            None => (RecordKind::Message { len: length(&message) }, message),
+        };
         Ok(Some(NewMessage { digest, kind, payload, corrupt_copy }))
     }
 }
@@ -153,8 +167,8 @@ impl Shared {
                 }
             }
             let message = match location.kind {
-                RecordKind::Compressed => payload.and_then(|payload| log::decompress(&payload)),
-                RecordKind::Message | RecordKind::Tombstone => payload,
+                RecordTag::Compressed => payload.and_then(|payload| log::decompress(&payload)),
+                RecordTag::Message | RecordTag::Tombstone => payload,
             };
             return Ok(Some(StoredMessage { location, message }));
         }
@@ -166,12 +180,36 @@ impl Shared {
         self.commit_queue.submit(change, &self.index)
     }
 
+    /// Deletes the recorded losses of messages that are in the log: the process may have been killed after they were
+    /// stored again. Reports the other losses, unless they were reported already.
+    fn reconcile_losses(&self) -> Result<(), Error> {
+        let mut stored = Vec::new();
+        for digest in self.losses.digests() {
+            if let Some(location) = self.index.get(&digest)?
+                && self.record_matches(&digest, &location)?
+            {
+                stored.push(digest);
+            }
+        }
+        self.losses.remove_stored(&stored)?;
+        if let Some(report) = self.losses.report() {
+            (self.events)(StoreEvent::Warning(report));
+        }
+        Ok(())
+    }
+
+    /// Returns [`Error::Lost`] if the loss of an absent message is recorded.
+    fn check_not_lost(&self, digest: &Digest) -> Result<(), Error> {
+        if self.losses.contains(digest) { Err(Error::Lost(*digest)) } else { Ok(()) }
+    }
+
     /// Returns whether the log has a valid header at `location` that matches it, so that a replay finds the record.
     fn record_matches(&self, digest: &Digest, location: &RecordLocation) -> Result<bool, Error> {
         let header = self.log.read_header(location).map_err(|cause| self.read_error(location.segment, cause))?;
         let RecordLocation { kind, payload_len, .. } = *location;
-        Ok(header
-            .is_some_and(|header| (header.digest, header.kind, header.payload_len()) == (*digest, kind, payload_len)))
+        Ok(header.is_some_and(|header| {
+            (header.digest, header.kind.tag(), header.payload_len()) == (*digest, kind, payload_len)
+        }))
     }
 
     /// Returns the stored bytes of a record, or `None` if the log is too short.
@@ -201,12 +239,15 @@ impl Backend for LocalStore {
             for (index, is_new) in indices.into_iter().zip(self.shared.submit(Change::Put(new_messages))?) {
                 new[index] = is_new;
             }
+            self.shared.losses.remove_stored(&digests)?;
         }
         Ok(new)
     }
 
     fn get(&self, digests: &[Digest]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let Some(stored) = self.shared.fetch(&digests[0])? else { return Ok(vec![None]) };
+        let Some(stored) = self.shared.fetch(&digests[0])? else {
+            return self.shared.check_not_lost(&digests[0]).map(|()| vec![None]);
+        };
         stored.message.ok_or(Error::Corrupt(digests[0])).map(|message| vec![Some(message)])
     }
 
@@ -215,7 +256,10 @@ impl Backend for LocalStore {
     }
 
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        Ok(self.shared.index.get(digest)?.map(|location| u64::from(location.message_len)))
+        match self.shared.index.get(digest)? {
+            Some(location) => Ok(Some(u64::from(location.message_len))),
+            None => self.shared.check_not_lost(digest).map(|()| None),
+        }
     }
 
     fn list(&self, query: &ListQuery) -> Result<Vec<Entry>, Error> {
@@ -241,6 +285,10 @@ impl Backend for LocalStore {
         repair::repair(&self.shared, damage)
     }
 
+    fn accept_loss(&self, losses: &[Damage]) -> Result<(), Error> {
+        repair::accept_loss(&self.shared, losses)
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         let Shared { path, log, index, .. } = &*self.shared;
         let io_error = |cause| Error::io(format!("cannot determine the disk usage of {}", path.display()), cause);
@@ -256,11 +304,16 @@ impl Backend for LocalStore {
             newest: (totals.newest_time > 0).then(|| log::to_system_time(totals.newest_time)),
             verified,
             damaged,
+            lost: self.shared.losses.count(),
         })
     }
 
     fn health(&self) -> Result<(), Error> {
-        self.shared.commit_queue.failure().map_or(Ok(()), |cause| Err(Error::WriteFailed(cause)))
+        match (self.shared.commit_queue.failure(), self.shared.losses.count()) {
+            (Some(cause), _) => Err(Error::WriteFailed(cause)),
+            (None, 0) => Ok(()),
+            (None, lost) => Err(Error::DataLoss(lost)),
+        }
     }
 }
 
@@ -286,6 +339,7 @@ impl Drop for LocalStore {
 fn open_log_and_index(dir: &std::path::Path, segment_size: u64) -> (Arc<Log>, Index, log::LogEnd) {
     std::fs::create_dir(dir.join("log")).unwrap();
     let log = Arc::new(Log::open(&dir.join("log"), [7; 16], segment_size).unwrap());
-    let (index, log_end) = Index::open(&dir.join("index"), 1 << 20, log.clone(), Arc::new(|_| ())).unwrap();
+    let losses = Arc::new(Losses::open(dir).unwrap());
+    let (index, log_end) = Index::open(&dir.join("index"), 1 << 20, log.clone(), losses, Arc::new(|_| ())).unwrap();
     (log, index, log_end)
 }

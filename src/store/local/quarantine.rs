@@ -22,7 +22,7 @@ pub fn save(store: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::
 /// Moves everything after the last complete record of the log to quarantine, so that it can never be taken for a record
 /// later.
 pub fn quarantine_tail(store: &Path, log_end: &LogEnd, events: &EventSink) -> io::Result<()> {
-    if log_end.end.clean {
+    if log_end.end.torn.is_empty() {
         return Ok(());
     }
     let (number, offset) = (log_end.segment, log_end.end.offset);
@@ -35,7 +35,7 @@ pub fn quarantine_tail(store: &Path, log_end: &LogEnd, events: &EventSink) -> io
     })?;
     segment.set_len(offset)?;
     segment.sync_all()?;
-    events(StoreEvent::Message(format!(
+    events(StoreEvent::Warning(format!(
         "the last {length} bytes of the log are not a complete record (interrupted put, or damage); moved to {}",
         path.display()
     )));

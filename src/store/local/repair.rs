@@ -15,10 +15,7 @@ pub fn repair(shared: &Shared, damage: &[Damage]) -> Result<(), Error> {
             quarantine_message(shared, *digest)?;
         }
     }
-    let needs_rebuild = |item: &Damage| matches!(item, Damage::Lost { .. } | Damage::Unindexed { .. });
-    if damage.iter().any(needs_rebuild) {
-        shared.index.rebuild()?;
-    }
+    rebuild_index_if_needed(shared, damage)?;
     let segments_with_gaps = damage.iter().filter_map(|item| match item {
         Damage::Gap { segment, .. } => Some(*segment),
         _ => None,
@@ -26,6 +23,29 @@ pub fn repair(shared: &Shared, damage: &[Damage]) -> Result<(), Error> {
     let segments_with_gaps: BTreeSet<_> = segments_with_gaps.collect();
     let mut segments = shared.log.segment_ids().into_iter().filter(|number| segments_with_gaps.contains(number));
     segments.try_for_each(|number| compaction::evacuate(shared, number))
+}
+
+/// See [`crate::message_store::MessageStore::accept_loss`].
+pub fn accept_loss(shared: &Shared, losses: &[Damage]) -> Result<(), Error> {
+    let is_lost = |item: &&Damage| matches!(item, Damage::Lost { .. } | Damage::LostUnknown { .. });
+    let losses: Vec<_> = losses.iter().filter(is_lost).cloned().collect();
+    rebuild_index_if_needed(shared, &losses)?;
+    shared.losses.accept(&losses)
+}
+
+/// Rebuilds the index if it does not match the log. A lost message that is not in the index does not need that.
+fn rebuild_index_if_needed(shared: &Shared, damage: &[Damage]) -> Result<(), Error> {
+    for item in damage {
+        let needs_rebuild = match item {
+            Damage::Lost { digest } => shared.index.get(digest)?.is_some(),
+            Damage::Unindexed { .. } => true,
+            Damage::Corrupt { .. } | Damage::LostUnknown { .. } | Damage::Gap { .. } => false,
+        };
+        if needs_rebuild {
+            return shared.index.rebuild();
+        }
+    }
+    Ok(())
 }
 
 /// Moves a message to quarantine, unless it was stored again since it was found to be corrupt.
@@ -37,7 +57,9 @@ fn quarantine_message(shared: &Shared, digest: Digest) -> Result<(), Error> {
     let payload = shared.read(&stored.location)?.unwrap_or_default();
     let path = quarantine::save(&shared.path, &format!("{digest}.corrupt"), |file| file.write_all(&payload))
         .map_err(|cause| Error::io(format!("cannot move {digest} to quarantine"), cause))?;
-    shared.submit(Change::Remove(vec![digest]))?;
+    if shared.submit(Change::RemoveCopy(digest, stored.location))? != [true] {
+        return Ok(());
+    }
     (shared.events)(StoreEvent::Message(format!("moved the corrupt message {digest} to {}", path.display())));
     Ok(())
 }

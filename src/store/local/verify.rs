@@ -19,8 +19,6 @@ use chunk::SegmentChunk;
 /// Number of index entries that a step of the second phase compares.
 const ENTRIES_PER_STEP: usize = 1 << 14;
 
-const EMPTY_STEP: VerifyStep = VerifyStep { next: None, messages: 0, bytes: 0, done: 0, total: 0, damage: Vec::new() };
-
 /// Time and result of the last verification that ran to the end; content of the file `verified`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LastVerification {
@@ -59,14 +57,17 @@ pub fn step(shared: &Shared, from: Option<&Cursor>) -> Result<VerifyStep, Error>
     let Progress { phase, damaged } = from.map_or(Ok(start), parse).map_err(invalid_cursor)?;
     let (mut step, next) = match phase {
         Phase::Log(position) => {
-            let mut chunk = SegmentChunk::new(shared, position);
-            let next = chunk.read().map_err(|cause| shared.read_error(position.segment, cause))?;
+            let read = SegmentChunk::read(shared, position);
+            let (chunk, next) = read.map_err(|cause| shared.read_error(position.segment, cause))?;
             (chunk.verify()?, Some(next.map_or(Phase::Index(None), Phase::Log)))
         }
         Phase::Index(after) => verify_entries(shared, after)?,
     };
     let io_error = |cause| Error::io(format!("cannot read the log of {}", shared.path.display()), cause);
     (step.done, step.total) = log_progress(shared, next).map_err(io_error)?;
+    if next.is_none() {
+        step.damage.extend(recorded_losses(shared)?);
+    }
     let damaged = damaged + step.damage.len() as u64;
     match next {
         Some(phase) => {
@@ -83,6 +84,18 @@ pub fn step(shared: &Shared, from: Option<&Cursor>) -> Result<VerifyStep, Error>
         }
     }
     Ok(step)
+}
+
+/// Returns the recorded losses. A message that is in the index is left out: an earlier step has verified it.
+fn recorded_losses(shared: &Shared) -> Result<Vec<Damage>, Error> {
+    let mut damage = Vec::new();
+    for digest in shared.losses.digests() {
+        if shared.index.get(&digest)?.is_none() {
+            damage.push(Damage::Lost { digest });
+        }
+    }
+    damage.extend(shared.losses.unknown());
+    Ok(damage)
 }
 
 /// Returns the number of log bytes that are verified before `next`, and in total.
@@ -113,7 +126,7 @@ fn verify_entries(shared: &Shared, after: Option<Digest>) -> Result<(VerifyStep,
             damage.push(Damage::Lost { digest });
         }
     }
-    Ok((VerifyStep { damage, ..EMPTY_STEP }, next))
+    Ok((VerifyStep { damage, ..VerifyStep::EMPTY }, next))
 }
 
 #[cfg(test)]

@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, RwLock};
 
 pub use compression::{compress, decompress};
 pub use position::{LogPosition, RecordLocation};
-pub use record::{HEADER_LEN, RECORD_ALIGN, RecordHeader, RecordKind, Salt, to_system_time, unix_now};
-pub use scan::{ScanEnd, ScanItem, payload_matches};
+pub use record::{HEADER_LEN, RecordHeader, RecordKind, RecordTag, Salt, to_system_time, unix_now};
+pub use scan::{ScanEnd, ScanItem, SegmentPart, SegmentScanner, payload_matches};
 pub use segment::{SEGMENT_HEADER_LEN, recover_salt, segment_path};
-pub use writer::{AppendError, Record, SegmentWriter};
+pub use writer::{APPENDED_SEGMENT, AppendError, Record, SegmentWriter};
 
 use crate::fs;
 use segment::{segment_header, segment_ids};
@@ -101,14 +101,23 @@ impl Log {
         self.segment(number).map(|file| Ok(file.metadata()?.len())).transpose()
     }
 
-    /// Calls `visit` for each record and gap of a segment, in order. Bytes after the last valid header are not visited.
+    /// Returns a scanner of a segment from `position` to its end, or to `limit` if that is less. Returns `None` if there is
+    /// no such segment.
+    pub fn scanner(&self, position: LogPosition, limit: u64) -> io::Result<Option<SegmentScanner>> {
+        let LogPosition { segment, offset } = position;
+        let Some(file) = self.segment(segment) else { return Ok(None) };
+        SegmentScanner::new(file, segment, self.salt, offset, limit).map(Some)
+    }
+
+    /// Calls `visit` for each record and gap of a sealed segment, in order.
     pub fn scan<E: From<io::Error>>(
         &self,
         number: u32,
         mut visit: impl FnMut(ScanItem) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Some(file) = self.segment(number) else { return Ok(()) };
-        let end = scan::scan(&file, number, &self.salt, SEGMENT_HEADER_LEN, &mut visit)?;
+        let start = LogPosition { segment: number, offset: SEGMENT_HEADER_LEN };
+        let Some(scanner) = self.scanner(start, u64::MAX)? else { return Ok(()) };
+        let end = scan::scan(scanner, &mut visit)?;
         end.torn.into_iter().try_for_each(visit)
     }
 
@@ -120,12 +129,6 @@ impl Log {
         let count = scan::read_up_to(&file, &mut bytes, offset)?;
         bytes.truncate(count);
         Ok(Some(bytes))
-    }
-
-    /// Decodes the header at the beginning of `bytes`, which were read from this place. Returns `None` if it is not
-    /// valid.
-    pub fn decode_header(&self, bytes: &[u8], segment: u32, offset: u64) -> Option<RecordHeader> {
-        RecordHeader::decode(bytes, &self.salt, segment, offset)
     }
 
     /// Deletes a segment. A read that is in progress can be completed.
@@ -142,19 +145,18 @@ impl Log {
 
     /// Calls `visit` with the segment number for each record and gap from `from` to the end of the log.
     ///
-    /// Bytes after the last valid header of a segment are not visited. Items after the last complete record of the log
-    /// are in [`LogEnd::end`] instead.
+    /// Items after the last complete record of the log are not visited: they are in [`LogEnd::end`].
     pub fn replay<E: From<io::Error>>(
         &self,
         from: LogPosition,
         mut visit: impl FnMut(u32, ScanItem) -> Result<(), E>,
     ) -> Result<LogEnd, E> {
         let segments: Vec<_> = self.read_segments().range(from.segment..).map(|(n, file)| (*n, file.clone())).collect();
-        let mut log_end =
-            LogEnd { segment: from.segment, end: ScanEnd { offset: from.offset, torn: Vec::new(), clean: true } };
+        let mut log_end = LogEnd { segment: from.segment, end: ScanEnd { offset: from.offset, torn: Vec::new() } };
         for (index, (number, file)) in segments.iter().enumerate() {
             let start = if *number == from.segment { from.offset } else { SEGMENT_HEADER_LEN };
-            let mut end = scan::scan(file, *number, &self.salt, start, |item| visit(*number, item))?;
+            let scanner = SegmentScanner::new(file.clone(), *number, self.salt, start, u64::MAX)?;
+            let mut end = scan::scan(scanner, |item| visit(*number, item))?;
             if index + 1 < segments.len() {
                 // A segment that is not the last one was completed, so an incomplete record at its end is damage.
                 end.torn.drain(..).try_for_each(|item| visit(*number, item))?;

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::compression;
-use super::record::{self, RecordHeader, RecordKind};
+use super::record::{self, RecordHeader, RecordKind, RecordTag};
 use super::segment::SEGMENT_HEADER_LEN;
 
 /// Location of a record, and the properties that are known without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordLocation {
     /// Kind of the record.
-    pub kind: RecordKind,
+    pub kind: RecordTag,
     /// Number of the segment.
     pub segment: u32,
     /// Offset of the record's header in the segment; a multiple of 8.
@@ -28,15 +28,15 @@ impl RecordLocation {
     pub fn new(header: &RecordHeader, segment: u32, offset: u64, payload: &[u8]) -> Self {
         let payload_len = header.payload_len();
         let message_len = match header.kind {
-            RecordKind::Compressed => compression::uncompressed_len(payload).unwrap_or(payload_len),
-            RecordKind::Message | RecordKind::Tombstone => payload_len,
+            RecordKind::Compressed { len } => compression::uncompressed_len(payload).unwrap_or(len),
+            RecordKind::Message { .. } | RecordKind::Tombstone { .. } => payload_len,
         };
-        Self { kind: header.kind, segment, offset, payload_len, message_len, time: header.time }
+        Self { kind: header.kind.tag(), segment, offset, payload_len, message_len, time: header.time }
     }
 
     /// Returns whether the record holds a message, so is not a tombstone.
     pub fn is_message(&self) -> bool {
-        self.kind != RecordKind::Tombstone
+        self.kind != RecordTag::Tombstone
     }
 
     /// Returns the length of the record in bytes, header and padding included.

@@ -17,16 +17,47 @@ pub const RECORD_MAGIC: [u8; 3] = [0xd5, 0x5a, 0xa7];
 /// Random bytes that are chosen when a store is created, and part of the checksum of each of its record headers.
 pub type Salt = [u8; 16];
 
-/// Kind of a record.
+/// Kind of a record, with the number in its header that depends on the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum RecordKind {
     /// A message. The stored bytes are the message.
-    Message = 1,
+    Message {
+        /// Number of stored bytes.
+        len: u32,
+    },
     /// A message in compressed form; see [`super::compression`].
-    Compressed = 2,
+    Compressed {
+        /// Number of stored bytes.
+        len: u32,
+    },
     /// Removal of a message. There are no stored bytes.
+    Tombstone {
+        /// Number of the last segment that may contain the removed message.
+        up_to_segment: u32,
+    },
+}
+
+/// Kind of a record without its number: the byte in the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordTag {
+    /// Tag of [`RecordKind::Message`].
+    Message = 1,
+    /// Tag of [`RecordKind::Compressed`].
+    Compressed = 2,
+    /// Tag of [`RecordKind::Tombstone`].
     Tombstone = 3,
+}
+
+impl RecordKind {
+    /// Returns the kind without its number.
+    pub fn tag(self) -> RecordTag {
+        match self {
+            Self::Message { .. } => RecordTag::Message,
+            Self::Compressed { .. } => RecordTag::Compressed,
+            Self::Tombstone { .. } => RecordTag::Tombstone,
+        }
+    }
 }
 
 /// Header of a record.
@@ -34,8 +65,6 @@ pub enum RecordKind {
 pub struct RecordHeader {
     /// Kind of the record.
     pub kind: RecordKind,
-    /// Number of stored bytes. For a tombstone, the number of the last segment that may contain the removed message.
-    pub len_or_bound: u32,
     /// Time of storage, in seconds since 1970; sufficient until 2106.
     pub time: u32,
     /// Digest of the message.
@@ -45,15 +74,21 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// Returns the number of stored bytes after the header.
     pub fn payload_len(&self) -> u32 {
-        if self.kind == RecordKind::Tombstone { 0 } else { self.len_or_bound }
+        match self.kind {
+            RecordKind::Message { len } | RecordKind::Compressed { len } => len,
+            RecordKind::Tombstone { .. } => 0,
+        }
     }
 
     /// Encodes the header for a place in the log of the store with this salt.
     pub fn encode(&self, salt: &Salt, segment: u32, offset: u64) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..3].copy_from_slice(&RECORD_MAGIC);
-        bytes[3] = self.kind as u8;
-        bytes[4..8].copy_from_slice(&self.len_or_bound.to_le_bytes());
+        bytes[3] = self.kind.tag() as u8;
+        let (RecordKind::Message { len: number }
+        | RecordKind::Compressed { len: number }
+        | RecordKind::Tombstone { up_to_segment: number }) = self.kind;
+        bytes[4..8].copy_from_slice(&number.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.time.to_le_bytes());
         bytes[12..44].copy_from_slice(self.digest.as_bytes());
         let checksum = checksum(salt, segment, offset, &bytes[..44]);
@@ -68,15 +103,16 @@ impl RecordHeader {
         if bytes[..3] != RECORD_MAGIC || bytes[44..] != checksum(salt, segment, offset, &bytes[..44]).to_le_bytes() {
             return None;
         }
+        let read_u32 = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let number = read_u32(4);
         let kind = match bytes[3] {
-            1 => RecordKind::Message,
-            2 => RecordKind::Compressed,
-            3 => RecordKind::Tombstone,
+            1 => RecordKind::Message { len: number },
+            2 => RecordKind::Compressed { len: number },
+            3 => RecordKind::Tombstone { up_to_segment: number },
             _ => return None,
         };
-        let read_u32 = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let digest = *bytes[12..].first_chunk().expect("36 bytes remain");
-        Some(Self { kind, len_or_bound: read_u32(4), time: read_u32(8), digest: Digest::from_bytes(digest) })
+        Some(Self { kind, time: read_u32(8), digest: Digest::from_bytes(digest) })
     }
 
     /// Returns the length of the record in bytes, header and padding included.
@@ -118,8 +154,9 @@ mod tests {
 
     #[test]
     fn header_decodes_only_at_its_own_location() {
-        for kind in [RecordKind::Message, RecordKind::Compressed, RecordKind::Tombstone] {
-            let header = RecordHeader { kind, len_or_bound: 3, time: 1_700_000_000, digest: Digest::compute(b"foo") };
+        let tombstone = RecordKind::Tombstone { up_to_segment: 3 };
+        for kind in [RecordKind::Message { len: 3 }, RecordKind::Compressed { len: 3 }, tombstone] {
+            let header = RecordHeader { kind, time: 1_700_000_000, digest: Digest::compute(b"foo") };
             let bytes = header.encode(&SALT, 7, 64);
             assert_eq!(RecordHeader::decode(&bytes, &SALT, 7, 64), Some(header));
             assert_eq!(RecordHeader::decode(&bytes, &SALT, 8, 64), None);
@@ -131,8 +168,7 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_is_detected() {
-        let header =
-            RecordHeader { kind: RecordKind::Message, len_or_bound: 3, time: 1, digest: Digest::compute(b"foo") };
+        let header = RecordHeader { kind: RecordKind::Message { len: 3 }, time: 1, digest: Digest::compute(b"foo") };
         let bytes = header.encode(&SALT, 1, 64);
         for bit in 0..HEADER_LEN * 8 {
             let mut bytes = bytes;

@@ -95,7 +95,7 @@ pub(super) fn warn_unsafe_settings(pool: &ConnectionPool, events: &EventSink) ->
     for setting in unsafe_settings {
         let name = pool.name();
         let warning = format!("{setting} is off in {name}: a power cut can lose acknowledged messages; turn it on");
-        events(StoreEvent::Message(warning));
+        events(StoreEvent::Warning(warning));
     }
     Ok(())
 }

@@ -67,6 +67,7 @@ fn query(pool: &ConnectionPool) -> Result<Stats, Error> {
             newest: number(2).map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
             verified: verification.map(|row| row.try_get(0)).transpose()?,
             damaged: unsigned(damaged),
+            lost: 0,
         })
     })
 }

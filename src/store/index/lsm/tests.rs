@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::store::log::RecordKind;
+use crate::store::log::RecordTag;
 
 const MAX_DIGEST: Digest = *Prefix::ALL.range().end();
 
@@ -13,7 +13,7 @@ fn digest(number: u64) -> Digest {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "entries have slots")]
-fn slot(number: u64, kind: RecordKind) -> Slot {
+fn slot(number: u64, kind: RecordTag) -> Slot {
     let segment = 1 + u32::try_from(number % 3).unwrap();
     Some(RecordLocation { kind, segment, offset: 64 + number * 8, payload_len: 9, message_len: 9, time: 1 })
 }
@@ -70,10 +70,9 @@ fn the_last_value_of_a_digest_survives_flushes_merges_and_reopens() {
     let mut next = 0;
     for (round, count) in [50_000, 40_000, 3, 900, 60_000, 1, 30_000, 2, 70_000].into_iter().enumerate() {
         let oldest = next.min(20_000);
-        let new = (0..count).map(|number| (digest(next + number), slot(next + number, RecordKind::Message)));
-        let relocated =
-            (0..oldest / 9).map(|number| (digest(number * 7), slot(number + count, RecordKind::Compressed)));
-        let removed = (0..oldest / 8).map(|number| (digest(number * 5), slot(number, RecordKind::Tombstone)));
+        let new = (0..count).map(|number| (digest(next + number), slot(next + number, RecordTag::Message)));
+        let relocated = (0..oldest / 9).map(|number| (digest(number * 7), slot(number + count, RecordTag::Compressed)));
+        let removed = (0..oldest / 8).map(|number| (digest(number * 5), slot(number, RecordTag::Tombstone)));
         let dropped = (0..oldest / 7).map(|number| (digest(number * 3), None));
         insert(&lsm, &mut model, new.chain(relocated).chain(removed).chain(dropped), round as u64);
         next += count;
@@ -101,7 +100,7 @@ fn every_merge_step_keeps_all_entries_and_a_merge_resumes_after_a_reopen() {
     // Each run is too large to be rewritten by the next flush.
     let numbers = |part: u64| part * 60_000..part * 60_000 + 70_000;
     for part in 0..5 {
-        let entries = numbers(part).map(|number| (digest(number), slot(number + part, RecordKind::Message)));
+        let entries = numbers(part).map(|number| (digest(number), slot(number + part, RecordTag::Message)));
         insert(&lsm, &mut model, entries.chain([(digest(part * 60_001), None)]), part);
         assert_eq!(lsm.state().runs.active_merge, None);
         lsm.flush().unwrap();
@@ -129,10 +128,10 @@ fn unflushed_entries_are_absent_after_a_reopen() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::new();
     let lsm = open(&dir.path().join("index"));
-    insert(&lsm, &mut model, (0..3000).map(|number| (digest(number), slot(number, RecordKind::Message))), 5);
+    insert(&lsm, &mut model, (0..3000).map(|number| (digest(number), slot(number, RecordTag::Message))), 5);
     lsm.flush().unwrap();
     let totals = lsm.totals();
-    let more = (2000..9000).map(|number| (digest(number), slot(number + 1, RecordKind::Message)));
+    let more = (2000..9000).map(|number| (digest(number), slot(number + 1, RecordTag::Message)));
     insert(&lsm, &mut model.clone(), more, 9);
     assert_eq!((lsm.totals().messages, lsm.flushed_totals()), (9000, totals.clone()));
     lsm.leak();
@@ -161,10 +160,10 @@ fn digests_with_equal_prefixes_are_distinguished_across_blocks_and_partitions() 
         insert(
             &lsm,
             &mut model,
-            numbers.map(|number| (with_equal_prefix(number), slot(number, RecordKind::Message))),
+            numbers.map(|number| (with_equal_prefix(number), slot(number, RecordTag::Message))),
             part,
         );
-        insert(&lsm, &mut model, [(digest(part), slot(part, RecordKind::Message))], part);
+        insert(&lsm, &mut model, [(digest(part), slot(part, RecordTag::Message))], part);
         lsm.flush().unwrap();
         assert_matches_model(&lsm, &model);
     }
@@ -177,14 +176,14 @@ fn lookups_find_every_entry_during_concurrent_flushes() {
     // The cache is too small for a block, so every block is read from its page.
     let lsm = LsmTree::open(&dir.path().join("index"), 1).unwrap();
     let mut model = Model::new();
-    insert(&lsm, &mut model, (0..2000).map(|number| (digest(number), slot(number, RecordKind::Message))), 0);
+    insert(&lsm, &mut model, (0..2000).map(|number| (digest(number), slot(number, RecordTag::Message))), 0);
     let (done, expected) = (AtomicBool::new(false), model.clone());
     std::thread::scope(|scope| {
         let read = || {
             let mut number = 0;
             while !done.load(Ordering::Relaxed) {
                 number = (number + 7) % 2000;
-                assert_eq!(lsm.get(&digest(number)).unwrap(), slot(number, RecordKind::Message));
+                assert_eq!(lsm.get(&digest(number)).unwrap(), slot(number, RecordTag::Message));
             }
         };
         let read_all = || {
@@ -196,7 +195,7 @@ fn lookups_find_every_entry_during_concurrent_flushes() {
         let readers = [scope.spawn(read), scope.spawn(read_all)];
         for part in 1..40 {
             let numbers = part * 4000..(part + 1) * 4000;
-            let entries = numbers.map(|number| (digest(number), slot(number, RecordKind::Message)));
+            let entries = numbers.map(|number| (digest(number), slot(number, RecordTag::Message)));
             insert(&lsm, &mut model, entries, part);
             lsm.flush().unwrap();
         }
@@ -215,7 +214,7 @@ fn a_lookup_whose_pages_were_replaced_retries_with_the_current_runs() {
     let mut model = Model::new();
     let mut put = |part: u64| {
         let numbers = part * 2000..(part + 1) * 2000;
-        insert(&lsm, &mut model, numbers.map(|number| (digest(number), slot(number, RecordKind::Message))), part);
+        insert(&lsm, &mut model, numbers.map(|number| (digest(number), slot(number, RecordTag::Message))), part);
         lsm.flush().unwrap();
     };
     put(0);
@@ -224,7 +223,7 @@ fn a_lookup_whose_pages_were_replaced_retries_with_the_current_runs() {
     put(1);
     put(2);
     assert!(old_runs.list[0].find(&digest(7), &lsm.pages).is_err_and(|error| error.is_page_replaced));
-    assert_eq!(lsm.find_all(&old_runs, &[digest(7)], vec![None]).unwrap(), [slot(7, RecordKind::Message)]);
+    assert_eq!(lsm.find_all(&old_runs, &[digest(7)], vec![None]).unwrap(), [slot(7, RecordTag::Message)]);
 }
 
 #[test]
@@ -234,14 +233,14 @@ fn deleted_entries_release_their_disk_space() {
     let lsm = open(&path);
     let numbers = 0..60_000;
     let mut model = Model::new();
-    insert(&lsm, &mut model, numbers.clone().map(|number| (digest(number), slot(number, RecordKind::Message))), 0);
+    insert(&lsm, &mut model, numbers.clone().map(|number| (digest(number), slot(number, RecordTag::Message))), 0);
     lsm.flush().unwrap();
     let before = super::super::dir_disk_usage(&path).unwrap();
     insert(&lsm, &mut model, numbers.map(|number| (digest(number), None)), 1);
     lsm.flush().unwrap();
     // sled releases disk space a few flushes later.
     for end in 2..8 {
-        insert(&lsm, &mut model, [(digest(end), slot(end, RecordKind::Message))], end);
+        insert(&lsm, &mut model, [(digest(end), slot(end, RecordTag::Message))], end);
         lsm.flush().unwrap();
     }
     assert_matches_model(&lsm, &model);
@@ -254,10 +253,10 @@ fn a_closed_tree_rejects_inserts_and_releases_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index");
     let (lsm, mut model) = (open(&path), Model::new());
-    insert(&lsm, &mut model, [(digest(1), slot(1, RecordKind::Message))], 9);
+    insert(&lsm, &mut model, [(digest(1), slot(1, RecordTag::Message))], 9);
     assert_eq!(lsm.close(), lsm.totals());
     let before = lsm.totals();
-    assert!(lsm.insert(&[(digest(2), slot(2, RecordKind::Message))], log_position(10)).is_err());
+    assert!(lsm.insert(&[(digest(2), slot(2, RecordTag::Message))], log_position(10)).is_err());
     assert_eq!(lsm.totals(), before);
     assert!(lsm.flush().is_err());
     assert_eq!(open(&path).totals(), Totals::EMPTY);

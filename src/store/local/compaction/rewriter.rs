@@ -99,7 +99,9 @@ impl SegmentRewriter<'_> {
         if self.shared.index.find(&header.digest)? != Some(location) {
             return Ok(());
         }
-        if header.kind == RecordKind::Tombstone && !others.iter().any(|other| *other <= header.len_or_bound) {
+        if let RecordKind::Tombstone { up_to_segment } = header.kind
+            && !others.iter().any(|other| *other <= up_to_segment)
+        {
             self.dropped_tombstones.push((header.digest, location));
             return Ok(());
         }
