@@ -26,6 +26,7 @@ pub(super) struct BatchGet<'a> {
 
 /// One line of a response: a message, or the reason why the line has none.
 #[derive(Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "the keys of the JSON object")]
 struct GetResultLine {
     digest: Digest,
     message: Option<String>,

@@ -100,7 +100,7 @@ impl AccessLog {
         match open_for_append(path) {
             Ok(file) => *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(file)),
             Err(error) => {
-                warn!("cannot reopen the access log {}: {error}; the previous file stays in use", path.display())
+                warn!("cannot reopen the access log {}: {error}; the previous file stays in use", path.display());
             }
         }
     }

@@ -54,11 +54,11 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Starts tiny_http and the workers, which process requests over `store`.
-    pub(super) fn start(store: Arc<dyn MessageStore>) -> io::Result<Self> {
+    pub(super) fn start(store: &Arc<dyn MessageStore>) -> io::Result<Self> {
         let (server, connections) = start_server()?;
         let mut engine = Self { pool: Pool::new(connections), workers: Vec::new(), server: Arc::new(server) };
         for _ in 0..POOL_SIZE {
-            let (server, store) = (Arc::clone(&engine.server), Arc::clone(&store));
+            let (server, store) = (Arc::clone(&engine.server), Arc::clone(store));
             let worker = thread::Builder::new().name("engine-worker".into()).stack_size(WORKER_STACK_SIZE);
             engine.workers.push(worker.spawn(move || run_worker(&server, &*store))?);
         }

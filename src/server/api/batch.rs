@@ -23,6 +23,7 @@ struct DigestLine {
 }
 
 #[derive(Default, Serialize)]
+#[allow(clippy::struct_excessive_bools, reason = "the keys of the JSON object")]
 struct ResultLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
