@@ -40,7 +40,7 @@ impl From<Arc<Response>> for OutgoingResponse {
 impl OpenStore {
     /// Starts an engine over `store`.
     pub(super) fn start(store: Arc<dyn MessageStore>) -> Result<Self, Error> {
-        let engine = Engine::start(Arc::clone(&store));
+        let engine = Engine::start(&store);
         let engine = engine.map_err(|error| Error::Io("cannot start the engine".into(), error))?;
         Ok(Self { engine: RwLock::new(Arc::new(engine)), store })
     }
@@ -75,7 +75,7 @@ impl OpenStore {
         if !Arc::ptr_eq(&engine, stopped) {
             return;
         }
-        match Engine::start(Arc::clone(&self.store)) {
+        match Engine::start(&self.store) {
             Ok(new) => {
                 warn!("the engine stopped and was restarted");
                 *engine = Arc::new(new);

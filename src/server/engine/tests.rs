@@ -20,7 +20,7 @@ fn get_request(path: &str) -> Authorized {
 }
 
 fn engine() -> Engine {
-    Engine::start(Arc::new(MemoryStore::default())).unwrap()
+    Engine::start(&(Arc::new(MemoryStore::default()) as Arc<dyn MessageStore>)).unwrap()
 }
 
 /// Returns an engine without working connections.
@@ -76,7 +76,7 @@ fn broken_connections_are_discarded_until_the_engine_is_dead() {
 #[test]
 fn a_dropped_engine_does_not_hold_the_store() {
     let store: Arc<dyn MessageStore> = Arc::new(MemoryStore::default());
-    drop(Engine::start(Arc::clone(&store)).unwrap());
+    drop(Engine::start(&store).unwrap());
     assert_eq!(Arc::strong_count(&store), 1);
 }
 
@@ -109,7 +109,7 @@ fn the_method_and_query_reach_the_api_unchanged() {
     let store = Arc::new(MemoryStore::default());
     let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
     let request = Authorized::for_test(request);
-    let (response, _reservation) = Engine::start(store).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
+    let (response, _reservation) = Engine::start(&(store as Arc<dyn MessageStore>)).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
     assert_eq!(response, Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD, POST"));
 }
 
@@ -163,7 +163,7 @@ impl MessageStore for PanickingStore {
 
 #[test]
 fn a_panic_in_a_handler_is_a_500_and_breaks_no_connection() {
-    let engine = Engine::start(Arc::new(PanickingStore)).unwrap();
+    let engine = Engine::start(&(Arc::new(PanickingStore) as Arc<dyn MessageStore>)).unwrap();
     for _ in 0..=POOL_SIZE {
         let (response, _reservation) = engine.call(put_request("foo"), &Budget::new(1 << 20)).unwrap();
         assert_eq!(response, Response::error(500, "Internal server error"));

@@ -81,7 +81,7 @@ pub(super) fn classify(name: &str, error: &tokio_postgres::Error) -> Error {
             Error::Server { server, cause: format!("{cause}; {remedy}") }
         }
         // A statement, or its wait for a lock, took too long.
-        &(SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE) => {
+        SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
             let remedy = "raise --db-statement-timeout, or lock_timeout of the database";
             Error::Unavailable { server, cause: format!("{cause}; {remedy}") }
         }
