@@ -67,21 +67,21 @@ pub(super) fn classify(name: &str, error: &tokio_postgres::Error) -> Error {
     };
     let code = db_error.code();
     let cause = error_text(db_error);
-    match code {
-        &SqlState::DISK_FULL => Error::NoSpace(PathBuf::from(server)),
-        &SqlState::READ_ONLY_SQL_TRANSACTION => Error::ReadOnly(server),
-        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+    match *code {
+        SqlState::DISK_FULL => Error::NoSpace(PathBuf::from(server)),
+        SqlState::READ_ONLY_SQL_TRANSACTION => Error::ReadOnly(server),
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             let remedy = "check pg_hba.conf of the server, and sslmode, sslcert and sslkey in the URL";
             Error::Server { server, cause: format!("{cause}; {remedy}") }
         }
-        &SqlState::INSUFFICIENT_PRIVILEGE => Error::NotPermitted { server, cause },
+        SqlState::INSUFFICIENT_PRIVILEGE => Error::NotPermitted { server, cause },
         // The tables existed when the store was opened. They are not created again, so that the loss is noticed.
-        &SqlState::UNDEFINED_TABLE => {
+        SqlState::UNDEFINED_TABLE => {
             let remedy = "the table was dropped, or the database was replaced; restore it from a backup";
             Error::Server { server, cause: format!("{cause}; {remedy}") }
         }
         // A statement, or its wait for a lock, took too long.
-        &(SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE) => {
+        SqlState::QUERY_CANCELED | SqlState::LOCK_NOT_AVAILABLE => {
             let remedy = "raise --db-statement-timeout, or lock_timeout of the database";
             Error::Unavailable { server, cause: format!("{cause}; {remedy}") }
         }

@@ -96,6 +96,7 @@ impl ConnectionPool {
 
     /// Runs `work` on a connection, and again after an error that a retry can resolve. Blocks for at most
     /// `--db-statement-timeout` per execution.
+    #[allow(clippy::needless_pass_by_value, reason = "a closure is written where it is used")]
     pub(super) fn run<T>(
         &self,
         idempotent: Idempotent,
