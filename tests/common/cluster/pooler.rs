@@ -1,4 +1,4 @@
-//! PgBouncer in front of a cluster, on a Unix socket in the directory of the cluster.
+//! `PgBouncer` in front of a cluster, on a Unix socket in the directory of the cluster.
 
 use std::process::{Child, Stdio};
 
