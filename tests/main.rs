@@ -18,6 +18,7 @@ mod durability;
 mod export_import;
 mod faults;
 mod get;
+mod golden;
 mod has;
 mod hostile;
 mod http;
