@@ -2,7 +2,9 @@
 //! cached locally. A message never changes, so a cached message is never stale. A message that another client removes
 //! from the remote store stays in the cache.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, MessageStore, Receipt, Stats, VerifyStep};
@@ -27,12 +29,12 @@ impl CachingProxy {
     }
 
     fn generation(&self) -> u64 {
-        *self.generation.read().unwrap_or_else(PoisonError::into_inner)
+        *self.generation.read()
     }
 
     /// Caches messages of the remote store, unless something was removed since `generation`.
     fn cache_locally(&self, batch: Vec<Vec<u8>>, generation: u64) {
-        let current = self.generation.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.generation.read();
         if *current != generation || batch.is_empty() {
             return;
         }
@@ -121,7 +123,7 @@ impl MessageStore for CachingProxy {
 
     fn remove(&self, digests: &[Digest]) -> Result<Vec<bool>, Error> {
         let removed = self.remote.remove(digests)?;
-        let mut generation = self.generation.write().unwrap_or_else(PoisonError::into_inner);
+        let mut generation = self.generation.write();
         *generation += 1;
         self.local.remove(digests)?;
         Ok(removed)

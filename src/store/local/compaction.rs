@@ -5,124 +5,76 @@
 mod rewriter;
 
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::message_store::Error;
 use crate::store::StoreEvent;
 use crate::store::index::{Index, Totals};
 use crate::store::log::{Log, LogPosition, SEGMENT_HEADER_LEN};
-use rewriter::{CompactionError, compact};
+use rewriter::{CompactionError, GapPolicy, compact};
 
 /// Minimum number of dead bytes in a segment that is compacted, unless half the segment size is less.
 const MIN_DEAD_BYTES: u64 = 1 << 20;
-/// Maximum time for compactions while a store is closed in which something was removed.
-const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Interval of checks without a removal. Messages that are stored again leave dead copies, too.
 const POLL_INTERVAL: Duration = Duration::from_secs(3600);
 /// Delay before a failed compaction is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Decides when a segment is compacted, and which.
-#[derive(Debug, Default)]
-pub struct Compactor {
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Held during a compaction, so that one runs at a time.
-    running: Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Something was removed since the last check.
-    requested: bool,
-    /// Something was removed since the store was opened.
-    had_removal: bool,
-    closed_at: Option<Instant>,
-}
-
-impl Compactor {
-    /// Requests a check after a removal.
-    pub fn request(&self) {
-        let mut state = self.state();
-        state.requested = true;
-        state.had_removal = true;
-        self.changed.notify_all();
-    }
-
-    /// Makes [`Compactor::run`] return. After a removal, due compactions continue for up to [`CLOSE_GRACE`].
-    pub fn close(&self) {
-        self.state().closed_at = Some(Instant::now());
-        self.changed.notify_all();
-    }
-
-    /// Compacts segments until [`Compactor::close`] is called. Runs on a thread of its own.
-    pub fn run(&self, shared: &Shared) {
-        let mut damaged = Vec::new();
-        let mut failure_reported = false;
-        loop {
-            let pause = match self.compact_all(shared, &mut damaged) {
-                Ok(()) => POLL_INTERVAL,
-                Err(error) => {
-                    if !failure_reported {
-                        (shared.events)(StoreEvent::Warning(format!(
-                            "compaction failed: {error}; it is retried every {} s",
-                            RETRY_INTERVAL.as_secs()
-                        )));
-                    }
-                    failure_reported = true;
-                    RETRY_INTERVAL
-                }
-            };
-            let is_idle = |state: &mut State| !state.requested && state.closed_at.is_none();
-            let (mut state, _) = self.changed.wait_timeout_while(self.state(), pause, is_idle).expect(LOCK_POISONED);
-            if state.closed_at.is_some() && !state.requested {
-                return;
-            }
-            state.requested = false;
-        }
-    }
-
-    fn compact_all(&self, shared: &Shared, damaged: &mut Vec<u32>) -> Result<(), Error> {
-        while let Some(number) = self.pick_segment(shared, damaged)? {
-            let must_stop = || {
-                let state = self.state();
-                state.closed_at.is_some_and(|closed| !state.had_removal || closed.elapsed() > CLOSE_GRACE)
-            };
-            match compact(shared, number, false, &must_stop) {
-                Ok(()) => {}
-                Err(CompactionError::Stopped) => return Ok(()),
-                Err(CompactionError::Failed(error)) => return Err(error),
-                Err(CompactionError::Damaged) => {
-                    damaged.push(number);
+/// Compacts segments until [`Compactor::close`](super::compactor::Compactor::close) is called. Runs on a thread of its
+/// own.
+pub fn run(shared: &Shared) {
+    let mut damaged = Vec::new();
+    let mut failure_reported = false;
+    loop {
+        let pause = match compact_all(shared, &mut damaged) {
+            Ok(()) => POLL_INTERVAL,
+            Err(error) => {
+                if !failure_reported {
                     (shared.events)(StoreEvent::Warning(format!(
-                        "segment {number} was not compacted: it is damaged; run `sha-api verify --repair`"
+                        "compaction failed: {error}; it is retried every {} s",
+                        RETRY_INTERVAL.as_secs()
                     )));
                 }
+                failure_reported = true;
+                RETRY_INTERVAL
+            }
+        };
+        if !shared.compactor.wait_for_request(pause) {
+            return;
+        }
+    }
+}
+
+fn compact_all(shared: &Shared, damaged: &mut Vec<u32>) -> Result<(), Error> {
+    while let Some(number) = pick_segment(shared, damaged)? {
+        match compact(shared, number, GapPolicy::Refuse, &|| shared.compactor.must_stop()) {
+            Ok(()) => {}
+            Err(CompactionError::Stopped) => return Ok(()),
+            Err(CompactionError::Failed(error)) => return Err(error),
+            Err(CompactionError::Damaged) => {
+                damaged.push(number);
+                (shared.events)(StoreEvent::Warning(format!(
+                    "segment {number} was not compacted: it is damaged; run `sha-api verify --repair`"
+                )));
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Returns the segment to compact next.
-    fn pick_segment(&self, shared: &Shared, damaged: &[u32]) -> Result<Option<u32>, Error> {
-        // Without a removal there is rarely a segment to compact, and the index need not drain its write buffer for
-        // that.
-        if !self.state().had_removal && most_garbage(shared, damaged, Index::cached_totals)?.is_none() {
-            return Ok(None);
-        }
-        most_garbage(shared, damaged, Index::wait_totals)
+/// Returns the segment to compact next.
+fn pick_segment(shared: &Shared, damaged: &[u32]) -> Result<Option<u32>, Error> {
+    // Without a removal there is rarely a segment to compact, and the index need not drain its write buffer for that.
+    if !shared.compactor.had_removal() && most_garbage(shared, damaged, Index::cached_totals)?.is_none() {
+        return Ok(None);
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect(LOCK_POISONED)
-    }
+    most_garbage(shared, damaged, Index::wait_totals)
 }
 
 /// Compacts a segment regardless of its dead bytes, and copies its damaged bytes to quarantine.
 pub fn evacuate(shared: &Shared, number: u32) -> Result<(), Error> {
-    match compact(shared, number, true, &|| false) {
+    match compact(shared, number, GapPolicy::Quarantine, &|| false) {
         Err(CompactionError::Failed(error)) => Err(error),
         Ok(()) | Err(CompactionError::Stopped | CompactionError::Damaged) => Ok(()),
     }
@@ -165,14 +117,13 @@ fn most_garbage(shared: &Shared, damaged: &[u32], read_totals: fn(&Index) -> Tot
     Ok(best.map(|(_, number)| number))
 }
 
-const LOCK_POISONED: &str = "no thread panics while it holds this lock";
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::digest::Digest;
+    use crate::store::local::compactor::Compactor;
     use crate::store::local::{CommitQueue, open_log_and_index};
     use crate::store::log::{RecordLocation, RecordTag, SegmentWriter};
     use crate::store::losses::Losses;
@@ -203,7 +154,7 @@ mod tests {
 
         // Segment 2 is durable but not in the index yet, so all its bytes look dead.
         assert_eq!(most_garbage(&shared, &[], Index::wait_totals).unwrap(), None);
-        assert!(compact(&shared, 2, false, &|| false).is_ok());
+        assert!(compact(&shared, 2, GapPolicy::Refuse, &|| false).is_ok());
         shared.index.add([(digest, Some(location))].into_iter(), writer.end(), 1);
         shared.log.set_durable_end(writer.end());
         assert_eq!(shared.fetch(&digest).unwrap().unwrap().message.unwrap(), [2; 3000]);

@@ -5,7 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::digest::Digest;
 use crate::message_store::Error;
@@ -165,7 +167,7 @@ impl CommitQueue {
         let mut queue = self.state();
         if !queue.last_was_shared
             && queue.batches.is_empty()
-            && let Ok(mut writer) = self.writer.try_lock()
+            && let Some(mut writer) = self.writer.try_lock()
         {
             drop(queue);
             return self.commit(&mut writer, &[change], index).pop().expect("one result for one change");
@@ -198,7 +200,7 @@ impl CommitQueue {
     /// batch the second thread stays idle, so that the next batch can grow.
     pub fn run(&self, index: &Index, is_second: bool) {
         while self.wait_for_work(is_second) {
-            let mut writer = self.writer.lock().expect(LOCK_POISONED);
+            let mut writer = self.writer.lock();
             let Some(PendingBatch { changes, result: batch_result, .. }) = self.next_batch() else { continue };
             let results = self.commit(&mut writer, &changes, index);
             drop(writer);
@@ -252,7 +254,8 @@ impl CommitQueue {
             !queue.closed && (queue.batches.is_empty() || is_second && !queue.last_was_large())
         };
         let wakeup = if is_second { &self.second_wakeup } else { &self.first_wakeup };
-        let queue = wakeup.wait_while(self.state(), must_wait).expect(LOCK_POISONED);
+        let mut queue = self.state();
+        wakeup.wait_while(&mut queue, must_wait);
         !queue.closed || !queue.batches.is_empty()
     }
 
@@ -268,7 +271,7 @@ impl CommitQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().expect(LOCK_POISONED)
+        self.state.lock()
     }
 }
 
@@ -374,8 +377,6 @@ impl<'a> BatchBuilder<'a> {
     }
 }
 
-const LOCK_POISONED: &str = "no thread panics while it holds this lock";
-
 #[cfg(test)]
 mod tests {
     use std::thread;
@@ -398,7 +399,7 @@ mod tests {
         for change in changes {
             batch.add(change).unwrap();
         }
-        commit_queue.append(&mut commit_queue.writer.lock().unwrap(), &batch).unwrap();
+        commit_queue.append(&mut commit_queue.writer.lock(), &batch).unwrap();
         batch.message_delta
     }
 

@@ -2,29 +2,31 @@
 //! commit changes, one maintains the index, and one compacts the log.
 
 mod compaction;
+mod compactor;
 mod group_commit;
 mod layout;
 mod quarantine;
 mod repair;
+mod shared;
 mod verify;
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use compaction::Compactor;
+use compactor::Compactor;
 use group_commit::{Change, CommitQueue, NewMessage};
+use shared::{Shared, StoredMessage};
 
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, VerifyStep};
 use crate::store::index::Index;
 use crate::store::lock::Lock;
-use crate::store::log::{self, Log, RecordKind, RecordLocation, RecordTag, SegmentWriter};
+use crate::store::log::{self, Log, RecordKind, RecordLocation, SegmentWriter};
 use crate::store::losses::Losses;
-use crate::store::{Backend, EventSink, StoreEvent};
+use crate::store::{Backend, EventSink};
 
 /// Maximum length of a segment in bytes: the index stores offsets divided by 8 in 32 bits.
 const MAX_SEGMENT_SIZE: u64 = 31 << 30;
@@ -57,24 +59,6 @@ pub struct LocalStore {
     threads: Vec<JoinHandle<()>>,
     /// Lock on the directory, released after everything else is closed.
     _lock: Lock,
-}
-
-/// State that the threads of a store share.
-struct Shared {
-    path: PathBuf,
-    log: Arc<Log>,
-    index: Index,
-    losses: Arc<Losses>,
-    commit_queue: CommitQueue,
-    compactor: Compactor,
-    events: EventSink,
-}
-
-/// Message that the index has, as read from the log. Its digest is not verified.
-struct StoredMessage {
-    location: RecordLocation,
-    /// Bytes of the message; `None` if the log is too short or the bytes cannot be decompressed.
-    message: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for LocalStore {
@@ -113,7 +97,7 @@ impl LocalStore {
         store.spawn("commit", |shared| shared.commit_queue.run(&shared.index, false))?;
         store.spawn("commit-2", |shared| shared.commit_queue.run(&shared.index, true))?;
         store.spawn("index", |shared| shared.index.run())?;
-        store.spawn("compact", |shared| shared.compactor.run(shared))?;
+        store.spawn("compact", compaction::run)?;
         Ok(store)
     }
 
@@ -146,79 +130,6 @@ impl LocalStore {
             None => (RecordKind::Message { len: length(&message) }, message),
         };
         Ok(Some(NewMessage { digest, kind, payload, corrupt_copy }))
-    }
-}
-
-impl Shared {
-    /// Returns the message of a digest, or `None` if it is absent.
-    fn fetch(&self, digest: &Digest) -> Result<Option<StoredMessage>, Error> {
-        self.fetch_at(digest, self.index.get(digest)?)
-    }
-
-    /// Returns the message at `indexed`, the location that the index has for the digest.
-    fn fetch_at(&self, digest: &Digest, mut indexed: Option<RecordLocation>) -> Result<Option<StoredMessage>, Error> {
-        while let Some(location) = indexed {
-            let payload = self.read(&location)?;
-            if payload.is_none() {
-                indexed = self.index.get(digest)?;
-                if indexed != Some(location) {
-                    // Compaction has moved the record and deleted its segment since the lookup.
-                    continue;
-                }
-            }
-            let message = match location.kind {
-                RecordTag::Compressed => payload.and_then(|payload| log::decompress(&payload)),
-                RecordTag::Message | RecordTag::Tombstone => payload,
-            };
-            return Ok(Some(StoredMessage { location, message }));
-        }
-        Ok(None)
-    }
-
-    /// Commits a change. Blocks until it is durable, and returns the flags that [`Change`] documents.
-    fn submit(&self, change: Change) -> Result<Vec<bool>, Error> {
-        self.commit_queue.submit(change, &self.index)
-    }
-
-    /// Deletes the recorded losses of messages that are in the log: the process may have been killed after they were
-    /// stored again. Reports the other losses, unless they were reported already.
-    fn reconcile_losses(&self) -> Result<(), Error> {
-        let mut stored = Vec::new();
-        for digest in self.losses.digests() {
-            if let Some(location) = self.index.get(&digest)?
-                && self.record_matches(&digest, &location)?
-            {
-                stored.push(digest);
-            }
-        }
-        self.losses.remove_stored(&stored)?;
-        if let Some(report) = self.losses.report() {
-            (self.events)(StoreEvent::Warning(report));
-        }
-        Ok(())
-    }
-
-    /// Returns [`Error::Lost`] if the loss of an absent message is recorded.
-    fn check_not_lost(&self, digest: &Digest) -> Result<(), Error> {
-        if self.losses.contains(digest) { Err(Error::Lost(*digest)) } else { Ok(()) }
-    }
-
-    /// Returns whether the log has a valid header at `location` that matches it, so that a replay finds the record.
-    fn record_matches(&self, digest: &Digest, location: &RecordLocation) -> Result<bool, Error> {
-        let header = self.log.read_header(location).map_err(|cause| self.read_error(location.segment, cause))?;
-        let RecordLocation { kind, payload_len, .. } = *location;
-        Ok(header.is_some_and(|header| {
-            (header.digest, header.kind.tag(), header.payload_len()) == (*digest, kind, payload_len)
-        }))
-    }
-
-    /// Returns the stored bytes of a record, or `None` if the log is too short.
-    fn read(&self, location: &RecordLocation) -> Result<Option<Vec<u8>>, Error> {
-        self.log.read(location).map_err(|cause| self.read_error(location.segment, cause))
-    }
-
-    fn read_error(&self, segment: u32, cause: io::Error) -> Error {
-        Error::io(format!("cannot read segment {segment} of {}", self.path.display()), cause)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::group_commit::Change;
-use super::{Shared, compaction, quarantine};
+use super::shared::Shared;
+use super::{compaction, quarantine};
 use crate::digest::Digest;
 use crate::message_store::{Damage, Error};
 use crate::store::StoreEvent;

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::digest::{Digest, Prefix};
 use crate::json_message::rfc3339;
 use crate::message_store::{Cursor, Damage, Error, ListQuery, VerifyStep};

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::direct::{DirectWriter, WRITE_CHUNK};
+use super::position::{LogPosition, RecordLocation};
 #[cfg(test)]
 use super::record::RecordTag;
 use super::record::{RECORD_ALIGN, RecordHeader, RecordKind};
-use super::{Log, LogEnd, LogPosition, RecordLocation, SEGMENT_HEADER_LEN, segment_path};
+use super::segment::{SEGMENT_HEADER_LEN, segment_path};
+use super::segment_set::{Log, LogEnd};
 #[cfg(test)]
 use crate::digest::Digest;
 
@@ -266,7 +268,7 @@ fn record(kind: RecordTag, digest: Digest, payload: &[u8]) -> Record<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ScanItem;
+    use super::super::scan::ScanItem;
     use super::*;
 
     /// Returns a message of `length` bytes, different for each `number`.
@@ -317,6 +319,40 @@ mod tests {
             log.read(location).unwrap().is_some_and(|payload| header.digest.matches(&payload))
         };
         assert!(stored.iter().all(is_readable));
+    }
+
+    #[test]
+    fn segments_of_format_1_are_written_byte_for_byte() {
+        let golden: [&[u8]; 2] = [
+            include_bytes!("../../../tests/golden/store-1/log/00000001.log"),
+            include_bytes!("../../../tests/golden/store-1/log/00000002.log"),
+        ];
+        let salt = *golden[0][20..].first_chunk().unwrap();
+        let [read_dir, written_dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for (bytes, number) in golden.iter().zip(1..) {
+            std::fs::write(segment_path(read_dir.path(), number), bytes).unwrap();
+        }
+        let log = Log::open(read_dir.path(), salt, 1 << 10).unwrap();
+        let mut records = Vec::new();
+        let replayed = log.replay(LogPosition::START, |_, item| {
+            let ScanItem::Valid(header, location) = item else { panic!("{item:?}") };
+            records.push((header, log.read(&location)?.unwrap()));
+            io::Result::Ok(())
+        });
+        assert!(replayed.unwrap().end.torn.is_empty());
+        assert_eq!(records.len(), 5);
+
+        let log = Arc::new(Log::open(written_dir.path(), salt, 1 << 10).unwrap());
+        let log_end = log.replay(LogPosition::START, |_, _| io::Result::Ok(())).unwrap();
+        let mut writer = SegmentWriter::new(log, &log_end).unwrap();
+        for (header, payload) in &records {
+            writer.append(&[Record { header: *header, payload }]).unwrap();
+        }
+        for (bytes, number) in golden.iter().zip(1..) {
+            let written = std::fs::read(segment_path(written_dir.path(), number)).unwrap();
+            assert_eq!(&written[..bytes.len()], *bytes);
+            assert!(written[bytes.len()..].iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

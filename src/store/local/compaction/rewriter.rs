@@ -4,11 +4,11 @@
 use std::cmp::Ordering;
 use std::io;
 
-use super::LOCK_POISONED;
 use crate::digest::Digest;
 use crate::message_store::Error;
 use crate::store::local::group_commit::{Change, RelocatedRecord};
-use crate::store::local::{Shared, quarantine};
+use crate::store::local::quarantine;
+use crate::store::local::shared::Shared;
 use crate::store::log::{RecordHeader, RecordKind, RecordLocation, ScanItem};
 
 /// Bytes of records after which a batch of relocated records is committed.
@@ -37,17 +37,25 @@ impl From<io::Error> for CompactionError {
     }
 }
 
+/// Handling of bytes that are not a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum GapPolicy {
+    /// The segment is not compacted: [`CompactionError::Damaged`].
+    Refuse,
+    /// The bytes are copied to quarantine.
+    Quarantine,
+}
+
 /// Appends the live records of a segment to the log again, and deletes the segment.
 ///
-/// With `quarantine_gaps`, bytes that are not a record are copied to quarantine; otherwise they are
-/// [`CompactionError::Damaged`]. `must_stop` is called for each record.
+/// `must_stop` is called for each record.
 pub(super) fn compact(
     shared: &Shared,
     number: u32,
-    quarantine_gaps: bool,
+    gap_policy: GapPolicy,
     must_stop: &dyn Fn() -> bool,
 ) -> Result<(), CompactionError> {
-    let _running = shared.compactor.running.lock().expect(LOCK_POISONED);
+    let _running = shared.compactor.lock_running();
     match number.cmp(&shared.log.durable_end().segment) {
         Ordering::Less => {}
         Ordering::Equal => drop(shared.submit(Change::RollSegment)?),
@@ -62,8 +70,10 @@ pub(super) fn compact(
             Some(indexed) if indexed == location => Err(CompactionError::Damaged),
             _ => Ok(()),
         },
-        ScanItem::Gap(..) if !quarantine_gaps => Err(CompactionError::Damaged),
-        ScanItem::Gap(offset, length) => Ok(quarantine_gap(shared, number, offset, length)?),
+        ScanItem::Gap(offset, length) => match gap_policy {
+            GapPolicy::Refuse => Err(CompactionError::Damaged),
+            GapPolicy::Quarantine => Ok(quarantine_gap(shared, number, offset, length)?),
+        },
     })?;
     rewriter.relocate_batch()?;
     let dropped_tombstones = rewriter.dropped_tombstones;

@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 
 use crate::message_store::{Damage, Error, VerifyStep};
-use crate::store::local::Shared;
+use crate::store::local::shared::Shared;
 use crate::store::log::{self, LogPosition, RecordHeader, RecordLocation, SEGMENT_HEADER_LEN, SegmentPart};
 
 /// Stored bytes of the records after which a chunk ends.
