@@ -109,7 +109,8 @@ fn the_method_and_query_reach_the_api_unchanged() {
     let store = Arc::new(MemoryStore::default());
     let request = Request { query: Some("a=b".to_owned()), ..Request::new(Method::Other, "/messages") };
     let request = Authorized::for_test(request);
-    let (response, _reservation) = Engine::start(&(store as Arc<dyn MessageStore>)).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
+    let (response, _reservation) =
+        Engine::start(&(store as Arc<dyn MessageStore>)).unwrap().call(request, &Budget::new(1 << 20)).unwrap();
     assert_eq!(response, Response::error(405, "Method not allowed").with_header("Allow", "GET, HEAD, POST"));
 }
 
