@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::block::{IndexEntry, Slot};
+use super::error::IndexError;
 use super::manifest::{self, RunSet};
 use super::merge_iter::MergeIter;
 use super::page_store::PageStore;
 use super::sled_guard::SledGuard;
-use super::sled_store::{IndexError, SledStore};
+use super::sled_store::SledStore;
 use super::sorted_run::SortedRun;
 use super::totals::{Totals, TotalsDelta};
 use crate::digest::{Digest, Prefix};
@@ -135,7 +136,7 @@ impl LsmTree {
         }
         let mut state = self.state.write().expect(LOCK_POISONED);
         if state.is_closed {
-            return Err(IndexError::retired());
+            return Err(IndexError::Closed);
         }
         delta.apply(&mut state.totals);
         state.totals.position = end;
@@ -242,7 +243,7 @@ impl LsmTree {
         let mut runs = Cow::Borrowed(runs);
         loop {
             match read(&runs) {
-                Err(error) if error.is_page_replaced => {
+                Err(error) if matches!(error, IndexError::PageReplaced) => {
                     let current = self.state().runs.clone();
                     if Arc::ptr_eq(&current, &runs) {
                         return Err(error);
@@ -277,7 +278,7 @@ impl LsmTree {
     /// Returns the state, or an error if the tree is closed.
     fn active_state(&self) -> Result<RwLockReadGuard<'_, LsmState>, IndexError> {
         let state = self.state();
-        if state.is_closed { Err(IndexError::retired()) } else { Ok(state) }
+        if state.is_closed { Err(IndexError::Closed) } else { Ok(state) }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, LsmState> {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::error::IndexError;
 use super::page_store::PageId;
-use super::sled_store::IndexError;
 use super::sorted_run::{Partition, SortedRun};
 use super::totals::{self, Totals};
 
@@ -61,7 +61,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Totals, u32, RunSet), IndexError> {
     reader
         .manifest()
         .filter(|_| reader.0.is_empty())
-        .ok_or_else(|| IndexError::new("invalid or unknown format of the manifest"))
+        .ok_or_else(|| IndexError::corrupt("invalid or unknown format of the manifest"))
 }
 
 /// The bytes that are not decoded yet. Every method returns `None` if too few are left.

@@ -2,7 +2,7 @@
 //! entry of the newest source is returned.
 
 use super::block::IndexEntry;
-use super::sled_store::IndexError;
+use super::error::IndexError;
 
 /// A sorted sequence of entries that may end with an error.
 type Source<'a> = Box<dyn Iterator<Item = Result<IndexEntry, IndexError>> + 'a>;
@@ -80,7 +80,7 @@ mod tests {
         let all: Vec<_> = MergeIter::new(sources().into_iter()).map(Result::unwrap).collect();
         assert_eq!(all, [entry(1, 8), entry(2, 0), entry(4, 32), entry(5, 40)]);
         let [newest, older] = sources();
-        let broken: Source = Box::new(older.take(2).chain([Err(IndexError::new("broken"))]));
+        let broken: Source = Box::new(older.take(2).chain([Err(IndexError::corrupt("broken"))]));
         let results: Vec<_> = MergeIter::new([newest, broken].into_iter()).collect();
         assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
     }

@@ -3,6 +3,7 @@
 
 mod block;
 mod bloom;
+mod error;
 mod lsm;
 mod manifest;
 mod merge_iter;
@@ -24,10 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use block::{IndexEntry, Slot};
+use error::IndexError;
 use lsm::LsmTree;
 use recovery::{IndexOpener, RecoveredIndex};
 use sled_guard::SledGuard;
-use sled_store::IndexError;
 pub use totals::Totals;
 use write_buffer::{Work, WriteBuffer};
 
@@ -38,8 +39,6 @@ use crate::store::{EventSink, StoreEvent};
 
 /// Time without a commit after which the memtable is flushed.
 const IDLE_FLUSH_DELAY: Duration = Duration::from_secs(2);
-/// Maximum number of entries that are left for the next process to replay, which is cheaper than a flush.
-const DEFER_ENTRIES: usize = 256;
 /// Maximum number of log bytes that are left for the next process to replay.
 const DEFER_BYTES: u64 = 1 << 18;
 
@@ -151,7 +150,7 @@ impl Index {
     /// Rebuilds the index from the log, because it does not match the log.
     pub fn rebuild(&self) -> Result<(), Error> {
         self.write_buffer.wait_drained();
-        self.replace_lsm(&self.lsm(), &IndexError::new("the index does not match the log")).map(drop)
+        self.replace_lsm(&self.lsm(), &IndexError::corrupt("the index does not match the log")).map(drop)
     }
 
     /// Returns the disk usage of the index in bytes.

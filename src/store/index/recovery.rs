@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::block::IndexEntry;
+use super::error::IndexError;
 use super::lsm::LsmTree;
 use super::replay::{ReplayError, ReplayOutcome, replay};
 use super::sled_guard::SledGuard;
-use super::sled_store::IndexError;
 use super::totals::{Totals, TotalsDelta};
 use crate::message_store::Error;
 use crate::store::log::{Log, LogEnd};
@@ -39,7 +39,7 @@ impl IndexOpener {
     pub fn open(&self) -> Result<RecoveredIndex, Error> {
         let lsm = match self.open_lsm() {
             Ok(lsm) => lsm,
-            Err(error) if error.is_disk_full => return Err(Error::NoSpace(self.dir.clone())),
+            Err(IndexError::DiskFull) => return Err(Error::NoSpace(self.dir.clone())),
             Err(error) => return self.rebuild(&error, None),
         };
         let (guard, flushed) = (SledGuard::new(&self.dir), lsm.totals());
@@ -49,7 +49,7 @@ impl IndexOpener {
                 guard.after_flush(&flushed);
             }
             lsm.leak();
-            return self.rebuild(&IndexError::new("the index is ahead of the log"), None);
+            return self.rebuild(&IndexError::corrupt("the index is ahead of the log"), None);
         }
         let segments = self.log.segment_ids();
         let is_complete =
@@ -155,7 +155,7 @@ impl IndexOpener {
     /// Opens the tree. If the disk is full, releases the reserved space and tries again.
     fn open_lsm(&self) -> Result<LsmTree, IndexError> {
         match LsmTree::open(&self.dir, self.cache) {
-            Err(error) if error.is_disk_full && SledGuard::new(&self.dir).release_reserve() => {
+            Err(IndexError::DiskFull) if SledGuard::new(&self.dir).release_reserve() => {
                 LsmTree::open(&self.dir, self.cache)
             }
             result => result,
@@ -190,7 +190,7 @@ impl IndexOpener {
                 self.report_losses(before, &totals);
                 Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
             }
-            Err(ReplayError::Index(error)) if error.is_disk_full => Err(Error::NoSpace(self.dir.clone())),
+            Err(ReplayError::Index(IndexError::DiskFull)) => Err(Error::NoSpace(self.dir.clone())),
             Err(ReplayError::Index(error)) => Err(failed(io::Error::other(error))),
             Err(ReplayError::Log(error)) => Err(log_read_error(error)),
         }

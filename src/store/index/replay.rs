@@ -4,8 +4,8 @@
 use std::io;
 
 use super::block::IndexEntry;
+use super::error::IndexError;
 use super::lsm::LsmTree;
-use super::sled_store::IndexError;
 use super::write_buffer::is_deferrable;
 use crate::digest::Digest;
 use crate::store::log::{Log, LogEnd, LogPosition, RecordLocation, ScanItem};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::sled_store::IndexError;
+use super::error::IndexError;
 use super::totals::Totals;
 use crate::fs;
 use crate::store::log::LogPosition;
@@ -72,9 +72,11 @@ impl SledGuard {
     /// the attempt that follows.
     pub fn before_open(&self) -> Result<(), IndexError> {
         if self.open_attempts.metadata().is_ok_and(|metadata| metadata.len() >= MAX_OPEN_ATTEMPTS) {
-            return Err(IndexError::new(format!("the last {MAX_OPEN_ATTEMPTS} attempts to open sled did not return")));
+            return Err(IndexError::corrupt(format!(
+                "the last {MAX_OPEN_ATTEMPTS} attempts to open sled did not return"
+            )));
         }
-        self.check_files().map_err(|error| IndexError::from(&error))?;
+        self.check_files()?;
         // Errors are ignored: the count is only a hint for the next process.
         let _ = File::options()
             .create(true)
@@ -95,7 +97,7 @@ impl SledGuard {
         self.after_reopen();
         match self.read_checkpoint() {
             Some(checkpoint) if totals.is_none_or(|totals| totals.position < checkpoint.totals.position) => {
-                Err(IndexError::new("the manifest of the index is missing or older than the checkpoint"))
+                Err(IndexError::corrupt("the manifest of the index is missing or older than the checkpoint"))
             }
             _ => {
                 // Not only after a flush: if the disk fills up before the first one, the index could not be reopened.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant};
 
+use super::error::IndexError;
 use super::panics::catch_panic;
 use super::sled_guard::SledGuard;
 use super::totals::Totals;
@@ -32,41 +33,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(5);
 const MANIFEST_KEY: &[u8] = &[0];
 
 type Db = sled::Db<LEAF_FANOUT>;
-
-/// Reason why an operation on the index failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason}")]
-pub struct IndexError {
-    reason: String,
-    /// Set if the disk is full. The index is not damaged then.
-    pub is_disk_full: bool,
-    /// Set if a page has been replaced. Its entries may be in other pages of the current runs.
-    pub is_page_replaced: bool,
-}
-
-impl IndexError {
-    /// Creates an error without a flag: the index is damaged.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_disk_full: false, is_page_replaced: false }
-    }
-
-    /// Creates the error of an index that was closed, for example by a rebuild.
-    pub fn retired() -> Self {
-        Self::new("the index is closed")
-    }
-
-    /// Creates the error of a page that has been replaced.
-    pub fn page_replaced(reason: impl Into<String>) -> Self {
-        Self { is_page_replaced: true, ..Self::new(reason) }
-    }
-}
-
-impl From<&std::io::Error> for IndexError {
-    fn from(error: &std::io::Error) -> Self {
-        let is_disk_full = error.kind() == std::io::ErrorKind::StorageFull;
-        Self { is_disk_full, ..Self::new(error.to_string()) }
-    }
-}
 
 /// A handle of the database, used by one call at a time. It is boxed because it is large, and closed explicitly only,
 /// because closing a damaged database may never return.
@@ -136,7 +102,7 @@ impl SledStore {
                 if reopened.as_deref() == Some(manifest) {
                     Ok(())
                 } else {
-                    Err(self.fail(IndexError::new("sled lost the manifest when it was reopened")))
+                    Err(self.fail(IndexError::corrupt("sled lost the manifest when it was reopened")))
                 }
             }
             Err(error) => Err(self.fail(error)),
@@ -169,7 +135,7 @@ impl SledStore {
 
     fn ensure_open(&self) -> Result<(), IndexError> {
         match self.is_closed.load(Ordering::Acquire) {
-            true => Err(IndexError::retired()),
+            true => Err(IndexError::Closed),
             false => Ok(()),
         }
     }
@@ -184,7 +150,7 @@ impl SledStore {
                 handles.lock().unwrap_or_else(PoisonError::into_inner).push(db);
                 Ok(output)
             }
-            Ok(Err(error)) => Err(self.fail(IndexError::from(&error))),
+            Ok(Err(error)) => Err(self.fail(error.into())),
             Err(error) => Err(self.fail(error)),
         }
     }
@@ -222,14 +188,14 @@ fn open_with_timeout(config: &sled::Config, guard: &SledGuard) -> Result<(Handle
     let config = config.clone();
     let open = move || {
         let opened = open_sled(&config).and_then(|db| {
-            let value = catch_panic(|| db.get(MANIFEST_KEY))?.map_err(|error| IndexError::from(&error));
+            let value = catch_panic(|| db.get(MANIFEST_KEY))?.map_err(IndexError::from);
             Ok((value?.map(|value| unpack(&value)).transpose()?, db))
         });
         let _ = sender.send(opened);
     };
     let thread = std::thread::Builder::new().name("sled-open".into()).spawn(open);
-    thread.map_err(|error| IndexError::from(&error))?;
-    let timed_out = |_| IndexError::new(format!("opening sled timed out after {CALL_TIMEOUT:?}"));
+    thread.map_err(IndexError::from)?;
+    let timed_out = |_| IndexError::corrupt(format!("opening sled timed out after {CALL_TIMEOUT:?}"));
     let (manifest, db) = receiver.recv_timeout(CALL_TIMEOUT).map_err(timed_out)??;
     Ok((db, manifest))
 }
@@ -242,7 +208,7 @@ fn open_sled(config: &sled::Config) -> Result<Handle, IndexError> {
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::sleep(RETRY_DELAY);
             }
-            Ok(Err(error)) => return Err(IndexError::from(&error)),
+            Ok(Err(error)) => return Err(error.into()),
             Err(error) => return Err(error),
         }
     }

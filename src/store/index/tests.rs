@@ -107,10 +107,10 @@ fn a_lookup_succeeds_however_often_the_index_is_rebuilt_concurrently() {
             return Ok(*calls);
         }
         fixture.index.rebuild().unwrap();
-        Err(IndexError::retired())
+        Err(IndexError::Closed)
     });
     assert_eq!(result.unwrap(), 6);
-    assert!(fixture.index.with_lsm(|_| Err::<(), _>(IndexError::new("every call fails"))).is_err());
+    assert!(fixture.index.with_lsm(|_| Err::<(), _>(IndexError::corrupt("every call fails"))).is_err());
 }
 
 #[test]

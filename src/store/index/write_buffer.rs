@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
-use super::DEFER_ENTRIES;
 use super::block::{IndexEntry, Slot};
 use crate::digest::Digest;
 use crate::store::log::LogPosition;
@@ -14,6 +13,8 @@ use crate::store::log::LogPosition;
 const BACKPRESSURE_LIMIT: usize = 1 << 16;
 /// Number of entries at which the buffer is drained without further delay. Larger batches write fewer pages.
 const DRAIN_BATCH: usize = 1 << 14;
+/// Maximum number of entries that are left for the next process to replay, which is cheaper than a flush.
+const DEFER_ENTRIES: usize = 256;
 
 /// Entries of the buffer. A slot that is `None` removes the digest from the index.
 pub type EntryMap = Arc<HashMap<Digest, Slot>>;

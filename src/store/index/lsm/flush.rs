@@ -1,14 +1,15 @@
 //! Flushes and merges. A flush writes the memtable as a sorted run. Runs of similar size are merged step by step, so
 //! that there are few runs and each entry is rewritten rarely (O'Neil et al., "The log-structured merge-tree", 1996).
 
+use std::io;
 use std::sync::Arc;
 
 use super::{LOCK_POISONED, LsmTree, WriterState};
 use crate::digest::Prefix;
 use crate::store::index::block::IndexEntry;
+use crate::store::index::error::IndexError;
 use crate::store::index::manifest::{self, RunSet};
 use crate::store::index::page_store::PageId;
-use crate::store::index::sled_store::IndexError;
 use crate::store::index::sorted_run::SortedRun;
 use crate::store::index::totals::Totals;
 
@@ -147,7 +148,7 @@ impl LsmTree {
 
     /// Returns whether [`MIN_FREE_SPACE`] stays free when `entry_count` entries are written.
     fn has_disk_space(&self, entry_count: usize) -> Result<bool, IndexError> {
-        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| IndexError::from(&error.into()))?;
+        let stat = rustix::fs::statvfs(&self.dir).map_err(io::Error::from)?;
         Ok(stat.f_bavail * stat.f_frsize >= entry_count as u64 * ENTRY_DISK_ESTIMATE + MIN_FREE_SPACE)
     }
 }

@@ -223,7 +223,9 @@ fn a_lookup_whose_pages_were_replaced_retries_with_the_current_runs() {
     // The second flush rewrites the first run, and the third flush reuses its pages.
     put(1);
     put(2);
-    assert!(old_runs.list[0].find(&digest(7), &lsm.pages).is_err_and(|error| error.is_page_replaced));
+    assert!(
+        old_runs.list[0].find(&digest(7), &lsm.pages).is_err_and(|error| matches!(error, IndexError::PageReplaced))
+    );
     assert_eq!(lsm.find_all(&old_runs, &[digest(7)], vec![None]).unwrap(), [slot(7, RecordKind::Message)]);
 }
 
