@@ -1,8 +1,9 @@
 //! Pages: byte strings that are written once, read, and freed. A page number is reused only after the manifest that
 //! needs its old page has been replaced, and then with a new generation, so a reader never gets another page's bytes.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use quick_cache::{Weighter, sync::Cache};
 
 use super::block::{Block, Slot};
@@ -146,7 +147,7 @@ impl PageStore {
     }
 
     fn allocator(&self) -> MutexGuard<'_, PageAllocator> {
-        self.allocator.lock().expect("no thread panics while it holds this lock")
+        self.allocator.lock()
     }
 }
 

@@ -27,6 +27,9 @@ pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, IndexError> {
     result.map_err(|payload| {
         let message = payload.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        IndexError::corrupt(format!("panic in sled: {}", message.lines().next().unwrap_or_default()))
+        match IndexError::from_sled(message.lines().next().unwrap_or_default()) {
+            IndexError::Corrupt(cause) => IndexError::Corrupt(format!("panic in sled: {cause}")),
+            error => error,
+        }
     })
 }

@@ -257,7 +257,7 @@ fn a_closed_tree_rejects_inserts_and_releases_its_files() {
     let path = dir.path().join("index");
     let (lsm, mut model) = (open(&path), Model::new());
     insert(&lsm, &mut model, [(digest(1), slot(1, RecordKind::Message))], 9);
-    assert_eq!(lsm.close(), lsm.totals());
+    assert_eq!(lsm.close(&IndexError::Closed), lsm.totals());
     let before = lsm.totals();
     assert!(lsm.insert(&[(digest(2), slot(2, RecordKind::Message))], log_position(10)).is_err());
     assert_eq!(lsm.totals(), before);
