@@ -65,7 +65,11 @@ impl Block {
         }
         let (digests, bytes) = bytes.split_at(count * 32);
         let (kinds, bytes) = bytes.split_at(count);
-        let digests = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+        let digests: Vec<_> = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
+        // The search relies on it. Comparing all digests would be too slow.
+        if digests.first() > digests.last() {
+            return Err(IndexError::corrupt("unsorted index block"));
+        }
         let columns: Vec<_> = bytes.chunks_exact(4 * count).map(decode_column).collect();
         let slot = |(index, kind): (usize, &u8)| {
             let kind = match kind {

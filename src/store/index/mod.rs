@@ -307,4 +307,6 @@ fn dir_disk_usage(dir: &Path) -> io::Result<u64> {
 }
 
 #[cfg(test)]
+mod decoder_tests;
+#[cfg(test)]
 mod tests;
