@@ -1,6 +1,7 @@
 //! Tests of the whole index, with concurrent operations.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
@@ -94,6 +95,70 @@ fn rebuilding_during_puts_keeps_every_message_and_leaks_no_files() {
     let open_files = open_files.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     let leaked: Vec<_> = open_files.filter(|path| path.starts_with(dir.path())).collect();
     assert!(!leaked.iter().any(|path| path.to_string_lossy().contains("index")), "{leaked:?}");
+}
+
+/// Two threads insert records of a few digests, while others look the digests up and let the write buffer be drained
+/// and the tree be flushed. The model is the last acknowledged location of each digest.
+#[test]
+fn a_lookup_during_drains_and_flushes_finds_the_acknowledged_location_or_a_later_one() {
+    const DIGESTS: u64 = 100;
+    const INSERTS_PER_THREAD: u64 = 2000;
+    let version = |slot: Slot| slot.map_or(0, |location| u64::from(location.segment) << 40 | location.offset);
+    let digest = |number: u64| Digest::compute(&number.to_le_bytes());
+    let IndexFixture { dir: _dir, index, writer, .. } = IndexFixture::new();
+    let acknowledged: Vec<_> = (0..DIGESTS).map(|_| AtomicU64::new(0)).collect();
+    let (writer, inserters, stored) = (Mutex::new(writer), AtomicU64::new(2), Mutex::new(BTreeSet::new()));
+    let insert = |seed: u64| {
+        let mut random = seed;
+        for _ in 0..INSERTS_PER_THREAD {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let number = (random >> 33) % DIGESTS;
+            let mut writer = writer.lock();
+            let mut stored = stored.lock();
+            let is_removal = random >> 62 == 0;
+            let was_stored = if is_removal { stored.remove(&number) } else { !stored.insert(number) };
+            let (entry, end) = match is_removal {
+                true => IndexFixture::append_tombstone(&mut writer, digest(number)),
+                false => IndexFixture::append_message(&mut writer, &number.to_le_bytes()),
+            };
+            index.opener.log.set_durable_end(end);
+            let delta = i64::from(!is_removal) - i64::from(was_stored);
+            index.add([entry].into_iter(), end, delta);
+            acknowledged[usize::try_from(number).unwrap()].store(version(entry.1), Ordering::Release);
+        }
+        inserters.fetch_sub(1, Ordering::Release);
+    };
+    let repeat = |operation: &dyn Fn(u64)| {
+        for number in (0..DIGESTS).cycle() {
+            operation(number);
+            if inserters.load(Ordering::Acquire) == 0 {
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let index_thread = scope.spawn(|| index.run());
+        let inserters = [1, 2].map(|seed| scope.spawn(move || insert(seed)));
+        scope.spawn(|| {
+            repeat(&|number| {
+                let before = acknowledged[usize::try_from(number).unwrap()].load(Ordering::Acquire);
+                let found = version(index.find(&digest(number)).unwrap());
+                assert!(found >= before, "{found:x} is older than {before:x}");
+            });
+        });
+        scope.spawn(|| repeat(&|_| drop(index.wait_totals())));
+        scope.spawn(|| repeat(&|_| index.flush()));
+        for inserter in inserters {
+            inserter.join().unwrap();
+        }
+        index.close();
+        index_thread.join().unwrap();
+    });
+    for (number, acknowledged) in (0..).zip(acknowledged) {
+        assert_eq!(version(index.find(&digest(number)).unwrap()), acknowledged.into_inner());
+    }
+    let stored = stored.into_inner().len() as u64;
+    assert_eq!((index.cached_totals().messages, *index.message_count.lock()), (stored, stored));
 }
 
 #[test]
