@@ -259,3 +259,69 @@ fn closing_with_an_unflushable_index_does_not_hang() {
     command.timeout(TEST_TIMEOUT).assert().code(3).stdout("");
     sandbox.sha_api(["get", &digest(b"first")]).assert().code(0).stdout("first");
 }
+
+/// Runs `stats` under `wrapper`, which restricts its resources. Returns whether the command succeeded. Panics if the
+/// index was replaced, or the error is not one line with the cause.
+fn stats_under(wrapper: &[&str], sandbox: &Sandbox) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let index_inode = || std::fs::metadata(sandbox.store().join("index")).unwrap().ino();
+    let inode_before = index_inode();
+    let stats = sandbox.std_command(["stats"]);
+    let mut command = std::process::Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(stats.get_program()).args(stats.get_args()).env("SHA_API_STORE", sandbox.store());
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!sandbox.store().join("index.damaged").exists(), "{wrapper:?}: {stderr}");
+    assert_eq!(index_inode(), inode_before, "{wrapper:?}: {stderr}");
+    assert!(!stderr.contains(".rs") && !stderr.contains("rebuil"), "{wrapper:?}: {stderr}");
+    match output.status.code() {
+        Some(0) => stderr.is_empty(),
+        code => {
+            assert_eq!((code, stderr.lines().count()), (Some(3), 1), "{wrapper:?}: {stderr}");
+            assert!(output.stdout.is_empty(), "{wrapper:?}: {output:?}");
+            false
+        }
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_not_taken_for_damage() {
+    let (sandbox, digests) = store_with_history();
+    let with_limit = |limit: u32| {
+        let script = format!("ulimit -n {limit}; exec \"$@\"");
+        stats_under(&["sh", "-c", &script, "sh"], &sandbox)
+    };
+    // Fewer descriptors are needed to start the process at all.
+    let succeeded: Vec<_> = (12..100).map(with_limit).collect();
+    assert!(!succeeded[0] && succeeded[87], "{succeeded:?}");
+    sandbox.sha_api(["stats"]).assert().code(0).stderr("");
+    assert_all_stored(&sandbox, &digests, "limited descriptors");
+}
+
+#[test]
+fn a_shortage_of_any_resource_is_not_taken_for_damage() {
+    if !can_trace() {
+        return;
+    }
+    let (sandbox, digests) = store_with_history();
+    let errors =
+        [("openat", "ENFILE"), ("clone3", "EAGAIN"), ("clone3", "ENOMEM"), ("openat", "EDQUOT"), ("fsync", "ENOSPC")];
+    for (call, error) in errors {
+        let index_files = ["index", "index/metadata", "index/slabs"].map(|name| sandbox.store().join(name));
+        let mut failures = 0;
+        for n in 1..12 {
+            let inject = format!("inject={call}:error={error}:when={n}+");
+            let trace = format!("trace={call}");
+            let mut wrapper = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            if call != "clone3" {
+                for path in &index_files {
+                    wrapper.extend(["-P", path.to_str().unwrap()]);
+                }
+            }
+            failures += usize::from(!stats_under(&wrapper, &sandbox));
+        }
+        assert!(failures > 0, "{call}: {error}");
+        sandbox.sha_api(["stats"]).assert().code(0).stderr("");
+    }
+    assert_all_stored(&sandbox, &digests, "injected shortages");
+}

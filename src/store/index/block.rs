@@ -1,7 +1,7 @@
 //! Index blocks: up to [`BLOCK_ENTRIES`] entries, sorted by digest, in one page. Digests are evenly distributed, so a
 //! decoded block is searched by interpolation.
 
-use super::sled_store::IndexError;
+use super::error::IndexError;
 use crate::digest::Digest;
 use crate::store::log::{RecordLocation, RecordTag};
 
@@ -61,14 +61,14 @@ impl Block {
     pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
         let count = bytes.len() / ENTRY_LEN;
         if bytes.is_empty() || !bytes.len().is_multiple_of(ENTRY_LEN) {
-            return Err(IndexError::new("invalid length of an index block"));
+            return Err(IndexError::corrupt("invalid length of an index block"));
         }
         let (digests, bytes) = bytes.split_at(count * 32);
         let (kinds, bytes) = bytes.split_at(count);
         let digests: Vec<_> = digests.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
-        // Interpolation divides by the distance between these two.
+        // The search relies on it. Comparing all digests would be too slow.
         if digests.first() > digests.last() {
-            return Err(IndexError::new("invalid order of an index block"));
+            return Err(IndexError::corrupt("unsorted index block"));
         }
         let columns: Vec<_> = bytes.chunks_exact(4 * count).map(decode_column).collect();
         let slot = |(index, kind): (usize, &u8)| {
@@ -77,7 +77,7 @@ impl Block {
                 1 => RecordTag::Message,
                 2 => RecordTag::Compressed,
                 3 => RecordTag::Tombstone,
-                _ => return Err(IndexError::new("invalid record kind in an index block")),
+                _ => return Err(IndexError::corrupt("invalid record kind in an index block")),
             };
             let [segment, offset, payload_len, length_xor, time] = [0, 1, 2, 3, 4].map(|column| columns[column][index]);
             let message_len = payload_len ^ length_xor;

@@ -5,7 +5,7 @@
 use std::ops::BitAnd;
 
 use super::block::IndexEntry;
-use super::sled_store::IndexError;
+use super::error::IndexError;
 use crate::digest::Digest;
 
 /// Filter bytes per entry. Three bytes give one false positive in about 10,000 lookups; each costs one block read.
@@ -96,7 +96,7 @@ impl BloomFilter {
                 return Ok(Self::new(blocks.iter().map(|block| FilterBlock(*block)).collect(), prefix_range));
             }
         }
-        Err(IndexError::new("invalid encoding of a Bloom filter"))
+        Err(IndexError::corrupt("invalid encoding of a Bloom filter"))
     }
 }
 

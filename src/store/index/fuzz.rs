@@ -2,7 +2,7 @@
 
 use super::block::{self, Block};
 use super::bloom::BloomFilter;
-use super::manifest;
+use super::manifest::{self, Manifest};
 use super::value;
 use crate::digest::Digest;
 
@@ -19,11 +19,11 @@ pub fn check_index(bytes: &[u8]) {
         let may_contain: Vec<_> = (0..3).filter(|index| filter.may_contain(&digests[*index])).collect();
         assert_eq!(filter.may_contain_batch(&digests), may_contain);
     }
-    if let Ok((totals, generation, runs)) = manifest::decode(bytes) {
+    if let Ok(Manifest { totals, generation, runs }) = manifest::decode(bytes) {
         let encoded = manifest::encode(&totals, generation, &runs);
-        let (totals_again, generation_again, runs_again) = manifest::decode(&encoded).expect("it was just encoded");
-        assert_eq!((&totals_again, generation_again), (&totals, generation));
-        assert!(manifest::encode(&totals_again, generation_again, &runs_again) == encoded);
+        let again = manifest::decode(&encoded).expect("it was just encoded");
+        assert_eq!((&again.totals, again.generation), (&totals, generation));
+        assert!(manifest::encode(&again.totals, again.generation, &again.runs) == encoded);
     }
     if let Ok(content) = value::unpack(bytes) {
         assert!(value::unpack(&value::pack(&content)).expect("it was just packed") == content);

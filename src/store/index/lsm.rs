@@ -3,18 +3,20 @@
 
 mod flush;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::block::{IndexEntry, Slot};
-use super::manifest::{self, RunSet};
+use super::error::IndexError;
+use super::manifest::{self, Manifest, RunSet};
 use super::merge_iter::MergeIter;
 use super::page_store::PageStore;
 use super::sled_guard::SledGuard;
-use super::sled_store::{IndexError, SledStore};
+use super::sled_store::SledStore;
 use super::sorted_run::SortedRun;
 use super::totals::{Totals, TotalsDelta};
 use crate::digest::{Digest, Prefix};
@@ -50,8 +52,6 @@ struct LsmState {
     totals: Totals,
     /// Totals of the entries in runs.
     flushed_totals: Totals,
-    /// Set when the tree must not be read or changed any more.
-    is_closed: bool,
 }
 
 impl LsmTree {
@@ -60,13 +60,13 @@ impl LsmTree {
         let (store, manifest) = SledStore::open(dir)?;
         let check = || {
             let decoded = manifest.as_deref().map(manifest::decode).transpose()?;
-            SledGuard::new(dir).after_open(decoded.as_ref().map(|(totals, ..)| totals))?;
-            Ok(decoded.unwrap_or((Totals::EMPTY, 0, RunSet::default())))
+            SledGuard::new(dir).check_manifest(decoded.as_ref().map(|manifest| &manifest.totals))?;
+            Ok(decoded.unwrap_or_default())
         };
-        let (flushed_totals, generation, runs) = check().inspect_err(|_: &IndexError| store.leak())?;
+        let Manifest { totals: flushed_totals, generation, runs } = check().map_err(|error| store.fail(error))?;
         let pages = PageStore::new(store, runs.pages(), generation.wrapping_add(1), cache);
         let (totals, runs) = (flushed_totals.clone(), Arc::new(runs));
-        let state = LsmState { memtable: BTreeMap::new(), runs, totals, flushed_totals, is_closed: false };
+        let state = LsmState { memtable: BTreeMap::new(), runs, totals, flushed_totals };
         let writer_state = Mutex::new(WriterState { manifest: manifest.unwrap_or_default(), merge_debt: 0 });
         Ok(Self { dir: dir.to_owned(), pages, state: RwLock::new(state), writer_state })
     }
@@ -123,7 +123,7 @@ impl LsmTree {
         let _writer = self.writer_state();
         let mut delta = TotalsDelta::default();
         for batch in entries.chunks(LOCK_BATCH) {
-            let mut state = self.state.write().expect(LOCK_POISONED);
+            let mut state = self.state.write();
             let replaced = batch.iter().map(|(digest, slot)| state.memtable.insert(*digest, *slot));
             let replaced: Vec<_> = replaced.collect();
             let runs = state.runs.clone();
@@ -133,10 +133,8 @@ impl LsmTree {
                 delta.replace(before, *slot);
             }
         }
-        let mut state = self.state.write().expect(LOCK_POISONED);
-        if state.is_closed {
-            return Err(IndexError::retired());
-        }
+        let mut state = self.state.write();
+        self.pages.store.check_open()?;
         delta.apply(&mut state.totals);
         state.totals.position = end;
         Ok(())
@@ -145,7 +143,7 @@ impl LsmTree {
     /// Removes deleted segments from the totals.
     pub fn clear_segment_totals(&self, deleted: &[u32]) {
         let _writer = self.writer_state();
-        let mut state = self.state.write().expect(LOCK_POISONED);
+        let mut state = self.state.write();
         state.totals.live_bytes.retain(|number, _| !deleted.contains(number));
     }
 
@@ -193,13 +191,15 @@ impl LsmTree {
         let runs = state.runs.clone();
         drop(state);
         self.with_retry(&runs, |runs| {
-            let all = self.iter_merged(&memtable, &runs.list, *Prefix::ALL.range().start());
-            let records = all.map(|entry| entry.map(|(digest, slot)| Some((digest, slot?))));
-            let records = records.filter_map(Result::transpose);
-            let in_segments = |record: &Result<(_, RecordLocation), _>| {
-                record.as_ref().map_or(true, |(_, location)| segments.contains(&location.segment))
-            };
-            records.filter(in_segments).collect()
+            let mut found = Vec::new();
+            for entry in self.iter_merged(&memtable, &runs.list, *Prefix::ALL.range().start()) {
+                if let (digest, Some(location)) = entry?
+                    && segments.contains(&location.segment)
+                {
+                    found.push((digest, location));
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -239,53 +239,62 @@ impl LsmTree {
         runs: &Arc<RunSet>,
         mut read: impl FnMut(&RunSet) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
-        let mut runs = Cow::Borrowed(runs);
+        let mut runs = Arc::clone(runs);
         loop {
             match read(&runs) {
-                Err(error) if error.is_page_replaced => {
+                Err(error) if matches!(error, IndexError::PageReplaced) => {
                     let current = self.state().runs.clone();
                     if Arc::ptr_eq(&current, &runs) {
                         return Err(error);
                     }
-                    runs = Cow::Owned(current);
+                    runs = current;
                 }
                 result => return result,
             }
         }
     }
 
-    /// Closes the tree, waits until no thread uses sled, and returns the final totals. A concurrent insert is either
-    /// complete and counted in them, or it fails.
-    pub fn close(&self) -> Totals {
-        let mut state = self.state.write().expect(LOCK_POISONED);
-        state.is_closed = true;
+    /// Closes the tree, waits until no thread uses sled, and returns the final totals. Later calls fail with `reason`. A
+    /// concurrent insert is either complete and counted in the totals, or it fails.
+    pub fn close(&self, reason: &IndexError) -> Totals {
+        let state = self.state.write();
+        self.pages.store.retire(reason);
         let totals = state.totals.clone();
         drop(state);
         self.pages.store.close();
         totals
     }
 
-    /// Gives the tree up without touching its files again. See [`SledStore::leak`].
+    /// Gives up the tree without touching its files again. See [`SledStore::leak`].
     pub fn leak(&self) {
         self.pages.store.leak();
     }
 
+    /// Returns whether the tree can be used.
+    pub fn is_open(&self) -> bool {
+        self.pages.store.check_open().is_ok()
+    }
+
+    /// Returns whether the directory can be opened again once this tree is closed. See [`SledStore::can_reopen`].
+    pub fn can_reopen(&self) -> bool {
+        self.pages.store.can_reopen()
+    }
+
     fn writer_state(&self) -> MutexGuard<'_, WriterState> {
-        self.writer_state.lock().expect(LOCK_POISONED)
+        self.writer_state.lock()
     }
 
     /// Returns the state, or an error if the tree is closed.
     fn active_state(&self) -> Result<RwLockReadGuard<'_, LsmState>, IndexError> {
         let state = self.state();
-        if state.is_closed { Err(IndexError::retired()) } else { Ok(state) }
+        self.pages.store.check_open()?;
+        Ok(state)
     }
 
     fn state(&self) -> RwLockReadGuard<'_, LsmState> {
-        self.state.read().expect(LOCK_POISONED)
+        self.state.read()
     }
 }
-
-const LOCK_POISONED: &str = "no thread panics while it holds this lock";
 
 #[cfg(test)]
 mod tests;

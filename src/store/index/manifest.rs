@@ -1,12 +1,13 @@
 //! The manifest: the sorted runs with their pages, the active merge, and the totals. It is flushed together with the
 //! pages that it names, so every durable manifest is complete.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::error::IndexError;
 use super::page_store::PageId;
-use super::sled_store::IndexError;
 use super::sorted_run::{Partition, SortedRun};
-use super::totals::{self, Totals};
+use super::totals::{Reader, Totals};
 
 /// Format version of the index, the first byte of the manifest. An index with another version is rebuilt.
 const FORMAT_VERSION: u8 = 5;
@@ -15,8 +16,37 @@ const FORMAT_VERSION: u8 = 5;
 #[derive(Debug, Clone, Default)]
 pub struct RunSet {
     pub list: Vec<SortedRun>,
-    /// Index of the output run of the active merge, and the number of input runs, which follow it.
-    pub active_merge: Option<(usize, usize)>,
+    pub active_merge: Option<ActiveMerge>,
+}
+
+/// A merge that is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveMerge {
+    /// Index of the output run.
+    pub output: usize,
+    /// Number of input runs, which follow the output run.
+    pub input_count: usize,
+}
+
+impl ActiveMerge {
+    /// Returns the indices of the input runs.
+    pub fn inputs(self) -> Range<usize> {
+        self.output + 1..self.end()
+    }
+
+    /// Returns the index after the last input run.
+    pub fn end(self) -> usize {
+        self.output + 1 + self.input_count
+    }
+}
+
+/// A decoded manifest.
+#[derive(Default)]
+pub struct Manifest {
+    pub totals: Totals,
+    /// Generation of the newest pages.
+    pub generation: u32,
+    pub runs: RunSet,
 }
 
 impl RunSet {
@@ -35,7 +65,7 @@ pub fn encode(totals: &Totals, generation: u32, runs: &RunSet) -> Vec<u8> {
         |out: &mut Vec<u8>, page: PageId| [page.number, page.generation].map(|number| out.extend(number.to_le_bytes()));
     push_u64(&mut out, totals.len() as u64);
     out.extend(totals);
-    let (output, input_count) = runs.active_merge.unwrap_or_default();
+    let (output, input_count) = runs.active_merge.map_or((0, 0), |merge| (merge.output, merge.input_count));
     for number in [u64::from(generation), output as u64, input_count as u64, runs.list.len() as u64] {
         push_u64(&mut out, number);
     }
@@ -55,61 +85,43 @@ pub fn encode(totals: &Totals, generation: u32, runs: &RunSet) -> Vec<u8> {
     out
 }
 
-/// Decodes a manifest that [`encode`] encoded: the totals, the generation, and the runs.
-pub fn decode(bytes: &[u8]) -> Result<(Totals, u32, RunSet), IndexError> {
-    let mut reader = ManifestReader(bytes);
-    reader
-        .manifest()
-        .filter(|_| reader.0.is_empty())
-        .ok_or_else(|| IndexError::new("invalid or unknown format of the manifest"))
+/// Decodes a manifest that [`encode`] encoded.
+pub fn decode(bytes: &[u8]) -> Result<Manifest, IndexError> {
+    let mut reader = Reader(bytes);
+    match read_manifest(&mut reader) {
+        Some(manifest) if reader.is_at_end() => Ok(manifest),
+        _ => Err(IndexError::corrupt("invalid or unknown format of the manifest")),
+    }
 }
 
-/// The bytes that are not decoded yet. Every method returns `None` if too few are left.
-struct ManifestReader<'a>(&'a [u8]);
-
-impl ManifestReader<'_> {
-    fn manifest(&mut self) -> Option<(Totals, u32, RunSet)> {
-        let version = self.read_bytes(1)?[0];
-        let length = if version == FORMAT_VERSION { self.next_usize()? } else { return None };
-        let totals = Totals::decode(self.read_bytes(length)?)?;
-        let (generation, output, input_count, run_count) =
-            (self.next_u64()?, self.next_usize()?, self.next_usize()?, self.next_u64()?);
-        let list = (0..run_count).map(|_| self.run()).collect::<Option<Vec<_>>>()?;
-        let is_consistent = input_count == 0 || output.checked_add(input_count)? < list.len();
-        let active_merge = (input_count > 0).then_some((output, input_count));
-        is_consistent.then_some((totals, u32::try_from(generation).ok()?, RunSet { list, active_merge }))
+fn read_manifest(reader: &mut Reader) -> Option<Manifest> {
+    if reader.bytes(1)? != [FORMAT_VERSION] {
+        return None;
     }
+    let length = reader.usize()?;
+    let totals = Totals::decode(reader.bytes(length)?)?;
+    let generation = u32::try_from(reader.u64()?).ok()?;
+    let (output, input_count, run_count) = (reader.usize()?, reader.usize()?, reader.u64()?);
+    let list = (0..run_count).map(|_| read_run(reader)).collect::<Option<Vec<_>>>()?;
+    let is_consistent = input_count == 0 || output.checked_add(input_count)? < list.len();
+    let active_merge = (input_count > 0).then_some(ActiveMerge { output, input_count });
+    is_consistent.then_some(Manifest { totals, generation, runs: RunSet { list, active_merge } })
+}
 
-    fn run(&mut self) -> Option<SortedRun> {
-        let (lower_bound, entry_count, partition_count) = (self.next_u64()?, self.next_usize()?, self.next_u64()?);
-        let partitions = (0..partition_count).map(|_| self.partition()).collect::<Option<_>>()?;
-        Some(SortedRun::new(partitions, lower_bound, entry_count))
-    }
+fn read_run(reader: &mut Reader) -> Option<SortedRun> {
+    let (lower_bound, entry_count, partition_count) = (reader.u64()?, reader.usize()?, reader.u64()?);
+    let partitions = (0..partition_count).map(|_| read_partition(reader)).collect::<Option<_>>()?;
+    Some(SortedRun::new(partitions, lower_bound, entry_count))
+}
 
-    fn partition(&mut self) -> Option<Arc<Partition>> {
-        let (filter_page, block_count) = (self.page()?, self.next_u64()?);
-        let blocks: Vec<_> = (0..block_count).map(|_| Some((self.next_u64()?, self.page()?))).collect::<Option<_>>()?;
-        (!blocks.is_empty()).then(|| Arc::new(Partition::new(blocks, filter_page)))
-    }
+fn read_partition(reader: &mut Reader) -> Option<Arc<Partition>> {
+    let (filter_page, block_count) = (read_page(reader)?, reader.u64()?);
+    let blocks: Vec<_> = (0..block_count).map(|_| Some((reader.u64()?, read_page(reader)?))).collect::<Option<_>>()?;
+    (!blocks.is_empty()).then(|| Arc::new(Partition::new(blocks, filter_page)))
+}
 
-    fn page(&mut self) -> Option<PageId> {
-        let bytes = self.read_bytes(8)?;
-        Some(PageId { number: totals::read_u32(bytes, 0), generation: totals::read_u32(bytes, 4) })
-    }
-
-    fn next_usize(&mut self) -> Option<usize> {
-        usize::try_from(self.next_u64()?).ok()
-    }
-
-    fn next_u64(&mut self) -> Option<u64> {
-        Some(totals::read_u64(self.read_bytes(8)?, 0))
-    }
-
-    fn read_bytes(&mut self, count: usize) -> Option<&[u8]> {
-        let (bytes, remaining) = self.0.split_at_checked(count)?;
-        self.0 = remaining;
-        Some(bytes)
-    }
+fn read_page(reader: &mut Reader) -> Option<PageId> {
+    Some(PageId { number: reader.u32()?, generation: reader.u32()? })
 }
 
 #[cfg(test)]
@@ -121,9 +133,12 @@ mod tests {
         let page = |number| PageId { number, generation: number + 7 };
         let partition = |first| Arc::new(Partition::new(vec![(first, page(1)), (first + 1, page(2))], page(3)));
         let run = |lower_bound| SortedRun::new(vec![partition(5), partition(9)], lower_bound, 4);
-        let runs = RunSet { list: vec![run(0), run(3), SortedRun::default()], active_merge: Some((0, 2)) };
+        let runs = RunSet {
+            list: vec![run(0), run(3), SortedRun::default()],
+            active_merge: Some(ActiveMerge { output: 0, input_count: 2 }),
+        };
         let bytes = encode(&Totals::EMPTY, 9, &runs);
-        let (totals, generation, decoded) = decode(&bytes).unwrap();
+        let Manifest { totals, generation, runs: decoded } = decode(&bytes).unwrap();
         assert_eq!((totals, generation), (Totals::EMPTY, 9));
         assert_eq!(encode(&Totals::EMPTY, 9, &decoded), bytes);
         assert_eq!(decoded.pages().collect::<Vec<_>>(), runs.pages().collect::<Vec<_>>());

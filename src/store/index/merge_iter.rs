@@ -1,38 +1,25 @@
 //! Merges sorted sources of entries into one sorted sequence. If several sources have an entry of a digest, only the
 //! entry of the newest source is returned.
 
+use std::iter::Peekable;
+
 use super::block::IndexEntry;
-use super::sled_store::IndexError;
+use super::error::IndexError;
+use crate::digest::Digest;
 
 /// A sorted sequence of entries that may end with an error.
 type Source<'a> = Box<dyn Iterator<Item = Result<IndexEntry, IndexError>> + 'a>;
 
-/// The merged entries. Ends after the first error.
+/// The merged entries. Must not be used after an error.
 pub struct MergeIter<'a> {
-    /// The sources, newest first, each with its next entry.
-    sources: Vec<(Option<IndexEntry>, Source<'a>)>,
-    error: Option<IndexError>,
+    /// The sources, newest first.
+    sources: Vec<Peekable<Source<'a>>>,
 }
 
 impl<'a> MergeIter<'a> {
     /// Merges sorted sources, which are passed newest first.
     pub fn new(sources: impl Iterator<Item = Source<'a>>) -> Self {
-        let mut merged = Self { sources: Vec::new(), error: None };
-        for mut source in sources {
-            let next = merged.advance(&mut source);
-            merged.sources.push((next, source));
-        }
-        merged
-    }
-
-    fn advance(&mut self, source: &mut Source<'a>) -> Option<IndexEntry> {
-        match source.next()? {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                self.error = Some(error);
-                None
-            }
-        }
+        Self { sources: sources.map(Iterator::peekable).collect() }
     }
 }
 
@@ -40,28 +27,27 @@ impl Iterator for MergeIter<'_> {
     type Item = Result<IndexEntry, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.error.take() {
-            self.sources.clear();
-            return Some(Err(error));
-        }
-        let next_entries = self.sources.iter().filter_map(|(next, _)| next.as_ref());
-        // `min_by_key` returns the first of several equal elements, which is that of the newest source.
-        let smallest = *next_entries.min_by_key(|(digest, _)| digest)?;
-        let mut sources = std::mem::take(&mut self.sources);
-        for (next, source) in &mut sources {
-            if next.as_ref().is_some_and(|(digest, _)| *digest == smallest.0) {
-                *next = self.advance(source);
+        let mut smallest: Option<Digest> = None;
+        for source in &mut self.sources {
+            match source.peek() {
+                Some(Ok((digest, _))) if smallest.is_none_or(|smallest| *digest < smallest) => smallest = Some(*digest),
+                Some(Err(_)) => return source.next(),
+                _ => {}
             }
         }
-        self.sources = sources;
-        Some(Ok(smallest))
+        let smallest = smallest?;
+        let is_smallest = |entry: &Self::Item| entry.as_ref().is_ok_and(|(digest, _)| *digest == smallest);
+        // The entries of the other sources are older.
+        let newest = &mut self.sources.iter_mut().filter_map(|source| source.next_if(is_smallest));
+        let entry = newest.next();
+        newest.for_each(drop);
+        entry
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::store::log::{RecordLocation, RecordTag};
 
     /// Returns an entry without a location if `offset` is 0.
@@ -80,8 +66,8 @@ mod tests {
         let all: Vec<_> = MergeIter::new(sources().into_iter()).map(Result::unwrap).collect();
         assert_eq!(all, [entry(1, 8), entry(2, 0), entry(4, 32), entry(5, 40)]);
         let [newest, older] = sources();
-        let broken: Source = Box::new(older.take(2).chain([Err(IndexError::new("broken"))]));
-        let results: Vec<_> = MergeIter::new([newest, broken].into_iter()).collect();
+        let broken: Source = Box::new(older.take(2).chain([Err(IndexError::corrupt("broken"))]));
+        let results: Vec<_> = MergeIter::new([newest, broken].into_iter()).take(3).collect();
         assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
     }
 }

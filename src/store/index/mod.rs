@@ -3,6 +3,7 @@
 
 mod block;
 mod bloom;
+mod error;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 mod lsm;
@@ -22,16 +23,17 @@ mod write_buffer;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use block::{IndexEntry, Slot};
+use error::IndexError;
 #[cfg(fuzzing)]
 pub use fuzz::check_index;
 use lsm::LsmTree;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use recovery::{IndexOpener, RecoveredIndex};
 use sled_guard::SledGuard;
-use sled_store::IndexError;
 pub use totals::Totals;
 use write_buffer::{Work, WriteBuffer};
 
@@ -43,10 +45,11 @@ use crate::store::{EventSink, StoreEvent};
 
 /// Time without a commit after which the memtable is flushed.
 const IDLE_FLUSH_DELAY: Duration = Duration::from_secs(2);
-/// Maximum number of entries that are left for the next process to replay, which is cheaper than a flush.
-const DEFER_ENTRIES: usize = 256;
 /// Maximum number of log bytes that are left for the next process to replay.
 const DEFER_BYTES: u64 = 1 << 18;
+
+/// Maximum number of times that an operation replaces a failed tree.
+const MAX_REPLACEMENTS: usize = 2;
 
 /// A map from each digest to the location of its last record.
 pub struct Index {
@@ -115,7 +118,7 @@ impl Index {
     /// Adds committed entries, after which the log ends at `end` and the number of messages has changed by
     /// `message_delta`. Blocks while the write buffer is full.
     pub fn add(&self, entries: impl Iterator<Item = IndexEntry>, end: LogPosition, message_delta: i64) {
-        let mut message_count = self.message_count.lock().expect(LOCK_POISONED);
+        let mut message_count = self.message_count.lock();
         *message_count = message_count.saturating_add_signed(message_delta);
         drop(message_count);
         self.write_buffer.add(entries, end);
@@ -162,7 +165,7 @@ impl Index {
     /// Rebuilds the index from the log, because it does not match the log.
     pub fn rebuild(&self) -> Result<(), Error> {
         self.write_buffer.wait_drained();
-        self.replace_lsm(&self.lsm(), &IndexError::new("the index does not match the log")).map(drop)
+        self.replace_lsm(&self.lsm(), &IndexError::corrupt("the index does not match the log")).map(drop)
     }
 
     /// Returns the disk usage of the index in bytes.
@@ -194,7 +197,11 @@ impl Index {
     /// Ends [`Index::run`] after the write buffer is drained, or at once if its entries can be deferred. Nothing must
     /// be added any more.
     pub fn close(&self) {
-        self.write_buffer.close(self.can_defer_flush());
+        if self.can_defer_flush() {
+            self.write_buffer.discard();
+        } else {
+            self.write_buffer.close();
+        }
     }
 
     /// Returns whether the last flush is enough for the next process, which replays the entries after it. Updates the
@@ -207,7 +214,7 @@ impl Index {
             && self.unapplied_end().is_none()
             && end.segment == segment
             && end.offset - offset <= DEFER_BYTES
-            && SledGuard::new(&self.opener.dir).update_checkpoint(end, *self.message_count.lock().expect(LOCK_POISONED))
+            && SledGuard::new(&self.opener.dir).update_checkpoint(end, *self.message_count.lock())
     }
 
     /// Inserts entries into the tree. A damaged tree is rebuilt first, which may take long.
@@ -215,7 +222,7 @@ impl Index {
         if let Err(error) = self.with_lsm(|lsm| lsm.insert(entries, end)) {
             // The entries are in the log, so the next rebuild finds them.
             *self.unapplied_end() = Some(end);
-            let text = format!("cannot update the index: {error}; the next access rebuilds it");
+            let text = format!("cannot update the index: {error}; the next access tries again");
             (self.opener.events)(StoreEvent::Warning(text));
         }
     }
@@ -231,41 +238,56 @@ impl Index {
         let _ = self.with_lsm(write);
     }
 
-    /// Calls `operation` with the tree. If it fails, the tree is rebuilt and `operation` is called again.
+    /// Calls `operation` with the tree. If it fails, the tree is rebuilt and `operation` is called again. After a
+    /// shortage the tree is only opened again, if it is closed.
     fn with_lsm<T>(&self, operation: impl Fn(&LsmTree) -> Result<T, IndexError>) -> Result<T, Error> {
-        let mut rebuilds = 0;
-        while rebuilds < 2 {
+        let mut replaced = 0;
+        loop {
             let lsm = self.lsm();
-            match operation(&lsm) {
+            let error = match operation(&lsm) {
                 Ok(output) => return Ok(output),
-                Err(error) => rebuilds += usize::from(self.replace_lsm(&lsm, &error)?),
+                Err(error) => error,
+            };
+            if error.is_shortage() && (lsm.is_open() || replaced == MAX_REPLACEMENTS) {
+                return Err(self.opener.describe(error));
             }
+            if replaced == MAX_REPLACEMENTS {
+                let dir = self.opener.dir.display();
+                let text = format!("cannot use the index in {dir}: it failed again after a rebuild; check the disk");
+                return Err(Error::Unusable(text));
+            }
+            replaced += usize::from(self.replace_lsm(&lsm, &error)?);
         }
-        let dir = self.opener.dir.display();
-        Err(Error::Unusable(format!("cannot use the index in {dir}: it failed again after a rebuild; check the disk")))
     }
 
-    /// Rebuilds the tree, unless another thread has already replaced `damaged`. Returns whether this call rebuilt it.
-    fn replace_lsm(&self, damaged: &Arc<LsmTree>, cause: &IndexError) -> Result<bool, Error> {
-        let mut lsm = self.lsm.write().expect(LOCK_POISONED);
-        if !Arc::ptr_eq(&lsm, damaged) {
+    /// Replaces a tree that failed with `cause`, unless another thread has already replaced it: opens it again after a
+    /// shortage, and otherwise rebuilds it. Returns whether this call replaced it.
+    fn replace_lsm(&self, failed: &Arc<LsmTree>, cause: &IndexError) -> Result<bool, Error> {
+        let mut lsm = self.lsm.write();
+        if !Arc::ptr_eq(&lsm, failed) {
             return Ok(false);
         }
-        let mut before = damaged.close();
+        let mut before = failed.close(cause);
         before.position = before.position.max(self.unapplied_end().unwrap_or(LogPosition::START));
-        let rebuilt = self.opener.rebuild(cause, Some(&before))?;
-        *lsm = Arc::new(rebuilt.lsm);
-        let mut message_count = self.message_count.lock().expect(LOCK_POISONED);
-        *message_count = (rebuilt.message_count + *message_count).saturating_sub(before.messages);
+        let replacement = if !cause.is_shortage() {
+            self.opener.rebuild(cause, Some(&before))
+        } else if failed.can_reopen() {
+            self.opener.reopen(&before)
+        } else {
+            Err(self.opener.describe(cause.clone()))
+        }?;
+        *lsm = Arc::new(replacement.lsm);
+        let mut message_count = self.message_count.lock();
+        *message_count = (replacement.message_count + *message_count).saturating_sub(before.messages);
         Ok(true)
     }
 
     fn unapplied_end(&self) -> MutexGuard<'_, Option<LogPosition>> {
-        self.unapplied_end.lock().expect(LOCK_POISONED)
+        self.unapplied_end.lock()
     }
 
     fn lsm(&self) -> Arc<LsmTree> {
-        self.lsm.read().expect(LOCK_POISONED).clone()
+        self.lsm.read().clone()
     }
 }
 
@@ -295,7 +317,7 @@ fn dir_disk_usage(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-const LOCK_POISONED: &str = "no thread panics while it holds this lock";
-
+#[cfg(test)]
+mod decoder_tests;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,15 @@
 //! Pages: byte strings that are written once, read, and freed. A page number is reused only after the manifest that
 //! needs its old page has been replaced, and then with a new generation, so a reader never gets another page's bytes.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use quick_cache::{Weighter, sync::Cache};
 
 use super::block::{Block, Slot};
 use super::bloom::BloomFilter;
-use super::sled_store::{IndexError, SledStore};
+use super::error::IndexError;
+use super::sled_store::SledStore;
 use crate::digest::Digest;
 
 /// Number of freed pages whose bytes may stay on disk, in addition to one per [`PENDING_FREE_RATIO`] used pages.
@@ -99,7 +101,7 @@ impl PageStore {
                 bytes.truncate(bytes.len() - generation.len());
                 Ok(bytes)
             }
-            _ => Err(IndexError::page_replaced("a page of the index is missing")),
+            _ => Err(IndexError::PageReplaced),
         }
     }
 
@@ -145,7 +147,7 @@ impl PageStore {
     }
 
     fn allocator(&self) -> MutexGuard<'_, PageAllocator> {
-        self.allocator.lock().expect("no thread panics while it holds this lock")
+        self.allocator.lock()
     }
 }
 
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(pages.read(first).unwrap(), [1; 9]);
         let third = pages.write(vec![3; 9]).unwrap();
         assert_eq!((third.number, third.generation), (first.number, first.generation + 1));
-        assert!(pages.read(first).is_err_and(|error| error.is_page_replaced));
+        assert!(pages.read(first).is_err_and(|error| matches!(error, IndexError::PageReplaced)));
         assert_eq!([second, third].map(|page| pages.read(page).unwrap()), [[2; 9], [3; 9]]);
         let PageStore { store, .. } = pages;
         let pages = PageStore::new(store, [third].into_iter(), 7, 1 << 20);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use super::sled_store::IndexError;
+use super::error::IndexError;
 
 thread_local! {
     static CATCHING: Cell<bool> = const { Cell::new(false) };
@@ -27,6 +27,9 @@ pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, IndexError> {
     result.map_err(|payload| {
         let message = payload.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        IndexError::new(format!("panic in sled: {}", message.lines().next().unwrap_or_default()))
+        match IndexError::from_sled(message.lines().next().unwrap_or_default()) {
+            IndexError::Corrupt(cause) => IndexError::Corrupt(format!("panic in sled: {cause}")),
+            error => error,
+        }
     })
 }

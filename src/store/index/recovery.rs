@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::block::IndexEntry;
+use super::error::IndexError;
 use super::lsm::LsmTree;
-use super::replay::{ReplayError, ReplayOutcome, replay};
+use super::replay::{FewMessages, ReplayError, ReplayOutcome, replay};
 use super::sled_guard::SledGuard;
-use super::sled_store::IndexError;
 use super::totals::{Totals, TotalsDelta};
 use crate::digest::Digest;
 use crate::message_store::Error;
@@ -41,72 +41,58 @@ pub struct RecoveredIndex {
 impl IndexOpener {
     /// Opens the index and replays the log. An index that cannot be used is rebuilt.
     pub fn open(&self) -> Result<RecoveredIndex, Error> {
-        let lsm = match self.open_lsm() {
-            Ok(lsm) => lsm,
-            Err(error) if error.is_disk_full => return Err(Error::NoSpace(self.dir.clone())),
-            Err(error) => return self.rebuild(&error, None),
-        };
+        match self.open_with(|lsm| self.catch_up(lsm)) {
+            Err(ReplayError::Index(error)) if !error.is_shortage() => self.rebuild(&error, None),
+            result => result.map_err(|error| self.describe_replay(error)),
+        }
+    }
+
+    /// Opens the tree and recovers it with `recover`, which also returns the number of messages. A tree that cannot be
+    /// recovered is closed if it is sound, so that it can be opened again.
+    fn open_with(
+        &self,
+        recover: impl FnOnce(&LsmTree) -> Result<(u64, ReplayOutcome), ReplayError>,
+    ) -> Result<RecoveredIndex, ReplayError> {
+        let lsm = self.open_lsm()?;
+        match recover(&lsm) {
+            Ok((message_count, ReplayOutcome { deferred, log_end })) => {
+                Ok(RecoveredIndex { lsm, message_count, deferred, log_end })
+            }
+            Err(error) => {
+                if !error.is_shortage() {
+                    lsm.leak();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Replays the log into a tree that was just opened. Returns the number of messages, including the deferred entries.
+    fn catch_up(&self, lsm: &LsmTree) -> Result<(u64, ReplayOutcome), ReplayError> {
         let (guard, flushed) = (SledGuard::new(&self.dir), lsm.totals());
-        if !self.log.contains(flushed.position).map_err(log_read_error)? {
-            if guard.checkpoint().is_none_or(|checkpoint| checkpoint.position < flushed.position) {
+        let checkpoint = guard.checkpoint()?;
+        if !self.log.contains(flushed.position)? {
+            if checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.position < flushed.position) {
                 // The process may have been killed between the flush and the checkpoint.
                 guard.after_flush(&flushed);
             }
-            let recorded = self.record_messages_after_log(&lsm);
-            lsm.leak();
-            recorded?;
-            return self.rebuild(&IndexError::new("the index is ahead of the log"), None);
+            self.record_messages_after_log(lsm)?;
+            return Err(IndexError::corrupt("the index is ahead of the log").into());
         }
         let segments = self.log.segment_ids();
         let is_complete =
-            guard.previous_checkpoint().is_none() && flushed.live_bytes.keys().all(|number| segments.contains(number));
-        // A flush during the replay overwrites the checkpoint.
-        let checkpoint = guard.checkpoint();
-        let allow_defer = is_complete && checkpoint.is_some();
-        let outcome = replay(&lsm, None, allow_defer, &self.log, &self.events);
-        match outcome.and_then(|outcome| Ok((self.totals_after_replay(&lsm, &outcome, checkpoint.as_ref())?, outcome)))
-        {
-            Ok((totals, ReplayOutcome { deferred, log_end })) => {
-                self.report_checkpoint_losses(checkpoint.as_ref(), &totals)
-                    .and_then(|()| self.report_losses(None, &totals, &lsm))
-                    .inspect_err(|_| lsm.leak())?;
-                Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
-            }
-            Err(ReplayError::Index(error)) => {
-                lsm.leak();
-                self.rebuild(&error, None)
-            }
-            Err(ReplayError::Log(error)) => {
-                lsm.leak();
-                Err(log_read_error(error))
-            }
-        }
-    }
-
-    /// Returns the totals after a replay, including the deferred entries.
-    fn totals_after_replay(
-        &self,
-        lsm: &LsmTree,
-        outcome: &ReplayOutcome,
-        checkpoint: Option<&Totals>,
-    ) -> Result<Totals, IndexError> {
-        let end = outcome.log_end.position();
-        let mut totals = Totals { position: end, ..lsm.totals() };
-        match checkpoint {
-            Some(checkpoint) if checkpoint.position == end => totals.messages = checkpoint.messages,
-            _ => {
-                let mut delta = TotalsDelta::default();
-                for (digest, slot) in &outcome.deferred {
-                    delta.replace(lsm.get(digest)?, *slot);
-                }
-                delta.apply(&mut totals);
-            }
-        }
-        Ok(totals)
+            guard.previous_checkpoint()?.is_none() && flushed.live_bytes.keys().all(|number| segments.contains(number));
+        let few = if is_complete && checkpoint.is_some() { FewMessages::Defer } else { FewMessages::Insert };
+        let outcome = replay(lsm, None, few, &self.log, &self.events)?;
+        // A flush during the replay may have overwritten the checkpoint.
+        let totals = totals_after_replay(lsm, &outcome, checkpoint.as_ref())?;
+        self.report_checkpoint_losses(checkpoint.as_ref(), &totals)?;
+        self.report_losses(None, &totals, lsm)?;
+        Ok((totals.messages, outcome))
     }
 
     /// Records and reports messages that the checkpoint counts and the log has lost. Then updates the checkpoint.
-    fn report_checkpoint_losses(&self, checkpoint: Option<&Totals>, totals: &Totals) -> Result<(), Error> {
+    fn report_checkpoint_losses(&self, checkpoint: Option<&Totals>, totals: &Totals) -> Result<(), ReplayError> {
         if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.position > totals.position) {
             self.losses.settle(checkpoint.messages.saturating_sub(totals.messages), |_| false)?;
             self.report_lost_messages(checkpoint, totals);
@@ -117,27 +103,30 @@ impl IndexOpener {
 
     /// Records the digests of messages that the index has and that are after the end of the log. The index is replaced
     /// by one that does not have them.
-    fn record_messages_after_log(&self, lsm: &LsmTree) -> Result<(), Error> {
-        let failed = |error: IndexError| log_read_error(io::Error::other(error));
+    fn record_messages_after_log(&self, lsm: &LsmTree) -> Result<(), ReplayError> {
         let segments = self.log.segment_ids();
         let last = segments.last().copied();
         let affected = lsm.totals().live_bytes.into_keys();
         let affected: Vec<_> = affected.filter(|number| Some(*number) == last || !segments.contains(number)).collect();
-        let last_len = last.map_or(Ok(None), |number| self.log.segment_len(number)).map_err(log_read_error)?;
-        let entries = lsm.entries_in_segments(&affected).map_err(failed)?;
+        let last_len = last.map_or(Ok(None), |number| self.log.segment_len(number))?;
+        let entries = lsm.entries_in_segments(&affected)?;
         let is_lost = |location: &RecordLocation| {
             location.is_message() && (Some(location.segment) != last || Some(location.end().offset) > last_len)
         };
         let lost = entries.into_iter().filter(|(_, location)| is_lost(location));
-        self.losses.record_digests(lost.map(|(digest, location)| (digest, location.segment)))
+        Ok(self.losses.record_digests(lost.map(|(digest, location)| (digest, location.segment)))?)
     }
 
-    /// Records and reports what the log has lost since `before`, the final totals of the index that was replaced, or else
-    /// since the previous checkpoint. Then discards the previous checkpoint, which outlives an interrupted rebuild until
-    /// here.
-    fn report_losses(&self, before: Option<&Totals>, totals: &Totals, lsm: &LsmTree) -> Result<(), Error> {
+    /// Records and reports what the log has lost since `before`, the final totals of the replaced index, or else since
+    /// the previous checkpoint. Then deletes the previous checkpoint, which is kept until here even if a rebuild is
+    /// interrupted.
+    fn report_losses(&self, before: Option<&Totals>, totals: &Totals, lsm: &LsmTree) -> Result<(), ReplayError> {
         let guard = SledGuard::new(&self.dir);
-        if let Some(previous) = before.cloned().or_else(|| guard.previous_checkpoint()) {
+        let previous = match before {
+            Some(before) => Some(before.clone()),
+            None => guard.previous_checkpoint()?,
+        };
+        if let Some(previous) = previous {
             let known = self.losses.counted_in(|segment| previous.live_bytes.contains_key(&segment));
             let is_stored = |digest: &Digest| matches!(lsm.get(digest), Ok(Some(location)) if location.is_message());
             let missing = self.missing_messages(&previous, totals);
@@ -177,10 +166,8 @@ impl IndexOpener {
     fn report_lost_messages(&self, previous: &Totals, totals: &Totals) {
         let lost = previous.messages.saturating_sub(totals.messages);
         if totals.position < previous.position && lost > 0 {
-            self.report_loss(format!(
-                "data loss: {lost} of {} stored messages missing from the log",
-                previous.messages
-            ));
+            let stored = previous.messages;
+            self.report_loss(format!("data loss: {lost} of {stored} stored messages missing from the log"));
         }
     }
 
@@ -197,8 +184,7 @@ impl IndexOpener {
         if missing.is_empty() {
             return Ok(());
         }
-        let failed =
-            |error: IndexError| Error::io(format!("cannot read {}", self.dir.display()), io::Error::other(error));
+        let failed = |error| self.describe(error);
         let entries = lsm.entries_in_segments(&missing).map_err(failed)?;
         let tombstones = entries.iter().filter(|(_, location)| !location.is_message());
         let tombstones: Vec<_> = tombstones.map(|(digest, _)| (*digest, None)).collect();
@@ -218,17 +204,25 @@ impl IndexOpener {
     /// Opens the tree. If the disk is full, releases the reserved space and tries again.
     fn open_lsm(&self) -> Result<LsmTree, IndexError> {
         match LsmTree::open(&self.dir, self.cache) {
-            Err(error) if error.is_disk_full && SledGuard::new(&self.dir).release_reserve() => {
+            Err(IndexError::DiskFull) if SledGuard::new(&self.dir).release_reserve() => {
                 LsmTree::open(&self.dir, self.cache)
             }
             result => result,
         }
     }
 
+    /// Opens the index again after a shortage, when the last tree has been closed. `before` are the final totals of
+    /// that tree.
+    pub fn reopen(&self, before: &Totals) -> Result<RecoveredIndex, Error> {
+        match self.open_with(|lsm| self.refill(lsm, Some(before))) {
+            Err(ReplayError::Index(error)) if !error.is_shortage() => self.rebuild(&error, Some(before)),
+            result => result.map_err(|error| self.describe_replay(error)),
+        }
+    }
+
     /// Moves the index aside and fills a new one from the log: up to the position in `before`, the final totals of
     /// the replaced index, or from the whole log without them. `cause` is reported.
     pub fn rebuild(&self, cause: &IndexError, before: Option<&Totals>) -> Result<RecoveredIndex, Error> {
-        let until = before.map(|totals| totals.position);
         (self.events)(StoreEvent::Message(format!("rebuilding the index from the log: {cause}")));
         let failed = |error| Error::io(format!("cannot rebuild the index in {}", self.dir.display()), error);
         let damaged = self.dir.with_extension("damaged");
@@ -237,31 +231,61 @@ impl IndexOpener {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        SledGuard::new(&self.dir).retire_checkpoint();
-        let opened = self.open_lsm().map_err(ReplayError::Index);
-        let rebuilt = opened.and_then(|lsm| match replay(&lsm, until, false, &self.log, &self.events) {
-            Ok(outcome) => Ok((outcome, lsm)),
-            Err(error) => {
-                lsm.leak();
-                Err(error)
-            }
-        });
-        match rebuilt {
-            Ok((ReplayOutcome { deferred, log_end }, lsm)) => {
-                remove_dir(&damaged).map_err(failed)?;
-                let totals = lsm.totals();
-                self.report_losses(before, &totals, &lsm).inspect_err(|_| lsm.leak())?;
-                Ok(RecoveredIndex { lsm, message_count: totals.messages, deferred, log_end })
-            }
-            Err(ReplayError::Index(error)) if error.is_disk_full => Err(Error::NoSpace(self.dir.clone())),
-            Err(ReplayError::Index(error)) => Err(failed(io::Error::other(error))),
-            Err(ReplayError::Log(error)) => Err(log_read_error(error)),
+        let retired = SledGuard::new(&self.dir).retire_checkpoint().map_err(ReplayError::Index);
+        let rebuilt = retired.and_then(|()| self.open_with(|lsm| self.refill(lsm, before)));
+        let rebuilt = rebuilt.map_err(|error| self.describe_replay(error))?;
+        remove_dir(&damaged).map_err(failed)?;
+        Ok(rebuilt)
+    }
+
+    /// Replays the log up to the position in `before`, or all of it. Returns the number of messages.
+    fn refill(&self, lsm: &LsmTree, before: Option<&Totals>) -> Result<(u64, ReplayOutcome), ReplayError> {
+        let until = before.map(|totals| totals.position);
+        let outcome = replay(lsm, until, FewMessages::Insert, &self.log, &self.events)?;
+        let totals = lsm.totals();
+        self.report_losses(before, &totals, lsm)?;
+        Ok((totals.messages, outcome))
+    }
+
+    /// Returns the error of a replay for the user.
+    fn describe_replay(&self, error: ReplayError) -> Error {
+        match error {
+            ReplayError::Index(error) => self.describe(error),
+            ReplayError::Log(error) => Error::io("cannot read the log", error),
+            ReplayError::Losses(error) => error,
         }
+    }
+
+    /// Returns the error for the user.
+    pub fn describe(&self, error: IndexError) -> Error {
+        let cause = match error {
+            IndexError::DiskFull => return Error::NoSpace(self.dir.clone()),
+            IndexError::Exhausted(errno) => errno.into(),
+            error => io::Error::other(error),
+        };
+        Error::io(format!("cannot use the index in {}", self.dir.display()), cause)
     }
 }
 
-fn log_read_error(error: io::Error) -> Error {
-    Error::io("cannot read the log", error)
+/// Returns the totals after a replay, including the deferred entries.
+fn totals_after_replay(
+    lsm: &LsmTree,
+    outcome: &ReplayOutcome,
+    checkpoint: Option<&Totals>,
+) -> Result<Totals, IndexError> {
+    let end = outcome.log_end.position();
+    let mut totals = Totals { position: end, ..lsm.totals() };
+    match checkpoint {
+        Some(checkpoint) if checkpoint.position == end => totals.messages = checkpoint.messages,
+        _ => {
+            let mut delta = TotalsDelta::default();
+            for (digest, slot) in &outcome.deferred {
+                delta.replace(lsm.get(digest)?, *slot);
+            }
+            delta.apply(&mut totals);
+        }
+    }
+    Ok(totals)
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {

@@ -3,11 +3,14 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use super::block::IndexEntry;
+use super::error::IndexError;
 use super::lsm::LsmTree;
-use super::sled_store::IndexError;
 use super::write_buffer::is_deferrable;
 use crate::digest::Digest;
+use crate::message_store::Error;
 use crate::store::log::{Log, LogEnd, LogPosition, RecordLocation, ScanItem};
 use crate::store::{EventSink, StoreEvent};
 
@@ -22,11 +25,30 @@ pub enum ReplayError {
     Log(io::Error),
     /// Error of reading or writing the index.
     Index(IndexError),
+    /// Error of recording losses.
+    Losses(Error),
+}
+
+impl ReplayError {
+    /// Returns whether the index is sound, so that the replay can succeed when it is tried again.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Log(error) => Errno::from_io_error(error).is_some_and(|errno| IndexError::from(errno).is_shortage()),
+            Self::Index(error) => error.is_shortage(),
+            Self::Losses(_) => true,
+        }
+    }
 }
 
 impl From<io::Error> for ReplayError {
     fn from(error: io::Error) -> Self {
         Self::Log(error)
+    }
+}
+
+impl From<Error> for ReplayError {
+    fn from(error: Error) -> Self {
+        Self::Losses(error)
     }
 }
 
@@ -43,12 +65,20 @@ pub struct ReplayOutcome {
     pub log_end: LogEnd,
 }
 
-/// Inserts the records between the position in the tree's totals and `until` (`None`: the end of the log). With
-/// `allow_defer`, a few messages are returned instead of being inserted.
+/// Choice for a replay that finds only a few messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FewMessages {
+    /// Insert them.
+    Insert,
+    /// Return them as deferred.
+    Defer,
+}
+
+/// Inserts the records between the position in the tree's totals and `until` (`None`: the end of the log).
 pub fn replay(
     lsm: &LsmTree,
     until: Option<LogPosition>,
-    allow_defer: bool,
+    few: FewMessages,
     log: &Log,
     events: &EventSink,
 ) -> Result<ReplayOutcome, ReplayError> {
@@ -88,7 +118,7 @@ pub fn replay(
         Ok::<_, ReplayError>(())
     })?;
     let slots = replayer.batch.iter().map(|(_, slot)| slot);
-    let is_deferred = allow_defer && !replayer.inserted && is_deferrable(slots);
+    let is_deferred = few == FewMessages::Defer && !replayer.inserted && is_deferrable(slots);
     if !is_deferred {
         replayer.insert(until.unwrap_or(log_end.position()))?;
     }

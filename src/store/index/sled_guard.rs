@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::sled_store::IndexError;
+use super::error::IndexError;
 use super::totals::Totals;
 use crate::fs;
 use crate::store::log::LogPosition;
@@ -72,9 +72,11 @@ impl SledGuard {
     /// the attempt that follows.
     pub fn before_open(&self) -> Result<(), IndexError> {
         if self.open_attempts.metadata().is_ok_and(|metadata| metadata.len() >= MAX_OPEN_ATTEMPTS) {
-            return Err(IndexError::new(format!("the last {MAX_OPEN_ATTEMPTS} attempts to open sled did not return")));
+            return Err(IndexError::corrupt(format!(
+                "the last {MAX_OPEN_ATTEMPTS} attempts to open sled did not return"
+            )));
         }
-        self.check_files().map_err(|error| IndexError::from(&error))?;
+        self.check_files()?;
         // Errors are ignored: the count is only a hint for the next process.
         let _ = File::options()
             .create(true)
@@ -84,18 +86,17 @@ impl SledGuard {
         Ok(())
     }
 
-    /// Resets the number of attempts after sled has been opened.
-    pub fn after_reopen(&self) {
+    /// Resets the number of attempts after an attempt to open sled has returned, whatever its result.
+    pub fn after_attempt(&self) {
         let _ = std::fs::remove_file(&self.open_attempts);
     }
 
-    /// Fails if the manifest, whose totals are `totals`, is older than the checkpoint. Called after sled has been
-    /// opened and the manifest read.
-    pub fn after_open(&self, totals: Option<&Totals>) -> Result<(), IndexError> {
-        self.after_reopen();
-        match self.read_checkpoint() {
+    /// Fails if the manifest, whose totals are `totals`, is older than the checkpoint. Called after the manifest has
+    /// been read.
+    pub fn check_manifest(&self, totals: Option<&Totals>) -> Result<(), IndexError> {
+        match self.read_checkpoint()? {
             Some(checkpoint) if totals.is_none_or(|totals| totals.position < checkpoint.totals.position) => {
-                Err(IndexError::new("the manifest of the index is missing or older than the checkpoint"))
+                Err(IndexError::corrupt("the manifest of the index is missing or older than the checkpoint"))
             }
             _ => {
                 // Not only after a flush: if the disk fills up before the first one, the index could not be reopened.
@@ -117,7 +118,7 @@ impl SledGuard {
             messages: totals.messages,
             logs: logs.collect(),
         };
-        if self.read_checkpoint().is_none() {
+        if !self.checkpoint.exists() {
             // sled does not sync everything when it creates a database; without this, a power cut costs a rebuild.
             let _ = fs::sync_tree(&self.dir).and_then(|()| fs::sync_dir(fs::parent_dir(&self.dir)));
         }
@@ -128,7 +129,7 @@ impl SledGuard {
     /// Updates the checkpoint after the log has grown by entries that are not flushed. Returns `false` if there is no
     /// checkpoint.
     pub fn update_checkpoint(&self, end: LogPosition, messages: u64) -> bool {
-        let Some(checkpoint) = self.read_checkpoint() else { return false };
+        let Ok(Some(checkpoint)) = self.read_checkpoint() else { return false };
         if checkpoint.end != end {
             self.write_checkpoint(&Checkpoint { end, messages, ..checkpoint });
         }
@@ -142,23 +143,24 @@ impl SledGuard {
 
     /// Makes the checkpoint the previous one, before a rebuild. It stays until [`SledGuard::discard_previous`], even
     /// if rebuilds are interrupted. The checkpoint of an interrupted rebuild is deleted.
-    pub fn retire_checkpoint(&self) {
-        let _ = std::fs::remove_file(&self.open_attempts);
-        if self.previous_checkpoint().is_some() {
+    pub fn retire_checkpoint(&self) -> Result<(), IndexError> {
+        self.after_attempt();
+        if self.previous_checkpoint()?.is_some() {
             let _ = std::fs::remove_file(&self.checkpoint);
         } else {
             let _ = std::fs::rename(&self.checkpoint, &self.previous);
         }
+        Ok(())
     }
 
     /// Returns the totals of the checkpoint, if there is one.
-    pub fn checkpoint(&self) -> Option<Totals> {
-        self.read_checkpoint().map(Checkpoint::into_totals)
+    pub fn checkpoint(&self) -> Result<Option<Totals>, IndexError> {
+        Ok(self.read_checkpoint()?.map(Checkpoint::into_totals))
     }
 
     /// Returns the totals of the previous checkpoint, if there is one.
-    pub fn previous_checkpoint(&self) -> Option<Totals> {
-        read_checkpoint_file(&self.previous).map(Checkpoint::into_totals)
+    pub fn previous_checkpoint(&self) -> Result<Option<Totals>, IndexError> {
+        Ok(read_checkpoint_file(&self.previous)?.map(Checkpoint::into_totals))
     }
 
     /// Deletes the previous checkpoint, after losses were reported.
@@ -183,25 +185,25 @@ impl SledGuard {
         }
     }
 
-    fn read_checkpoint(&self) -> Option<Checkpoint> {
+    fn read_checkpoint(&self) -> Result<Option<Checkpoint>, IndexError> {
         read_checkpoint_file(&self.checkpoint)
     }
 
     /// Compares sled's metadata with the checkpoint. sled finds its leaves through a snapshot and the logs after it,
     /// and would accept any remainder of them as complete.
-    fn check_files(&self) -> io::Result<()> {
+    fn check_files(&self) -> Result<(), IndexError> {
         let (snapshot, logs) = match self.sled_files() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             files => files?,
         };
         let Some(snapshot) = snapshot else {
-            return if logs.is_empty() { Ok(()) } else { Err(io::Error::other("sled's snapshot is missing")) };
+            return if logs.is_empty() { Ok(()) } else { Err(IndexError::corrupt("sled's snapshot is missing")) };
         };
-        let checksums = self.read_checkpoint().into_iter().flat_map(|checkpoint| checkpoint.logs);
+        let checksums = self.read_checkpoint()?.into_iter().flat_map(|checkpoint| checkpoint.logs);
         for log in checksums.filter(|log| log.number > snapshot) {
-            let bytes = std::fs::read(self.sled_log_path(log.number)).unwrap_or_default();
+            let bytes = read_file(&self.sled_log_path(log.number))?.unwrap_or_default();
             if bytes.get(..log.length).is_none_or(|bytes| crc32fast::hash(bytes) != log.crc32) {
-                return Err(io::Error::other("a metadata log of sled does not match the checkpoint"));
+                return Err(IndexError::corrupt("a metadata log of sled does not match the checkpoint"));
             }
         }
         Ok(())
@@ -225,9 +227,20 @@ impl SledGuard {
 }
 
 /// Reads a checkpoint. Returns `None` if the file is missing, or incomplete because its writer was killed.
-fn read_checkpoint_file(path: &Path) -> Option<Checkpoint> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let (crc32, json) = text.split_once(' ')?;
+fn read_checkpoint_file(path: &Path) -> Result<Option<Checkpoint>, IndexError> {
+    Ok(read_file(path)?.and_then(|bytes| decode_checkpoint(&bytes)))
+}
+
+/// Reads a file, `None` if it cannot be read. Fails only for a shortage, which says nothing about the file.
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, IndexError> {
+    match std::fs::read(path).map_err(IndexError::from) {
+        Err(error) if error.is_shortage() => Err(error),
+        result => Ok(result.ok()),
+    }
+}
+
+fn decode_checkpoint(bytes: &[u8]) -> Option<Checkpoint> {
+    let (crc32, json) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
     let is_intact = u32::from_str_radix(crc32, 16).ok()? == crc32fast::hash(json.as_bytes());
     if is_intact { serde_json::from_str(json).ok() } else { None }
 }

@@ -4,10 +4,13 @@
 
 use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
+
+use super::error::IndexError;
 use super::panics::catch_panic;
 use super::sled_guard::SledGuard;
 use super::totals::Totals;
@@ -33,41 +36,6 @@ const MANIFEST_KEY: &[u8] = &[0];
 
 type Db = sled::Db<LEAF_FANOUT>;
 
-/// Reason why an operation on the index failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason}")]
-pub struct IndexError {
-    reason: String,
-    /// Set if the disk is full. The index is not damaged then.
-    pub is_disk_full: bool,
-    /// Set if a page has been replaced. Its entries may be in other pages of the current runs.
-    pub is_page_replaced: bool,
-}
-
-impl IndexError {
-    /// Creates an error without a flag: the index is damaged.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_disk_full: false, is_page_replaced: false }
-    }
-
-    /// Creates the error of an index that was closed, for example by a rebuild.
-    pub fn retired() -> Self {
-        Self::new("the index is closed")
-    }
-
-    /// Creates the error of a page that has been replaced.
-    pub fn page_replaced(reason: impl Into<String>) -> Self {
-        Self { is_page_replaced: true, ..Self::new(reason) }
-    }
-}
-
-impl From<&std::io::Error> for IndexError {
-    fn from(error: &std::io::Error) -> Self {
-        let is_disk_full = error.kind() == std::io::ErrorKind::StorageFull;
-        Self { is_disk_full, ..Self::new(error.to_string()) }
-    }
-}
-
 /// A handle of the database, used by one call at a time. It is boxed because it is large, and closed explicitly only,
 /// because closing a damaged database may never return.
 type Handle = ManuallyDrop<Box<Db>>;
@@ -83,7 +51,10 @@ pub struct SledStore {
     handles: RwLock<Handles>,
     /// Number of bytes written since sled was opened.
     written_bytes: AtomicUsize,
-    is_closed: AtomicBool,
+    /// Reason why the database is closed, once it is.
+    closed: OnceLock<IndexError>,
+    /// Set if closing sled might never return.
+    must_leak: AtomicBool,
 }
 
 impl SledStore {
@@ -94,8 +65,8 @@ impl SledStore {
         let guard = SledGuard::new(dir);
         let (db, manifest) = open_with_timeout(&config, &guard)?;
         let handles = RwLock::new(Mutex::new(vec![db]));
-        let (written_bytes, is_closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Ok((Self { config, guard, handles, written_bytes, is_closed }, manifest))
+        let (written_bytes, closed, must_leak) = (AtomicUsize::new(0), OnceLock::new(), AtomicBool::new(false));
+        Ok((Self { config, guard, handles, written_bytes, closed, must_leak }, manifest))
     }
 
     /// Returns the bytes of a page, if it was ever set.
@@ -114,7 +85,8 @@ impl SledStore {
     pub fn flush(&self, manifest: &[u8], totals: &Totals) -> Result<(), IndexError> {
         self.with_handle(|db| {
             db.insert(MANIFEST_KEY, pack(manifest))?;
-            db.flush()?;
+            // Closing sled would wait for the failed flush, which never ends.
+            db.flush().inspect_err(|_| self.must_leak.store(true, Ordering::Release))?;
             self.guard.after_flush(totals);
             Ok(())
         })
@@ -126,87 +98,101 @@ impl SledStore {
         if self.written_bytes.load(Ordering::Relaxed) < REOPEN_AFTER_BYTES {
             return Ok(());
         }
-        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        self.ensure_open()?;
+        let mut handles = self.handles.write();
+        self.check_open()?;
         match close_handles(&mut handles).and_then(|()| open_with_timeout(&self.config, &self.guard)) {
             Ok((db, reopened)) => {
-                self.guard.after_reopen();
                 *handles = Mutex::new(vec![db]);
                 self.written_bytes.store(0, Ordering::Relaxed);
                 if reopened.as_deref() == Some(manifest) {
                     Ok(())
                 } else {
-                    Err(self.fail(IndexError::new("sled lost the manifest when it was reopened")))
+                    Err(self.fail(IndexError::corrupt("sled lost the manifest when it was reopened")))
                 }
             }
             Err(error) => Err(self.fail(error)),
         }
     }
 
-    /// Marks the database as closed without closing sled: its files are not touched again, and its memory is leaked.
+    /// Closes the database because of `error` and returns the first such error. Running calls go on. A database that may
+    /// be damaged is leaked.
+    pub fn fail(&self, error: IndexError) -> IndexError {
+        let is_sound = error.is_shortage();
+        let reason = self.closed.get_or_init(|| error).clone();
+        if !is_sound {
+            self.leak();
+        }
+        reason
+    }
+
+    /// Closes the database without closing sled: its files are not touched again, and its memory is leaked.
     pub fn leak(&self) {
-        self.is_closed.store(true, Ordering::Release);
+        self.closed.get_or_init(|| IndexError::Closed);
+        self.must_leak.store(true, Ordering::Release);
     }
 
-    /// Closes the database and waits, up to [`CALL_TIMEOUT`], for running calls. Afterwards the directory can be
-    /// replaced. A damaged database is leaked, because closing it may never return.
+    /// Lets all later calls fail with `reason`, unless the database is closed already.
+    pub fn retire(&self, reason: &IndexError) {
+        self.closed.get_or_init(|| reason.clone());
+    }
+
+    /// Closes a retired database. Waits, up to [`CALL_TIMEOUT`], for running calls. Afterwards the directory can be
+    /// replaced.
     pub fn close(&self) {
-        let was_open = !self.is_closed.swap(true, Ordering::AcqRel);
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        loop {
-            match self.handles.try_write() {
-                Ok(mut handles) if was_open => return drop(close_handles(&mut handles)),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(RETRY_DELAY),
-                _ => return,
-            }
+        match self.handles.try_write_for(CALL_TIMEOUT) {
+            Some(mut handles) if self.can_reopen() => drop(close_handles(&mut handles)),
+            Some(_) => {}
+            None => self.leak(),
         }
     }
 
-    fn fail(&self, error: IndexError) -> IndexError {
-        self.leak();
-        error
+    /// Returns whether the directory can be opened again once this database is closed. A leaked database keeps it
+    /// locked until the process ends.
+    pub fn can_reopen(&self) -> bool {
+        !self.must_leak.load(Ordering::Acquire)
     }
 
-    fn ensure_open(&self) -> Result<(), IndexError> {
-        match self.is_closed.load(Ordering::Acquire) {
-            true => Err(IndexError::retired()),
-            false => Ok(()),
-        }
+    /// Fails with the reason why the database is closed, if it is.
+    pub fn check_open(&self) -> Result<(), IndexError> {
+        self.closed.get().map_or(Ok(()), |reason| Err(reason.clone()))
     }
 
     /// Calls `work` with a handle that no other call is using.
     fn with_handle<T>(&self, work: impl FnOnce(&Db) -> std::io::Result<T>) -> Result<T, IndexError> {
-        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        self.ensure_open()?;
+        let handles = self.handles.read();
+        self.check_open()?;
         let db = borrow_handle(&handles);
         match catch_panic(|| work(&db)) {
-            Ok(Ok(output)) => {
-                handles.lock().unwrap_or_else(PoisonError::into_inner).push(db);
-                Ok(output)
+            Ok(result) => {
+                handles.lock().push(db);
+                result.map_err(|error| self.fail(error.into()))
             }
-            Ok(Err(error)) => Err(self.fail(IndexError::from(&error))),
-            Err(error) => Err(self.fail(error)),
+            Err(error) => {
+                let reason = self.fail(error);
+                self.leak();
+                Err(reason)
+            }
         }
     }
 }
 
 impl Drop for SledStore {
-    /// Closes sled, unless it was closed or leaked before.
+    /// Closes sled, unless it must be leaked.
     fn drop(&mut self) {
-        if self.ensure_open().is_ok() {
-            let _ = close_handles(self.handles.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if !*self.must_leak.get_mut() {
+            let _ = close_handles(self.handles.get_mut());
         }
     }
 }
 
 /// Closes sled, which flushes.
 fn close_handles(handles: &mut Handles) -> Result<(), IndexError> {
-    let handles = std::mem::take(handles.get_mut().unwrap_or_else(PoisonError::into_inner));
+    let handles = std::mem::take(handles.get_mut());
     catch_panic(|| handles.into_iter().map(ManuallyDrop::into_inner).for_each(drop))
 }
 
-fn borrow_handle(handles: &RwLockReadGuard<'_, Handles>) -> Handle {
-    let mut handles = handles.lock().unwrap_or_else(PoisonError::into_inner);
+fn borrow_handle(handles: &Handles) -> Handle {
+    let mut handles = handles.lock();
     match handles.len() {
         // The last handle stays: further handles are cloned from it.
         1 => handles[0].clone(),
@@ -222,16 +208,18 @@ fn open_with_timeout(config: &sled::Config, guard: &SledGuard) -> Result<(Handle
     let config = config.clone();
     let open = move || {
         let opened = open_sled(&config).and_then(|db| {
-            let value = catch_panic(|| db.get(MANIFEST_KEY))?.map_err(|error| IndexError::from(&error));
-            Ok((value?.map(|value| unpack(&value)).transpose()?, db))
+            let value = catch_panic(|| db.get(MANIFEST_KEY))?.map_err(IndexError::from);
+            Ok((db, value?.map(|value| unpack(&value)).transpose()?))
         });
         let _ = sender.send(opened);
     };
-    let thread = std::thread::Builder::new().name("sled-open".into()).spawn(open);
-    thread.map_err(|error| IndexError::from(&error))?;
-    let timed_out = |_| IndexError::new(format!("opening sled timed out after {CALL_TIMEOUT:?}"));
-    let (manifest, db) = receiver.recv_timeout(CALL_TIMEOUT).map_err(timed_out)??;
-    Ok((db, manifest))
+    let timed_out = |_| IndexError::corrupt(format!("opening sled timed out after {CALL_TIMEOUT:?}"));
+    let opened = match std::thread::Builder::new().name("sled-open".into()).spawn(open) {
+        Ok(_) => receiver.recv_timeout(CALL_TIMEOUT).map_err(timed_out)?,
+        Err(error) => Err(error.into()),
+    };
+    guard.after_attempt();
+    opened
 }
 
 fn open_sled(config: &sled::Config) -> Result<Handle, IndexError> {
@@ -242,7 +230,7 @@ fn open_sled(config: &sled::Config) -> Result<Handle, IndexError> {
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::sleep(RETRY_DELAY);
             }
-            Ok(Err(error)) => return Err(IndexError::from(&error)),
+            Ok(Err(error)) => return Err(error.into()),
             Err(error) => return Err(error),
         }
     }

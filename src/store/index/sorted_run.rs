@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::block::{self, BLOCK_ENTRIES, IndexEntry, Slot};
 use super::bloom::BloomFilter;
+use super::error::IndexError;
 use super::page_store::{PageId, PageStore};
-use super::sled_store::IndexError;
 use crate::digest::Digest;
 
 /// Maximum number of entries in a partition.

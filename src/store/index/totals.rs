@@ -22,11 +22,6 @@ pub struct Totals {
     pub live_bytes: BTreeMap<u32, u64>,
 }
 
-/// Length in bytes of the encoded totals without the segments.
-const FIXED_LEN: usize = 36;
-/// Length in bytes of an encoded segment number with its live bytes.
-const SEGMENT_ENTRY_LEN: usize = 12;
-
 impl Totals {
     /// Totals of an empty index.
     pub const EMPTY: Self =
@@ -34,7 +29,7 @@ impl Totals {
 
     /// Encodes the totals for the manifest.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIXED_LEN + SEGMENT_ENTRY_LEN * self.live_bytes.len());
+        let mut bytes = Vec::new();
         for number in [self.position.offset, self.messages, self.bytes] {
             bytes.extend(number.to_le_bytes());
         }
@@ -51,14 +46,20 @@ impl Totals {
 
     /// Decodes totals that [`Totals::encode`] encoded. Returns `None` if they are invalid.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (fixed, segments) = bytes.split_at_checked(FIXED_LEN)?;
-        let [offset, messages, bytes] = [0, 8, 16].map(|offset| read_u64(fixed, offset));
-        let [segment, newest_time, count] = [24, 28, 32].map(|offset| read_u32(fixed, offset));
-        let entries = segments.chunks_exact(SEGMENT_ENTRY_LEN);
-        let live_bytes: BTreeMap<_, _> = entries.map(|entry| (read_u32(entry, 0), read_u64(entry, 4))).collect();
-        let is_valid = segments.len() % SEGMENT_ENTRY_LEN == 0 && u32::try_from(live_bytes.len()) == Ok(count);
+        let mut reader = Reader(bytes);
+        let (offset, messages, bytes) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        let (segment, newest_time, count) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let live_bytes =
+            (0..count).map(|_| Some((reader.u32()?, reader.u64()?))).collect::<Option<BTreeMap<_, _>>>()?;
+        let is_valid = reader.is_at_end() && u32::try_from(live_bytes.len()) == Ok(count);
         let position = LogPosition { segment, offset };
         is_valid.then_some(Self { position, messages, bytes, newest_time, live_bytes })
+    }
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self::EMPTY
     }
 }
 
@@ -100,14 +101,36 @@ impl TotalsDelta {
     }
 }
 
-/// Reads a little-endian number at `offset`. Panics if there are too few bytes.
-pub fn read_u32(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
-}
+/// The bytes that are not decoded yet. Every method returns `None` if too few are left. Numbers are little-endian.
+pub struct Reader<'a>(pub &'a [u8]);
 
-/// Reads a little-endian number at `offset`. Panics if there are too few bytes.
-pub fn read_u64(bytes: &[u8], offset: usize) -> u64 {
-    u64::from(read_u32(bytes, offset)) | u64::from(read_u32(bytes, offset + 4)) << 32
+impl<'a> Reader<'a> {
+    /// Reads the next `count` bytes.
+    pub fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, remaining) = self.0.split_at_checked(count)?;
+        self.0 = remaining;
+        Some(bytes)
+    }
+
+    /// Reads the next four bytes.
+    pub fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?))
+    }
+
+    /// Reads the next eight bytes.
+    pub fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.bytes(8)?.try_into().ok()?))
+    }
+
+    /// Reads the next eight bytes.
+    pub fn usize(&mut self) -> Option<usize> {
+        usize::try_from(self.u64()?).ok()
+    }
+
+    /// Returns whether all bytes have been read.
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 #[cfg(test)]

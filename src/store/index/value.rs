@@ -1,7 +1,7 @@
 //! The encoding of sled values: compressed if that makes a value smaller, and padded so that no leaf gets the length
 //! that sled corrupts.
 
-use super::sled_store::IndexError;
+use super::error::IndexError;
 use crate::store::log;
 
 /// zstd level for values. Values are mostly digests, which do not shrink at any level. A negative level only replaces
@@ -37,7 +37,7 @@ pub fn unpack(value: &[u8]) -> Result<Vec<u8>, IndexError> {
         let content = padded.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
         if *is_compressed == 0 { Some(content.to_vec()) } else { log::decompress(content) }
     };
-    decode().ok_or_else(|| IndexError::new("invalid encoding of a value"))
+    decode().ok_or_else(|| IndexError::corrupt("invalid encoding of a value"))
 }
 
 /// Returns pseudorandom bytes, which do not compress.

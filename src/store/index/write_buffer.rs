@@ -2,10 +2,11 @@
 //! tree. An entry can be found here from before its change is acknowledged until the tree has it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::DEFER_ENTRIES;
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+
 use super::block::{IndexEntry, Slot};
 use crate::digest::Digest;
 use crate::store::log::LogPosition;
@@ -14,6 +15,8 @@ use crate::store::log::LogPosition;
 const BACKPRESSURE_LIMIT: usize = 1 << 16;
 /// Number of entries at which the buffer is drained without further delay. Larger batches write fewer pages.
 const DRAIN_BATCH: usize = 1 << 14;
+/// Maximum number of entries that are left for the next process to replay, which is cheaper than a flush.
+const DEFER_ENTRIES: usize = 256;
 
 /// Entries of the buffer. A slot that is `None` removes the digest from the index.
 pub type EntryMap = Arc<HashMap<Digest, Slot>>;
@@ -68,12 +71,12 @@ struct State {
 impl WriteBuffer {
     /// Returns the slot of `digest`, or `None` if the buffer has no entry for it.
     pub fn get(&self, digest: &Digest) -> Option<Slot> {
-        self.maps.read().expect(LOCK_POISONED).get(digest)
+        self.maps.read().get(digest)
     }
 
     /// Returns the slots of all digests, as [`WriteBuffer::get`] does.
     pub fn get_all(&self, digests: &[Digest]) -> Vec<Option<Slot>> {
-        let maps = self.maps.read().expect(LOCK_POISONED);
+        let maps = self.maps.read();
         digests.iter().map(|digest| maps.get(digest)).collect()
     }
 
@@ -82,7 +85,7 @@ impl WriteBuffer {
     pub fn add(&self, entries: impl Iterator<Item = IndexEntry>, end: LogPosition) {
         let mut state = self.state();
         {
-            let mut maps = self.maps.write().expect(LOCK_POISONED);
+            let mut maps = self.maps.write();
             maps.active.extend(entries);
             state.pending = maps.active.len();
         }
@@ -90,20 +93,20 @@ impl WriteBuffer {
         state.end = Some(end);
         self.changed.notify_all();
         while state.pending > BACKPRESSURE_LIMIT && !state.closed {
-            state = self.changed.wait(state).expect(LOCK_POISONED);
+            self.changed.wait(&mut state);
         }
     }
 
     /// Returns the next task. Blocks for up to `idle` until a drain is due. After [`Work::Insert`], the caller must call
     /// [`WriteBuffer::finish_drain`].
     pub fn next_work(&self, idle: Duration) -> Work {
-        let state = self.state();
+        let mut state = self.state();
         let is_idle = |state: &mut State| state.pending < DRAIN_BATCH && !state.drain_requested && !state.closed;
-        let (mut state, _) = self.changed.wait_timeout_while(state, idle, is_idle).expect(LOCK_POISONED);
+        self.changed.wait_while_for(&mut state, is_idle, idle);
         if state.pending == 0 {
             return if state.closed { Work::Closed } else { Work::Idle };
         }
-        let mut maps = self.maps.write().expect(LOCK_POISONED);
+        let mut maps = self.maps.write();
         maps.draining = Arc::new(std::mem::take(&mut maps.active));
         state.pending = 0;
         state.drain_requested = false;
@@ -115,7 +118,7 @@ impl WriteBuffer {
     /// Removes the drained entries, which the tree has now.
     pub fn finish_drain(&self) {
         let mut state = self.state();
-        self.maps.write().expect(LOCK_POISONED).draining = EntryMap::default();
+        self.maps.write().draining = EntryMap::default();
         state.drained_seq = state.draining_seq;
         self.changed.notify_all();
     }
@@ -126,12 +129,12 @@ impl WriteBuffer {
         let target = state.added_seq;
         state.drain_requested = state.pending > 0;
         self.changed.notify_all();
-        drop(self.changed.wait_while(state, |state| state.drained_seq < target).expect(LOCK_POISONED));
+        self.changed.wait_while(&mut state, |state| state.drained_seq < target);
     }
 
     /// Returns whether the active entries are [deferrable](is_deferrable).
     pub fn is_small(&self) -> bool {
-        let maps = self.maps.read().expect(LOCK_POISONED);
+        let maps = self.maps.read();
         is_deferrable(maps.active.values())
     }
 
@@ -140,19 +143,20 @@ impl WriteBuffer {
         self.state().closed
     }
 
-    /// Closes the buffer, to which nothing must be added any more. With `discard`, the entries are not drained: the next
-    /// process replays them from the log.
-    pub fn close(&self, discard: bool) {
-        let mut state = self.state();
-        state.closed = true;
-        if discard {
-            state.pending = 0;
-        }
+    /// Closes the buffer, to which nothing must be added any more. Its entries are still drained.
+    pub fn close(&self) {
+        self.state().closed = true;
         self.changed.notify_all();
     }
 
+    /// Closes the buffer without draining it: the next process replays its entries from the log.
+    pub fn discard(&self) {
+        self.state().pending = 0;
+        self.close();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect(LOCK_POISONED)
+        self.state.lock()
     }
 }
 
@@ -161,5 +165,3 @@ impl WriteBuffer {
 pub fn is_deferrable<'a>(mut slots: impl ExactSizeIterator<Item = &'a Slot>) -> bool {
     slots.len() <= DEFER_ENTRIES && slots.all(|slot| slot.is_some_and(|location| location.is_message()))
 }
-
-const LOCK_POISONED: &str = "no thread panics while it holds this lock";

@@ -1,14 +1,16 @@
 //! Flushes and merges. A flush writes the memtable as a sorted run. Runs of similar size are merged step by step, so
 //! that there are few runs and each entry is rewritten rarely (O'Neil et al., "The log-structured merge-tree", 1996).
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
-use super::{LOCK_POISONED, LsmTree, WriterState};
+use super::{LsmTree, WriterState};
 use crate::digest::Prefix;
 use crate::store::index::block::IndexEntry;
-use crate::store::index::manifest::{self, RunSet};
+use crate::store::index::error::IndexError;
+use crate::store::index::manifest::{self, ActiveMerge, RunSet};
 use crate::store::index::page_store::PageId;
-use crate::store::index::sled_store::IndexError;
 use crate::store::index::sorted_run::SortedRun;
 use crate::store::index::totals::Totals;
 
@@ -23,6 +25,8 @@ const TIER_BASE: usize = 1 << 16;
 const ENTRY_DISK_ESTIMATE: u64 = 64;
 /// Bytes of disk space that a flush must leave free, because sled does not survive a full disk.
 const MIN_FREE_SPACE: u64 = 16 << 20;
+/// Number of descriptors that a flush may need. sled cannot be used again in this process after a flush that failed.
+const FLUSH_DESCRIPTORS: usize = 4;
 
 impl LsmTree {
     /// Makes all entries durable, then executes one merge step. Flushes nothing if the disk is too full.
@@ -78,7 +82,7 @@ impl LsmTree {
         self.write_entries(&mut run, &memtable, &small_runs, runs.list.is_empty(), usize::MAX)?;
         runs.list.extend((run.entry_count > 0).then_some(run));
         self.commit_manifest(manifest, runs, totals, small_runs.iter().flat_map(SortedRun::pages))?;
-        let flushed = std::mem::take(&mut self.state.write().expect(LOCK_POISONED).memtable);
+        let flushed = std::mem::take(&mut self.state.write().memtable);
         debug_assert_eq!(flushed.len(), memtable.len(), "only the writer inserts");
         Ok(Some(memtable.len()))
     }
@@ -89,11 +93,11 @@ impl LsmTree {
         let state = self.state();
         let (mut runs, totals) = (RunSet::clone(&state.runs), state.flushed_totals.clone());
         drop(state);
-        let Some((output, input_count)) = runs.active_merge.or_else(|| pick_merge(&mut runs)) else { return Ok(None) };
+        let Some(active) = runs.active_merge.or_else(|| pick_merge(&mut runs)) else { return Ok(None) };
         if !self.has_disk_space(MERGE_STEP)? {
             return Ok(None);
         }
-        let inputs = output + 1..=output + input_count;
+        let (output, inputs) = (active.output, active.inputs());
         let mut run = std::mem::take(&mut runs.list[output]);
         let before = run.entry_count;
         let next = self.write_entries(&mut run, &[], &runs.list[inputs.clone()], output == 0, MERGE_STEP)?;
@@ -137,7 +141,7 @@ impl LsmTree {
     ) -> Result<(), IndexError> {
         *manifest = manifest::encode(&totals, self.pages.generation(), &runs);
         self.pages.store.flush(manifest, &totals)?;
-        let mut state = self.state.write().expect(LOCK_POISONED);
+        let mut state = self.state.write();
         state.runs = Arc::new(runs);
         state.flushed_totals = totals;
         drop(state);
@@ -145,9 +149,12 @@ impl LsmTree {
         Ok(())
     }
 
-    /// Returns whether [`MIN_FREE_SPACE`] stays free when `entry_count` entries are written.
+    /// Returns whether [`MIN_FREE_SPACE`] stays free when `entry_count` entries are written. Fails if there are too few
+    /// descriptors.
     fn has_disk_space(&self, entry_count: usize) -> Result<bool, IndexError> {
-        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| IndexError::from(&error.into()))?;
+        let opened = (0..FLUSH_DESCRIPTORS).map(|_| File::open(&self.dir)).collect::<io::Result<Vec<_>>>();
+        drop(opened?);
+        let stat = rustix::fs::statvfs(&self.dir).map_err(io::Error::from)?;
         Ok(stat.f_bavail * stat.f_frsize >= entry_count as u64 * ENTRY_DISK_ESTIMATE + MIN_FREE_SPACE)
     }
 }
@@ -155,7 +162,7 @@ impl LsmTree {
 /// Returns the index of the first run that is rewritten together with a memtable of this length. Runs from this index
 /// on are small in comparison and not part of an active merge.
 fn first_small_run(runs: &RunSet, memtable_len: usize) -> usize {
-    let merging_end = runs.active_merge.map_or(0, |(output, input_count)| output + input_count + 1);
+    let merging_end = runs.active_merge.map_or(0, ActiveMerge::end);
     let (mut first, mut entry_count) = (runs.list.len(), memtable_len);
     while first > merging_end && runs.list[first - 1].entry_count <= MERGE_STEP.min(entry_count * 4) {
         first -= 1;
@@ -165,15 +172,15 @@ fn first_small_run(runs: &RunSet, memtable_len: usize) -> usize {
 }
 
 /// Starts a merge of the newest runs if there is a tier with [`FAN_IN`] runs, the smallest such tier first. Inserts an
-/// empty output run before the input runs, and returns its index and their number.
-fn pick_merge(runs: &mut RunSet) -> Option<(usize, usize)> {
+/// empty output run before the input runs.
+fn pick_merge(runs: &mut RunSet) -> Option<ActiveMerge> {
     let largest = runs.list.iter().map(|run| run.entry_count).max()?;
     let limits = std::iter::successors(Some(TIER_BASE), |limit| Some(limit * 4));
     for limit in limits.take_while(|limit| limit / 4 <= largest) {
         let first = runs.list.iter().rposition(|run| run.entry_count >= limit).map_or(0, |last| last + 1);
         let in_tier = runs.list[first..].iter().filter(|run| run.entry_count >= limit / 4);
         if in_tier.count() >= FAN_IN {
-            runs.active_merge = Some((first, runs.list.len() - first));
+            runs.active_merge = Some(ActiveMerge { output: first, input_count: runs.list.len() - first });
             runs.list.insert(first, SortedRun::default());
             return runs.active_merge;
         }

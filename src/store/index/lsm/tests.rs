@@ -222,7 +222,9 @@ fn a_lookup_whose_pages_were_replaced_retries_with_the_current_runs() {
     // The second flush rewrites the first run, and the third flush reuses its pages.
     put(1);
     put(2);
-    assert!(old_runs.list[0].find(&digest(7), &lsm.pages).is_err_and(|error| error.is_page_replaced));
+    assert!(
+        old_runs.list[0].find(&digest(7), &lsm.pages).is_err_and(|error| matches!(error, IndexError::PageReplaced))
+    );
     assert_eq!(lsm.find_all(&old_runs, &[digest(7)], vec![None]).unwrap(), [slot(7, RecordTag::Message)]);
 }
 
@@ -254,7 +256,7 @@ fn a_closed_tree_rejects_inserts_and_releases_its_files() {
     let path = dir.path().join("index");
     let (lsm, mut model) = (open(&path), Model::new());
     insert(&lsm, &mut model, [(digest(1), slot(1, RecordTag::Message))], 9);
-    assert_eq!(lsm.close(), lsm.totals());
+    assert_eq!(lsm.close(&IndexError::Closed), lsm.totals());
     let before = lsm.totals();
     assert!(lsm.insert(&[(digest(2), slot(2, RecordTag::Message))], log_position(10)).is_err());
     assert_eq!(lsm.totals(), before);
