@@ -105,13 +105,13 @@ impl IndexOpener {
     /// by one that does not have them.
     fn record_messages_after_log(&self, lsm: &LsmTree) -> Result<(), ReplayError> {
         let segments = self.log.segment_ids();
-        let last = segments.last().copied();
+        let newest = segments.last().copied();
         let affected = lsm.totals().live_bytes.into_keys();
-        let affected: Vec<_> = affected.filter(|number| Some(*number) == last || !segments.contains(number)).collect();
-        let last_len = last.map_or(Ok(None), |number| self.log.segment_len(number))?;
+        let affected: Vec<_> = affected.filter(|number| Some(*number) == newest || !segments.contains(number)).collect();
+        let newest_len = newest.map_or(Ok(None), |number| self.log.segment_len(number))?;
         let entries = lsm.entries_in_segments(&affected)?;
         let is_lost = |location: &RecordLocation| {
-            location.is_message() && (Some(location.segment) != last || Some(location.end().offset) > last_len)
+            location.is_message() && (Some(location.segment) != newest || Some(location.end().offset) > newest_len)
         };
         let lost = entries.into_iter().filter(|(_, location)| is_lost(location));
         Ok(self.losses.record_digests(lost.map(|(digest, location)| (digest, location.segment)))?)

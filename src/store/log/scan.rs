@@ -255,10 +255,10 @@ mod tests {
         let mut items = 0;
         let file = Arc::new(file);
         let scanner = SegmentScanner::new(file.clone(), 1, [7; 16], SEGMENT_HEADER_LEN, u64::MAX).unwrap();
-        let scanned = scan(scanner, |_| {
+        let end_of_scan = scan(scanner, |_| {
             items += 1;
             file.set_len(end)
         });
-        assert_eq!((scanned.unwrap(), items), (ScanEnd { offset: end, torn: Vec::new() }, 1));
+        assert_eq!((end_of_scan.unwrap(), items), (ScanEnd { offset: end, torn: Vec::new() }, 1));
     }
 }
