@@ -114,10 +114,10 @@ fn a_newest_segment_that_is_missing_or_truncated_stays_reported() {
             fs::read_dir(sandbox.store().join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
         segments.sort();
         assert!(segments.len() > 2);
-        let last = segments.last().unwrap();
+        let newest = segments.last().unwrap();
         match is_removed {
-            true => fs::remove_file(last).unwrap(),
-            false => fs::File::options().write(true).open(last).unwrap().set_len(200).unwrap(),
+            true => fs::remove_file(newest).unwrap(),
+            false => fs::File::options().write(true).open(newest).unwrap().set_len(200).unwrap(),
         }
         sandbox.sha_api(["stats", "--quiet"]).assert().code(0).stderr(predicate::str::contains("data loss: "));
         let stdout = verify_lost(&sandbox);
