@@ -107,7 +107,8 @@ impl IndexOpener {
         let segments = self.log.segment_ids();
         let newest = segments.last().copied();
         let affected = lsm.totals().live_bytes.into_keys();
-        let affected: Vec<_> = affected.filter(|number| Some(*number) == newest || !segments.contains(number)).collect();
+        let affected: Vec<_> =
+            affected.filter(|number| Some(*number) == newest || !segments.contains(number)).collect();
         let newest_len = newest.map_or(Ok(None), |number| self.log.segment_len(number))?;
         let entries = lsm.entries_in_segments(&affected)?;
         let is_lost = |location: &RecordLocation| {
