@@ -20,7 +20,7 @@ fn the_golden_export_is_imported_and_exported_unchanged() {
     for name in ["export.ndjson", "export.ndjson.zst"] {
         let sandbox = Sandbox::new();
         let imported = sandbox.sha_api(["import"]).arg(golden_path(name)).assert();
-        imported.code(0).stdout("7 new, 0 known, 0 bad\n").stderr("");
+        imported.code(0).stdout("7 new, 0 already stored, 0 bad\n").stderr("");
         sandbox.sha_api(["export"]).assert().code(0).stdout(golden_text("export.ndjson")).stderr("");
     }
 }
