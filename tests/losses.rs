@@ -53,7 +53,7 @@ fn a_deleted_log_is_reported_by_every_command_until_the_loss_is_accepted() {
         let stdout = verify_lost(&sandbox);
         assert_eq!(stdout.lines().filter(|line| line.starts_with("lost       ")).count(), MESSAGE_COUNT);
         assert!(stdout.contains(&format!("lost       {lost}\n")));
-        assert!(stdout.ends_with("1 messages, 7 bytes: whole; damaged: 1000\n"), "{stdout}");
+        assert!(stdout.ends_with("1 messages, 7 bytes: intact; damaged: 1000\n"), "{stdout}");
     }
     let stats = predicate::str::contains("lost      1000\nhealth    data loss: number of lost messages: 1000");
     sandbox.sha_api(["stats"]).assert().code(0).stdout(stats);
@@ -68,9 +68,9 @@ fn a_deleted_log_is_reported_by_every_command_until_the_loss_is_accepted() {
         .code(4)
         .stderr(incomplete());
 
-    let accepted = "1 messages, 7 bytes: whole; damaged: 1000; losses accepted: 1000\n";
+    let accepted = "1 messages, 7 bytes: intact; damaged: 1000; losses accepted: 1000\n";
     sandbox.sha_api(["verify", "--accept-loss"]).assert().code(0).stdout(predicate::str::ends_with(accepted));
-    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 7 bytes: whole\n").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 7 bytes: intact\n").stderr("");
     sandbox.sha_api(["get", &lost]).assert().code(1).stdout("");
     sandbox.sha_api(["export"]).assert().code(0).stderr("");
 }
@@ -88,7 +88,7 @@ fn a_deleted_log_is_reported_after_the_index_is_deleted_too() {
         assert!(stdout.starts_with("lost       1000 messages, digests unknown\n"), "{stdout}");
     }
     sandbox.sha_api(["verify", "--quiet", "--accept-loss"]).assert().code(0);
-    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 7 bytes: whole\n").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 7 bytes: intact\n").stderr("");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_loss_is_settled_by_messages_that_are_stored_again() {
     assert_eq!(verify_lost(&sandbox).matches("lost       ").count(), MESSAGE_COUNT - 1);
     sandbox.sha_api(["verify", "--repair", "--from", "spare"]).current_dir(sandbox.dir()).assert().code(0);
     let bytes: usize = (0..MESSAGE_COUNT).map(|number| message(number).len()).sum();
-    let whole = format!("1000 messages, {bytes} bytes: whole\n");
+    let whole = format!("1000 messages, {bytes} bytes: intact\n");
     sandbox.sha_api(["verify"]).assert().code(0).stdout(whole).stderr("");
     assert!(!sandbox.store().join("losses").exists());
 }
@@ -175,6 +175,6 @@ fn a_server_reports_a_loss_until_it_is_accepted() {
     sandbox.sha_api(["put", &message(7)]).assert().code(0);
     assert_eq!(server.get(&format!("/messages/{lost}")).status, 200);
     sandbox.sha_api(["verify", "--accept-loss"]).assert().code(0);
-    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 9 bytes: whole\n").stderr("");
+    sandbox.sha_api(["verify"]).assert().code(0).stdout("1 messages, 9 bytes: intact\n").stderr("");
     assert_eq!(server.get("/readyz").text(), r#"{"status": "ready"}"#);
 }
