@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, Prefix};
 use crate::json_message::rfc3339;
 
-/// Default of `--max-message`, in bytes.
-pub const DEFAULT_MAX_MESSAGE: u64 = 64 << 20;
-
 /// A store that finds messages by their digest. All methods block.
 pub trait MessageStore: Send + Sync {
     /// Stores a batch and returns a receipt for each message, in order. The messages are durable when this returns.

@@ -109,7 +109,7 @@ fn a_variable_of_an_option_that_a_command_does_not_use_is_ignored() {
     let check = check.env("SHA_API_SERVER", "not a URL").assert().code(0).stderr("");
     check.stdout(predicate::str::contains("\nserver = ").not());
     let stats = sandbox.sha_api(["stats"]).env("SHA_API_LOCK_TIMEOUT", "soon").assert().code(2).stdout("");
-    stats.stderr(predicate::str::contains("--lock-timeout"));
+    stats.stderr(predicate::str::contains("SHA_API_LOCK_TIMEOUT"));
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn an_intact_store_verifies_and_stats_show_the_time() {
     let verified = predicate::str::is_match("verified  20..-..-..T[0-9:.]+Z\ndamaged   0\n").unwrap();
     sandbox.sha_api(["stats"]).assert().code(0).stdout(verified);
     let json =
-        format!("{{\"bytes\":{},\"damaged\":0,\"mended\":0,\"messages\":{MESSAGE_COUNT}}}\n", MESSAGE_COUNT * 10_000);
+        format!("{{\"bytes\":{},\"damaged\":0,\"messages\":{MESSAGE_COUNT},\"repaired\":0}}\n", MESSAGE_COUNT * 10_000);
     sandbox.sha_api(["verify", "--json"]).assert().code(0).stdout(json).stderr("");
 }
 

@@ -36,7 +36,7 @@ pub fn run(context: &mut Context, verify: &cli::Verify) -> anyhow::Result<ExitSt
     let left = if verify.repair { repair(context, &*messages, source.as_deref(), all)? } else { all };
     let repaired = damaged - left.len();
     let accepted = if verify.accept_loss { accept_loss(&*messages, &left)? } else { 0 };
-    let mut object = json!({ "messages": intact, "bytes": bytes, "damaged": damaged, "mended": repaired });
+    let mut object = json!({ "messages": intact, "bytes": bytes, "damaged": damaged, "repaired": repaired });
     let mut text = format!("{intact} messages, {bytes} bytes: intact");
     if damaged > 0 {
         write!(text, "; damaged: {damaged}")?;

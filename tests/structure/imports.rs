@@ -130,6 +130,9 @@ fn parse(name: &str, text: &str) -> SourceFile {
                 }
                 file.paths.push(path);
             }
+        } else if tokens[at] == "in" && at >= 2 && tokens[at - 2] == "pub" {
+            // The path of a visibility is not an import.
+            at += tokens[at..].iter().take_while(|token| *token != ")").count();
         } else if is_identifier(&tokens[at]) && tokens.get(at + 1).is_some_and(|next| next == "::") {
             let mut path = vec![tokens[at].clone()];
             while tokens.get(at + 1).is_some_and(|next| next == "::")

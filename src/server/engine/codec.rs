@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::{Method, Request, Response};
+use crate::server::api::{Method, Request, Response};
 use crate::server::budget::{Budget, Reservation};
 
 /// Maximum number of header fields of a response.

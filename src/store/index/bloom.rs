@@ -1,6 +1,6 @@
-//! A split-block Bloom filter, as specified by Apache Parquet. It rules out most digests that are not in a partition
-//! without reading a block. Digests are random, so the filter hashes nothing. Its blocks are in the order of the
-//! digests, so that a lookup of sorted digests reads memory in one direction.
+//! A split-block Bloom filter, like that of Apache Parquet but with blocks of eight 64-bit words. It rules out most
+//! digests that are not in a partition without reading a block. Digests are random, so the filter hashes nothing. Its
+//! blocks are in the order of the digests, so that a lookup of sorted digests reads memory in one direction.
 
 use std::ops::BitAnd;
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::Options;
+use super::options::Options;
 use crate::fs;
 use crate::message_store::Error;
 use crate::random;

@@ -5,52 +5,31 @@ mod compaction;
 mod compactor;
 mod group_commit;
 mod layout;
+mod options;
 mod quarantine;
 mod repair;
 mod shared;
 mod verify;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use compactor::Compactor;
 use group_commit::{Change, CommitQueue, NewMessage};
+pub use options::Options;
 use shared::{Shared, StoredMessage};
 
 use crate::digest::Digest;
 use crate::message_store::{Cursor, Damage, Entry, Error, ListQuery, Stats, VerifyStep};
+use crate::store::Backend;
 use crate::store::index::Index;
 use crate::store::lock::Lock;
 use crate::store::log::{self, Log, RecordKind, RecordLocation, SegmentWriter};
 use crate::store::losses::Losses;
-use crate::store::{Backend, EventSink};
 
 /// Maximum length of a segment in bytes: the index stores offsets divided by 8 in 32 bits.
 const MAX_SEGMENT_SIZE: u64 = 31 << 30;
-
-/// Options for opening a local store.
-#[derive(Clone)]
-pub struct Options {
-    /// Directory of the store.
-    pub path: PathBuf,
-    /// Creates the store if it does not exist. Otherwise a missing store is an error.
-    pub create: bool,
-    /// Maximum time to wait for another process that has locked the store.
-    pub lock_timeout: Duration,
-    /// Description of this process, shown to other processes that find the store locked. Must not contain a secret.
-    pub owner: String,
-    /// Memory for the blocks of the index, in bytes.
-    pub index_cache: u64,
-    /// Maximum length of a log segment in bytes, capped at 31 GiB.
-    pub segment_size: u64,
-    /// zstd level for new messages; `None` stores them uncompressed.
-    pub compression: Option<i32>,
-    /// Receiver of the store's events.
-    pub events: EventSink,
-}
 
 /// A store in a directory. Dropping it commits pending changes and closes the index.
 pub struct LocalStore {
